@@ -1,0 +1,50 @@
+"""The physical limit: what a durable step can't do without, and nothing else.
+
+A live step has to call a coroutine, encode its result and decode it again; a replayed one has to be
+awaited and decoded. No id, no history, no check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from measure import Execution, run_worker
+
+ENCODE = msgspec.json.Encoder().encode
+DECODE = msgspec.json.Decoder(int).decode
+
+
+async def add(i: int) -> int:
+    return i + 1
+
+
+async def count(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total = DECODE(ENCODE(await add(i)))
+    return total
+
+
+async def recall(recorded: bytes) -> int:
+    return DECODE(recorded)
+
+
+async def recount(history: list[bytes]) -> int:
+    total = 0
+    for recorded in history:
+        total = await recall(recorded)
+    return total
+
+
+def live(n: int) -> Execution:
+    return lambda: asyncio.run(count(n))
+
+
+def replay(n: int) -> Execution:
+    history = [ENCODE(i + 1) for i in range(n)]
+    return lambda: asyncio.run(recount(history))
+
+
+if __name__ == "__main__":
+    run_worker({"live": live, "replay": replay}, ["msgspec"])

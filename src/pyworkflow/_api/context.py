@@ -1,0 +1,185 @@
+"""`ctx`: what a workflow asks of its execution.
+
+Time and chance are recorded, not asked: `now` is the time of the last delivered event, `uuid4` and
+`random` are seeded by the execution and the task. They cost no operation, and replay the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pyworkflow._api.naming import check_key
+from pyworkflow._api.sleep import Slept, seconds_until, start_wait
+from pyworkflow._engine.ops.patch import PatchOp
+from pyworkflow._engine.scope import require_execution
+from pyworkflow.duration import whole_seconds
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from datetime import datetime
+    from random import Random
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow.duration import Duration
+
+_logger = logging.getLogger("pyworkflow.workflow")
+
+
+class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that is silent while the workflow replays or is disposed of."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__(_logger, {})
+        self._execution = execution
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        """Whether a record of ``level`` would be logged now."""
+        execution = self._execution
+        if execution.is_closing or execution.journal.is_replaying:
+            return False
+        return super().isEnabledFor(level)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the execution to the record."""
+        execution = self._execution
+        ours = {"execution_id": execution.id, "execution_name": execution.name}
+        kwargs["extra"] = {**ours, **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+class BaseContext:
+    """What both kinds of context offer."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._logger = WorkflowLogger(execution)
+
+    # -- the execution ---------------------------------------------------------------------------
+
+    @property
+    def execution_id(self) -> str:
+        """The service's id of this execution; on Lambda its ARN."""
+        return self._execution.id
+
+    @property
+    def execution_name(self) -> str:
+        """The name that this execution was started with."""
+        return self._execution.name
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether recorded history is still ahead of the code."""
+        return self._execution.journal.is_replaying
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this run is being disposed of: ``finally`` blocks run, nothing is recorded."""
+        return self._execution.is_closing
+
+    @property
+    def logger(self) -> WorkflowLogger:
+        """A logger (``pyworkflow.workflow``) that says each thing once: it is silent on replay."""
+        return self._logger
+
+    # -- time and chance -------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the time (UTC) of the last event that the workflow has seen."""
+        return self._execution.now()
+
+    def uuid4(self) -> UUID:
+        """Return a random UUID that is the same on each replay."""
+        return UUID(int=self._chance("uuid4").getrandbits(128), version=4)
+
+    @property
+    def random(self) -> Random:
+        """A generator for this task, seeded by the execution: the same on each replay."""
+        return self._chance("random")
+
+    def _chance(self, purpose: str) -> Random:
+        execution = self._running(f"ctx.{purpose}")
+        return execution.loop.namespace().chance(execution.id, purpose)
+
+    # -- operations ------------------------------------------------------------------------------
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether this execution follows the code after the patch ``patch_id``.
+
+        True for new executions, and recorded; False for one that came past this place before the
+        patch was there. Keep the old code in the other branch until those are done.
+        """
+        execution = self._running("ctx.patched()")
+        op = PatchOp(execution, check_key(patch_id, "ctx.patched()"))
+        if not execution.journal.knows(op.id) and execution.journal.has_unconsumed_in(
+            op.scope.operation_id
+        ):
+            return False
+        execution.issue(op)
+        return bool(execution.wait(op))
+
+    def _sleep(self, duration: Duration, name: str | None, key: str | None) -> None:
+        execution = self._running("ctx.sleep()")
+        op = start_wait(execution, whole_seconds(duration), name, key)
+        if op is not None:
+            execution.wait(op)
+
+    def _sleep_until(self, when: datetime, name: str | None, key: str | None) -> None:
+        execution = self._running("ctx.sleep_until()")
+        op = start_wait(execution, seconds_until(execution, when), name, key)
+        if op is not None:
+            execution.wait(op)
+
+    def _running(self, what: str) -> Execution:
+        execution = require_execution(what)
+        if execution is not self._execution:
+            raise UsageError(
+                f"{what}: this ctx belongs to execution {self._execution.name!r}, but the running "
+                f"code to {execution.name!r}. Use the ctx that the workflow was called with."
+            )
+        return execution
+
+
+class WorkflowContext(BaseContext):
+    """The ``ctx`` of an ``async def`` workflow."""
+
+    def sleep(
+        self, duration: Duration, *, name: str | None = None, key: str | None = None
+    ) -> Slept:
+        """Sleep durably, right here; ``await`` it or not. For `gather` use `pyworkflow.sleep`.
+
+        ``duration``: seconds, ``"90s"``, ``"5m"``, ``"1h30m"``, ``"7d"`` or a timedelta; rounded up
+        to whole seconds, 366 days at most; 0 returns at once.
+        """
+        self._sleep(duration, name, key)
+        return Slept()
+
+    def sleep_until(
+        self, when: datetime, *, name: str | None = None, key: str | None = None
+    ) -> Slept:
+        """Sleep durably until ``when``, a datetime with a time zone; the past returns at once."""
+        self._sleep_until(when, name, key)
+        return Slept()
+
+
+class SyncWorkflowContext(BaseContext):
+    """The ``ctx`` of a ``def`` workflow: the same names, and they block."""
+
+    def sleep(self, duration: Duration, *, name: str | None = None, key: str | None = None) -> None:
+        """Sleep durably; see `WorkflowContext.sleep`."""
+        self._sleep(duration, name, key)
+
+    def sleep_until(
+        self, when: datetime, *, name: str | None = None, key: str | None = None
+    ) -> None:
+        """Sleep durably until ``when``, a datetime with a time zone; the past returns at once."""
+        self._sleep_until(when, name, key)
+
+
+def current_context() -> WorkflowContext:
+    """Return the ``ctx`` of the running workflow; raise `UsageError` outside of workflow code."""
+    return WorkflowContext(require_execution("pyworkflow.current_context()"))

@@ -1,0 +1,30 @@
+"""Names of operations and workflows: what the service accepts, told where the name is given."""
+
+from __future__ import annotations
+
+from pyworkflow.errors import UsageError
+
+MAX_NAME = 256
+
+
+def check_name(name: object, what: str) -> str:
+    """Return ``name`` if it is 1 to 256 printable ASCII characters; raise `UsageError` otherwise."""
+    if not isinstance(name, str):
+        raise UsageError(f"the name of {what} must be a str, not {type(name).__name__}: {name!r}")
+    if not 1 <= len(name) <= MAX_NAME:
+        raise UsageError(
+            f"the name of {what} must have 1 to {MAX_NAME} characters, not {len(name)}"
+        )
+    if not (name.isascii() and name.isprintable()):
+        raise UsageError(
+            f"the name of {what} must be printable ASCII, for the service stores nothing else: "
+            f"{name!r}. Give it another one with name=..."
+        )
+    return name
+
+
+def check_key(key: object, what: str) -> str:
+    """Return ``key`` if it is a non-empty str; raise `UsageError` otherwise."""
+    if not isinstance(key, str) or not key:
+        raise UsageError(f"the key of {what} must be a non-empty str, not {key!r}")
+    return key

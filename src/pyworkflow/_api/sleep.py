@@ -1,0 +1,87 @@
+"""Sleeping: nothing runs, and on Lambda nothing is billed.
+
+Two forms. ``ctx.sleep("5m")`` blocks the calling task right there, with or without ``await``.
+`sleep` is its lazy twin, an ``async def``, for `asyncio.gather`, `asyncio.wait_for` and
+`asyncio.create_task`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._engine.ops.wait import WaitOp
+from pyworkflow._engine.scope import require_execution
+from pyworkflow._engine.tasks import current_task
+from pyworkflow.duration import whole_seconds
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow.duration import Duration
+
+
+class Slept:
+    """What ``ctx.sleep`` returns when the time is over. Awaiting it in the same task is harmless."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task = current_task()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if current_task() is not self._task:
+            raise UsageError(
+                "ctx.sleep(...) blocks right where it is called: handed to gather, wait_for or "
+                "create_task, the sleeps would run one after the other. Use pyworkflow.sleep(...), "
+                "which starts when it is awaited."
+            )
+        return
+        yield
+
+
+async def sleep(duration: Duration, *, name: str | None = None, key: str | None = None) -> None:
+    """Sleep durably for ``duration``, rounded up to whole seconds; 0 returns at once.
+
+    Raises:
+        DurationError: the duration is malformed, negative or longer than 366 days.
+        UsageError: called outside of a workflow, or in a step.
+    """
+    execution = require_execution("pyworkflow.sleep()")
+    op = start_wait(execution, whole_seconds(duration), name, key)
+    if op is None:
+        return
+    try:
+        await op.future
+    except asyncio.CancelledError:
+        execution.abandon_if_cancelled(op)
+        raise
+
+
+def start_wait(
+    execution: Execution, seconds: int, name: str | None, key: str | None
+) -> WaitOp | None:
+    """Issue a wait; `None` if there is nothing to wait for."""
+    if seconds == 0:
+        return None
+    if name is not None:
+        check_name(name, "a sleep")
+    if key is not None:
+        check_key(key, "a sleep")
+    op = WaitOp(execution, seconds, name, key)
+    execution.issue(op)
+    return op
+
+
+def seconds_until(execution: Execution, when: datetime) -> int:
+    """Return the whole seconds from the workflow's now to ``when``, 0 if it is past."""
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise UsageError(
+            f"sleep_until takes a datetime with a time zone, not {when!r}; for example "
+            "ctx.now() + timedelta(hours=1), or datetime(2030, 1, 1, tzinfo=timezone.utc)"
+        )
+    return whole_seconds(max(0.0, (when - execution.now()).total_seconds()))

@@ -1,0 +1,278 @@
+"""`@step`: a function whose outcome is recorded, and that never runs again once it is.
+
+The decorated function keeps its type. Outside of a workflow it is the plain function; inside, a
+sync step blocks until its value is there and an async step returns a coroutine, lazy as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from pyworkflow._api.futures import StepFuture
+from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._engine.annotations import return_annotation
+from pyworkflow._engine.codec import decoder_for
+from pyworkflow._engine.ops.step import StepOp
+from pyworkflow._engine.scope import current_execution, require_execution
+from pyworkflow.duration import parse_duration
+from pyworkflow.errors import UsageError
+from pyworkflow.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow.duration import Duration
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_UNSET: Any = object()
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a step is run; see `step` for what each one means."""
+
+    name: str
+    function: Callable[..., Any]
+    retry: Retry
+    timeout_seconds: float | None = None
+    at_most_once: bool = False
+    inline: bool = False
+    is_async: bool = False
+    key: str | None = None
+
+    @functools.cached_property
+    def result_type(self) -> object:
+        """The evaluated return annotation, to which recorded results are converted.
+
+        Raises `UsageError` or `SerializationError` if nothing can be converted to it.
+        """
+        annotation = return_annotation(self.function)
+        decoder_for(annotation, what=f"the result of step {self.name!r}")
+        return annotation
+
+
+class Step(Generic[P, R]):
+    """A function with `@step`. Call it as the function that it is."""
+
+    def __init__(self, function: Callable[P, R], settings: StepSettings) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._settings = settings
+        # `inspect.iscoroutinefunction` takes an object with a function's attributes for one.
+        plain: Any = inspect.unwrap(function)
+        plain = getattr(plain, "__func__", plain)
+        self.__code__ = plain.__code__
+        self.__defaults__ = plain.__defaults__
+        self.__kwdefaults__ = plain.__kwdefaults__
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self._settings.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step; outside of a workflow, call the plain function."""
+        execution = current_execution()
+        if execution is None:
+            return self._function(*args, **kwargs)
+        if not self._settings.is_async:
+            return execution.wait(self._issue(execution, args, kwargs))  # type: ignore[no-any-return]
+        ticket = execution.take_ticket()
+        coroutine: Any = self._await(execution, ticket, args, kwargs)
+        execution.expect_call(ticket, coroutine, self._settings.name)
+        return coroutine  # type: ignore[no-any-return] # R is its type: the function is async
+
+    async def _await(
+        self,
+        execution: Execution,
+        ticket: int,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        execution.call_awaited(ticket)
+        op = self._issue(execution, args, kwargs)
+        try:
+            return await op.future
+        except asyncio.CancelledError:
+            execution.abandon_if_cancelled(op)
+            raise
+
+    @overload
+    def submit(
+        self: Step[Q, Coroutine[Any, Any, T]], *args: Q.args, **kwargs: Q.kwargs
+    ) -> StepFuture[T]: ...
+
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
+
+    def submit(self, *args: Any, **kwargs: Any) -> StepFuture[Any]:
+        """Start the step at once; return a future: ``await`` it, or call its ``result()``."""
+        execution = require_execution(f"{self.name}.submit()")
+        op = self._operation(execution, args, kwargs)
+        future: StepFuture[Any] = StepFuture(execution, op)
+        execution.issue(op)
+        return future
+
+    def _operation(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> StepOp:
+        return StepOp(execution, self._settings, self._function, args, kwargs)
+
+    def _issue(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> StepOp:
+        op = self._operation(execution, args, kwargs)
+        execution.issue(op)
+        return op
+
+    def options(
+        self,
+        *,
+        key: str | None = _UNSET,
+        name: str = _UNSET,
+        retry: Retry | int | bool | None = _UNSET,
+        timeout: Duration | None = _UNSET,
+        at_most_once: bool = _UNSET,
+    ) -> Step[P, R]:
+        """Return the same step with other settings; what is not given stays as it is.
+
+        ``key`` gives the operation an identity of its own, independent of its position: unique
+        within the workflow or child context, the same on each replay.
+        """
+        settings = self._settings
+        if at_most_once is not _UNSET:
+            retry = _retry(settings.retry if retry is _UNSET else retry, at_most_once, retry)
+            settings = replace(settings, at_most_once=at_most_once)
+        if key is not _UNSET:
+            settings = replace(settings, key=None if key is None else check_key(key, self.name))
+        if name is not _UNSET:
+            settings = replace(settings, name=check_name(name, f"step {self.name!r}"))
+        if retry is not _UNSET:
+            settings = replace(settings, retry=Retry.of(retry))
+        if timeout is not _UNSET:
+            settings = replace(settings, timeout_seconds=_timeout(timeout, self.name))
+        return Step(self._function, settings)
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Step[P, R]: ...
+
+    @overload
+    def __get__(
+        self: Step[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> Step[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Step[Any, Any]:
+        """Bind a method to its instance."""
+        if instance is None:
+            return self
+        bound: Any = self._function
+        return Step(bound.__get__(instance, owner), self._settings)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | int | bool | None = _UNSET,
+    timeout: Duration | None = None,
+    at_most_once: bool = False,
+    inline: bool = False,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | int | bool | None = _UNSET,
+    timeout: Duration | None = None,
+    at_most_once: bool = False,
+    inline: bool = False,
+) -> Any:
+    """Make a function a durable step; use it bare or with options.
+
+    Args:
+        name: the operation's name, 1 to 256 printable ASCII characters; default: the function's.
+        retry: a `Retry`, a number of attempts, or False for one attempt only. Default: 3 attempts
+            with exponential delays; one attempt if ``at_most_once``.
+        timeout: how long one attempt may take (a duration). It cancels an async step; a sync one
+            is left to itself. The attempt fails with `StepTimeoutError`, which is retried.
+        at_most_once: never run an attempt twice: its start is durable before the body runs, and an
+            attempt that was interrupted fails with `StepInterruptedError`.
+        inline: run a quick, pure, sync body without a thread.
+
+    Raises:
+        UsageError: an option is malformed, or the function can't be a step.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
+        is_async = _check_function(function, inline=inline)
+        step_name = check_name(
+            function.__name__ if name is None else name, f"step {function.__qualname__}"
+        )
+        settings = StepSettings(
+            name=step_name,
+            function=function,
+            retry=_retry(None if retry is _UNSET else retry, at_most_once, retry),
+            timeout_seconds=_timeout(timeout, step_name),
+            at_most_once=at_most_once,
+            inline=inline,
+            is_async=is_async,
+        )
+        return Step(function, settings)
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_function(function: Callable[..., Any], *, inline: bool) -> bool:
+    """Return whether ``function`` is async; refuse what can't be a step."""
+    if not inspect.isfunction(function):
+        raise UsageError(
+            f"@step takes a function, not {function!r}; on a method, put @classmethod or "
+            "@staticmethod above @step"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"step {function.__qualname__!r} is a generator; a step returns one value that can be "
+            "recorded: return a list"
+        )
+    is_async = inspect.iscoroutinefunction(function)
+    if inline and is_async:
+        raise UsageError(
+            f"step {function.__qualname__!r}: inline=True is for sync functions; an async step runs "
+            "on the loop anyway"
+        )
+    return is_async
+
+
+def _retry(retry: Retry | int | bool | None, at_most_once: bool, given: object) -> Retry:
+    if at_most_once and given is _UNSET:
+        return Retry.of(False)
+    return Retry.of(retry)
+
+
+def _timeout(timeout: Duration | None, name: str) -> float | None:
+    if timeout is None:
+        return None
+    seconds = parse_duration(timeout)
+    if seconds <= 0:
+        raise UsageError(f"the timeout of step {name!r} must be longer than 0")
+    return seconds

@@ -1,0 +1,427 @@
+"""The engine: a machine that runs workflow code over recorded history. No I/O, no clock, no threads.
+
+It has four verbs. `start` takes the code and the history; `resolve` brings one fact of the outside
+world; `advance` runs the code as far as it goes and returns a `Turn`; `close` disposes of the run.
+
+* Replay comes first: as long as a recorded end of an issued operation is undelivered, nothing is
+  launched and nothing is sent.
+* Suspension is idleness: the run is over for now when no handle is ready, no step runs, no write is
+  in flight, and something outside is pending. No exception passes through user code for it.
+* Once history and code disagree, the loop stops where it is: user code never sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.bridge import Bridge
+from pyworkflow._engine.deadlock import deadlock_error
+from pyworkflow._engine.failures import KnownErrors, record_error
+from pyworkflow._engine.ids import Namespace, Scope, hash_path
+from pyworkflow._engine.journal import Journal
+from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
+from pyworkflow._engine.mismatch import difference, mismatch_error, unconsumed_error
+from pyworkflow._engine.ops.child import ChildOp
+from pyworkflow._engine.ops.step import StepCall, StepOp
+from pyworkflow._engine.ops.wait import TimerOp
+from pyworkflow._engine.outbox import Outbox
+from pyworkflow._engine.outside import Outside
+from pyworkflow._engine.records import ErrorRecord, OperationType
+from pyworkflow._engine.turn import (
+    Broken,
+    Committed,
+    End,
+    Fact,
+    Failed,
+    LagElapsed,
+    Refreshing,
+    StepRaised,
+    StepReturned,
+    Succeeded,
+    Suspended,
+    Turn,
+)
+from pyworkflow.errors import NonDeterminismError, OperationError, SerializationError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.records import Operation, Update
+    from pyworkflow._engine.tasks import Task
+
+logger = logging.getLogger("pyworkflow.workflow")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Observer(Protocol):
+    """Somebody who watches a run: tests."""
+
+    def on_issue(self, op: Op) -> None:
+        """The code issued an operation."""
+        ...
+
+    def on_delivery(self, op: Op, record: Operation) -> None:
+        """A recorded end reaches the code."""
+        ...
+
+
+class Execution:
+    """One run of one execution: from its history to its next suspension, or its end."""
+
+    def __init__(
+        self,
+        execution_id: str,
+        execution_name: str,
+        known_errors: KnownErrors,
+        observer: Observer | None = None,
+    ) -> None:
+        self.id = execution_id
+        self.name = execution_name
+        self.loop: WorkflowLoop = make_loop(self)
+        self.bridge = Bridge(self.loop)
+        self.journal = Journal()
+        self.outbox = Outbox()
+        self.now_ms = 0
+        self.is_closing = False
+        self._start_ms = 0
+        self._known_errors = known_errors
+        self._observer = observer
+        self._outside = Outside()
+        self._launches: dict[str, tuple[StepOp, StepCall]] = {}
+        self._running: dict[str, StepOp] = {}
+        self._cancels: list[str] = []
+        self._scopes: dict[Scope, None] = {self.loop.root: None}
+        self._calls: dict[int, tuple[object, str]] = {}
+        self._calls_made = 0
+        self._main: Task[Any] | None = None
+        self._result_type: object = Any
+        self._has_returned = False
+        self._broken: Exception | None = None
+
+    # -- the four verbs --------------------------------------------------------------------------
+
+    def start(
+        self, main: Callable[[], Any], result_type: object, operations: Iterable[Operation]
+    ) -> None:
+        """Take the code and all that is recorded. ``main`` returns a value or an awaitable of one."""
+        operations = list(operations)
+        self.journal.load(operations)
+        first = next((o for o in operations if o.type is OperationType.EXECUTION), None)
+        if first is not None:
+            self._start_ms = self.now_ms = first.start_ms
+        self._result_type = result_type
+        self._main = self.loop.make_task(_run(main), Namespace("", self.loop.root))
+
+    def resolve(self, fact: Fact) -> None:
+        """Take one fact. The code sees what follows from it in the next `advance`."""
+        match fact:
+            case StepReturned():
+                op = self._running.pop(fact.id, None)
+                if op is not None:
+                    op.succeed(fact.attempt, fact.payload, fact.value)
+            case StepRaised():
+                op = self._running.pop(fact.id, None)
+                if op is not None:
+                    op.fail(fact.attempt, fact.error)
+            case Committed():
+                self.outbox.acknowledged()
+                for record in fact.operations:
+                    self._take_change(record)
+            case LagElapsed():
+                self.outbox.hurry()
+            case Refreshing():
+                self.outbox.in_flight = True
+
+    def advance(self) -> Turn:
+        """Run the code until it is idle. Called from a plain callback of the host's loop."""
+        self.loop.inside(self._run_until_idle)
+        if self._broken is not None:
+            return Turn(end=Broken(self._broken))
+        if self._has_returned and not self._tasks_go_on():
+            self._wind_up()
+        return self._take_turn()
+
+    def close(self) -> None:
+        """Dispose of the run: frames unwind, nothing durable happens any more. Idempotent."""
+        if self.is_closing:
+            return
+        self.is_closing = True
+        self.outbox.clear()
+        self._launches.clear()
+        tasks = [task for scope in self._scopes for task in scope.tasks]
+        self.loop.inside(lambda: self.bridge.close(tasks))
+        for call, _ in self._calls.values():
+            if inspect.iscoroutine(call):
+                call.close()
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _run_until_idle(self) -> None:
+        self._run_code()
+        while not self.loop.stopped:
+            end = self.journal.take_end()
+            if end is None:
+                break
+            self._deliver(*end)
+            self._run_code()
+        if self.journal.unconsumed and not self.loop.stopped:
+            reached = (
+                "the workflow returned" if self._has_returned else "it waits for something new"
+            )
+            self.break_with(unconsumed_error(self.journal.unconsumed.values(), reached))
+
+    def _run_code(self) -> None:
+        self.bridge.run()
+        if not self._has_returned and self._main is not None and self._main.done():
+            self._has_returned = True
+            for task in self.loop.root.tasks:
+                task.cancel()
+            self.bridge.run()
+
+    def _deliver(self, op: Op, record: Operation) -> None:
+        self._leave(op)
+        if record.end_ms is not None and record.end_ms > self.now_ms:
+            self.now_ms = record.end_ms
+            self.loop.elapsed_ms = self.now_ms - self._start_ms
+        if self._observer is not None:
+            self._observer.on_delivery(op, record)
+        op.deliver(record)
+
+    def _take_change(self, record: Operation) -> None:
+        op = self.journal.take_change(record)
+        if op is None or op.abandoned:
+            return
+        if record.ended:
+            self.journal.queue_end(op, record)
+        else:
+            self._outside.discard(op)
+            op.on_change(record)
+
+    # -- turns -----------------------------------------------------------------------------------
+
+    def _take_turn(self) -> Turn:
+        launch = tuple(call for _, call in self._launches.values())
+        for op, call in self._launches.values():
+            self._running[call.id] = op
+        self._launches.clear()
+        cancel, self._cancels = tuple(self._cancels), []
+        outbox = self.outbox
+        write: tuple[Update, ...] = ()
+        if not outbox.in_flight and (outbox.is_urgent or (len(outbox) and not self._running)):
+            write = outbox.take_batch()
+        is_idle = not (self._running or outbox.in_flight)
+        return Turn(
+            launch=launch,
+            cancel=cancel,
+            write=write,
+            lags=len(outbox) > 0 and not outbox.in_flight,
+            next_due_ms=self._outside.next_due_ms() if self._running else None,
+            end=self._take_end() if is_idle else None,
+        )
+
+    def _take_end(self) -> End:
+        if self._has_returned:
+            return self._outcome()
+        if self._outside:
+            return Suspended()
+        error = deadlock_error(task for scope in self._scopes for task in scope.tasks)
+        return Failed(record_error(error), error)
+
+    def _tasks_go_on(self) -> bool:
+        """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
+        unfinished = any(not task.done() for task in self.loop.root.tasks)
+        expects = self._launches or self._running or self._outside or self.outbox.in_flight
+        return unfinished and bool(expects or self.outbox.is_urgent)
+
+    def _wind_up(self) -> None:
+        for op in list(self.loop.root.live):
+            self.abandon(op)
+        self.outbox.drop_lagging()
+
+    def _outcome(self) -> End:
+        assert self._main is not None
+        try:
+            value = self._main.result()
+            self._check_calls()
+            payload, value = codec.roundtrip(
+                value, self._result_type, what="the result of the workflow"
+            )
+        except BaseException as error:
+            return Failed(record_error(error), error)
+        return Succeeded(payload, value)
+
+    # -- what operations ask for -----------------------------------------------------------------
+
+    def identify(self, namespace: Namespace, key: str | None) -> tuple[str, str]:
+        """Return the id of a new operation and its position, for messages."""
+        self.admit("a durable operation")
+        if key is not None:
+            return namespace.scope.take_key(key), f"key {key!r}"
+        path = namespace.take_path()
+        return hash_path(path), f"position {path}"
+
+    def issue(self, op: Op) -> None:
+        """Begin ``op``, or go on with it from its record."""
+        record = self.journal.issue(op)
+        op.scope.live[op] = None
+        if self._observer is not None:
+            self._observer.on_issue(op)
+        if record is None:
+            op.start()
+        elif (what := difference(op, record)) is not None:
+            self.break_with(mismatch_error(what))
+        elif record.ended:
+            self.journal.queue_end(op, record)
+            op.on_recorded_end()
+        else:
+            op.replay(record)
+
+    def abandon(self, op: Op) -> None:
+        """The workflow no longer waits for ``op``."""
+        if op.abandoned or op not in op.scope.live or self.is_closing:
+            return
+        op.abandoned = True
+        self._leave(op)
+        op.abandon()
+
+    def _leave(self, op: Op) -> None:
+        op.scope.live.pop(op, None)
+        self._outside.discard(op)
+
+    def wait_outside(self, op: Op, due_ms: int | None) -> None:
+        """``op`` can only go on by an event outside."""
+        self._outside.add(op, due_ms)
+
+    def launch(self, op: StepOp, call: StepCall) -> None:
+        """Have the runtime run an attempt, once replay is over."""
+        self._launches[op.id] = (op, call)
+
+    def cancel_launch(self, op: StepOp) -> None:
+        """Take back a launch, or cancel the body if it runs."""
+        if self._launches.pop(op.id, None) is None and self._running.pop(op.id, None) is not None:
+            self._cancels.append(op.id)
+
+    def give(self, op: Op, value: Any) -> None:
+        """Complete ``op`` with ``value``."""
+        if not op.future.done():
+            op.future.set_result(value)
+
+    def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
+        """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
+        try:
+            value = codec.decode(payload, result_type, what=f"the recorded result of {op.awaits()}")
+        except SerializationError as error:
+            self.break_with(mismatch_error(f"{op.path}: {error}"))
+        else:
+            self.give(op, value)
+
+    def give_error(
+        self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
+    ) -> None:
+        """Complete ``op`` with the exception that ``record`` describes."""
+        if not op.future.done():
+            op.future.set_exception(self._known_errors.rebuild(record or ErrorRecord(), fallback))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether history and code were found to disagree: nothing goes on."""
+        return self._broken is not None
+
+    def break_with(self, error: NonDeterminismError) -> None:
+        """Stop the run where it is: history and code disagree."""
+        self._broken = self._broken or error
+        self.loop.stopped = True
+
+    # -- what the author's API asks for ----------------------------------------------------------
+
+    def admit(self, what: str) -> None:
+        """Refuse ``what`` in a run that is disposed of and in finalisers of async generators."""
+        if self.is_closing:
+            self.bridge.refuse()
+        if self.loop.namespace().detached:
+            raise UsageError(
+                f"{what} was asked for while an unfinished async generator was finalised, which "
+                "happens at a moment that no replay repeats. Close it: "
+                "contextlib.aclosing(generator), or end its loop"
+            )
+
+    def take_ticket(self) -> int:
+        """Return a number for a call that the workflow has to await before it ends."""
+        self._calls_made += 1
+        return self._calls_made
+
+    def expect_call(self, ticket: int, call: object, name: str) -> None:
+        """Remember a coroutine or future of a call until `call_awaited` is told its ticket."""
+        self._calls[ticket] = (call, name)
+
+    def call_awaited(self, ticket: int) -> None:
+        """Somebody awaits the call."""
+        self._calls.pop(ticket, None)
+
+    def _check_calls(self) -> None:
+        forgotten = [
+            name
+            for call, name in self._calls.values()
+            if not inspect.iscoroutine(call)
+            or inspect.getcoroutinestate(call) == inspect.CORO_CREATED
+        ]
+        if forgotten:
+            raise UsageError(
+                f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
+                "nobody knows whether it ran. Await the call, or take the result of what .submit(...) "
+                "returned; in a def workflow, call an async step as step.submit(...).result()"
+            )
+
+    def wait(self, op: Op) -> Any:
+        """Block the running task until ``op`` is over; give its value or raise its error."""
+        try:
+            return self.bridge.wait(op.future)
+        except asyncio.CancelledError:
+            self.abandon_if_cancelled(op)
+            raise
+
+    def abandon_if_cancelled(self, op: Op) -> None:
+        """Abandon ``op`` if it was its own future that was cancelled."""
+        if op.future.cancelled():
+            self.abandon(op)
+
+    def start_timer(self, seconds: int, handle: TimerHandle) -> None:
+        """Start the durable timer behind a callback of the loop."""
+        op = TimerOp(self, seconds, handle)
+        handle.starts(lambda: self.abandon(op))
+        self.issue(op)
+
+    def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
+        """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
+        self._scopes[child.namespace.scope] = None
+        outer, task.namespace = task.namespace, child.namespace
+        return outer
+
+    def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> None:
+        """End the namespace of ``child``; what still runs in it is abandoned."""
+        task.namespace = outer
+        scope = child.namespace.scope
+        del self._scopes[scope]
+        for op in list(scope.live):
+            self.abandon(op)
+
+    def report(self, context: dict[str, Any]) -> None:
+        """Log an error that nobody handles; once, not on each replay."""
+        if not self.is_closing and not self.journal.is_replaying:
+            logger.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+    def now(self) -> datetime:
+        """Return the time of the last delivered end."""
+        return _EPOCH + timedelta(milliseconds=self.now_ms)
+
+
+async def _run(main: Callable[[], Any]) -> Any:
+    result = main()
+    return await result if inspect.isawaitable(result) else result

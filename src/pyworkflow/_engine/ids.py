@@ -1,0 +1,106 @@
+"""Identity is position, per task.
+
+An operation's id is the hash of a path: ``N`` at the root, ``<prefix>-N`` elsewhere, where N counts
+from 1 within a *namespace*. The root task, each child context and each asyncio task that user code
+creates own a namespace; a task's prefix is the path of the one number that it took from the
+namespace in which it was created. So an id depends on what a task did before, never on which of two
+tasks was faster. A *keyed* operation takes no number: its id hashes the nearest child context and
+its key, so it survives insertion and reordering of its neighbours.
+
+The hash and the form of the path are those of AWS's own SDK, for one console to show both.
+"""
+
+from __future__ import annotations
+
+import random
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.tasks import Task
+
+
+def hash_path(path: str) -> str:
+    """Return the operation id of a path: 64 hexadecimal digits."""
+    return blake2b(path.encode()).hexdigest()[:64]
+
+
+class Scope:
+    """One child context, or the root: what ends when its code returns.
+
+    ``operation_id`` is the context operation's id, `None` at the root. ``tasks`` are the asyncio
+    tasks that were created in it, in order, ``live`` its operations that have not ended.
+    """
+
+    __slots__ = ("_keys", "_prune_at", "live", "operation_id", "tasks")
+
+    def __init__(self, operation_id: str | None) -> None:
+        self.operation_id = operation_id
+        self.tasks: list[Task[Any]] = []
+        self.live: dict[Op, None] = {}
+        self._keys: set[str] = set()
+        self._prune_at = 64
+
+    def take_key(self, key: str) -> str:
+        """Return the id of the operation with this key; a second use of one key is an error."""
+        if key in self._keys:
+            raise UsageError(
+                f"the key {key!r} is used twice in this {self}; a key names one operation: "
+                "make it unique, for example by adding the item's id to it"
+            )
+        self._keys.add(key)
+        prefix = "" if self.operation_id is None else f"{self.operation_id}-"
+        return hash_path(f"{prefix}key-{key}")
+
+    def add_task(self, task: Task[Any]) -> None:
+        """Hold ``task``, so that no garbage collection decides when its frames unwind."""
+        if len(self.tasks) >= self._prune_at:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._prune_at = 2 * len(self.tasks) + 64
+        self.tasks.append(task)
+
+    def __str__(self) -> str:
+        return "workflow" if self.operation_id is None else "child context"
+
+
+class Namespace:
+    """The prefix from which a task's operation ids count, and its seeded chance.
+
+    ``detached`` marks the one in which nothing durable may happen: finalisers of async generators.
+    """
+
+    __slots__ = ("_chance", "_hashes", "_next", "detached", "prefix", "scope")
+
+    def __init__(self, prefix: str, scope: Scope, *, detached: bool = False) -> None:
+        self.prefix = prefix
+        self.scope = scope
+        self.detached = detached
+        self._next = 0
+        self._hashes = 0
+        self._chance: dict[str, random.Random] = {}
+
+    def take_path(self) -> str:
+        """Take the next number; return its path."""
+        self._next += 1
+        return f"{self.prefix}-{self._next}" if self.prefix else str(self._next)
+
+    @property
+    def number(self) -> int:
+        """The number that was taken last."""
+        return self._next
+
+    def take_hash(self) -> int:
+        """Return a number for a future's hash: the same one in each replay."""
+        self._hashes += 1
+        return self._hashes
+
+    def chance(self, execution_id: str, purpose: str) -> random.Random:
+        """Return the generator of this namespace for ``purpose``, seeded by the execution."""
+        generator = self._chance.get(purpose)
+        if generator is None:
+            seed = f"{execution_id}/{self.prefix}/{purpose}"
+            generator = self._chance[purpose] = random.Random(seed)  # noqa: S311 - replayable
+        return generator

@@ -1,0 +1,271 @@
+"""The loop that workflow code runs on: a FIFO of handles over virtual time, and nothing else.
+
+Because nothing but the order of handles decides what runs next, asyncio's own building blocks
+(`gather`, `TaskGroup`, `wait`, `timeout`, `Queue`, `Event`) work on it and replay exactly. Time
+stands still while code runs; `call_later` and so `asyncio.sleep` are durable timers of whole
+seconds. Everything that touches the world is refused: see `traps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import weakref
+from collections import deque
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.tasks import (
+    Future,
+    Task,
+    created_out_of_order,
+    current_task,
+    running_loop,
+    set_running_loop,
+)
+from pyworkflow._engine.traps import refuse_world
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+T = TypeVar("T")
+
+_callback_namespace: ContextVar[Namespace] = ContextVar("pyworkflow.namespace")
+
+
+class Handle:
+    """A callback that waits its turn."""
+
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: Callable[..., Any] | None, args: Any, context: Context) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+
+    def cancel(self) -> None:
+        """Take the callback out of the queue."""
+        self.callback = None
+
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self.callback is None
+
+
+class TimerHandle(Handle):
+    """A callback that waits for a durable timer."""
+
+    __slots__ = ("_abandon", "_when")
+
+    def __init__(
+        self, when: float, callback: Callable[..., Any], args: Any, context: Context
+    ) -> None:
+        super().__init__(callback, args, context)
+        self._when = when
+        self._abandon: Callable[[], None] | None = None
+
+    def when(self) -> float:
+        """Return the loop's time at which the callback is due."""
+        return self._when
+
+    def starts(self, abandon: Callable[[], None]) -> None:
+        """Remember how to abandon the timer behind this handle."""
+        self._abandon = abandon
+
+    def cancel(self) -> None:
+        """Abandon the timer; its callback will not run."""
+        super().cancel()
+        if self._abandon is not None:
+            abandon, self._abandon = self._abandon, None
+            abandon()
+
+
+class Owner(Protocol):
+    """What the loop asks of the execution that owns it."""
+
+    def start_timer(self, seconds: int, handle: TimerHandle) -> None:
+        """Run ``handle`` when a durable timer of ``seconds`` is over."""
+        ...
+
+    def admit(self, what: str) -> None:
+        """Raise unless a durable operation may happen here and now."""
+        ...
+
+    def report(self, context: dict[str, Any]) -> None:
+        """Take what asyncio says about an error that nobody handles."""
+        ...
+
+
+@refuse_world
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """The deterministic loop of one run of one execution."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.root = Scope(None)
+        self.elapsed_ms = 0
+        self.stopped = False
+        self._ready: deque[Handle] = deque()
+        self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+
+    # -- turns -----------------------------------------------------------------------------------
+
+    def run_ready(self) -> None:
+        """Run handles until none is ready, or until `stopped` is set by one of them."""
+        ready = self._ready
+        while ready and not self.stopped:
+            handle = ready.popleft()
+            callback = handle.callback
+            if callback is None:
+                continue
+            try:
+                handle.context.run(callback, *handle.args)
+            except Exception as error:
+                self.call_exception_handler(
+                    {"message": f"Exception in callback {callback!r}", "exception": error}
+                )
+
+    def inside(self, function: Callable[[], None]) -> None:
+        """Call ``function`` with this loop as the running loop of the thread.
+
+        Must be called from a plain callback of the host's loop, never inside a host's task: since
+        3.14 the current task belongs to the thread, not to the loop.
+        """
+        host, hooks = running_loop(), sys.get_asyncgen_hooks()
+        set_running_loop(self)
+        sys.set_asyncgen_hooks(firstiter=self._asyncgens.add, finalizer=self._finalize_asyncgen)
+        try:
+            function()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            set_running_loop(host)
+
+    # -- namespaces ------------------------------------------------------------------------------
+
+    def namespace(self) -> Namespace:
+        """Return the namespace of the running code: its task's, or its callback's maker's."""
+        task = current_task(self)
+        if task is not None:
+            return task.namespace  # type: ignore[attr-defined, no-any-return] # our Task
+        return _callback_namespace.get()
+
+    # -- asyncio's interface ---------------------------------------------------------------------
+
+    def call_soon(  # type: ignore[override] # our own Handle: asyncio's takes twice the time
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> Handle:
+        """Run ``callback`` after what is ready already."""
+        handle = Handle(callback, args, context or copy_context())
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> Handle:
+        """Run ``callback`` after a durable timer of ``delay`` seconds, rounded up to whole ones."""
+        if delay <= 0:
+            return self.call_soon(callback, *args, context=context)
+        when = self.time() + delay
+        timer = TimerHandle(when, callback, args, context or copy_context())
+        self.owner.start_timer(math.ceil(round(delay, 3)) or 1, timer)
+        return timer
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> Handle:
+        """Run ``callback`` at ``when`` on this loop's clock; see `call_later`."""
+        return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def ring(self, timer: TimerHandle) -> None:
+        """Queue the callback of a timer that is over."""
+        if not timer.cancelled():
+            self._ready.append(timer)
+
+    def time(self) -> float:
+        """Return the seconds of virtual time since the execution began."""
+        return self.elapsed_ms / 1000
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a future of this loop."""
+        return Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **_: Any,  # eager_start (3.14): a task here always begins with the next handle
+    ) -> Task[T]:
+        """Make a task; it takes one number of the namespace that makes it."""
+        try:
+            self.owner.admit("creating a task")
+            if created_out_of_order():
+                raise UsageError(
+                    "asyncio.as_completed got a bare coroutine: it keeps coroutines in a set, whose "
+                    "order changes with each replay. Pass tasks: "
+                    "asyncio.as_completed([asyncio.create_task(c) for c in coroutines])"
+                )
+        except BaseException:
+            coro.close()
+            raise
+        maker = self.namespace()
+        path = maker.take_path()
+        return self.make_task(coro, Namespace(path, maker.scope), maker.number, name, context)
+
+    def make_task(
+        self,
+        coro: Coroutine[Any, Any, T],
+        namespace: Namespace,
+        number: int = 0,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
+        """Make a task that runs in ``namespace``; the engine's own take no number."""
+        if context is None:
+            context = copy_context()
+            context.run(_callback_namespace.set, namespace)
+        task = Task(coro, self, namespace, number, name, context)
+        namespace.scope.add_task(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an error that nobody handles."""
+        self.owner.report(context)
+
+    def get_debug(self) -> bool:
+        """Return False: asyncio's debug mode measures time."""
+        return False
+
+    def is_running(self) -> bool:
+        """Return True: the loop is only ever seen from inside."""
+        return True
+
+    def is_closed(self) -> bool:
+        """Return False: the loop is only ever seen from inside."""
+        return False
+
+    # -- async generators ------------------------------------------------------------------------
+
+    def _finalize_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Close a generator that was dropped half-way, in a task that may do nothing durable."""
+        self._asyncgens.discard(generator)
+        namespace = Namespace("finaliser", self.root, detached=True)
+        self.make_task(_close(generator), namespace)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the generators that are still open, as `asyncio.run` does at its end."""
+        for generator in list(self._asyncgens):
+            await generator.aclose()
+
+
+def make_loop(owner: Owner) -> WorkflowLoop:
+    """Return a loop for one run. A type checker can't see the methods that `refuse_world` gave it."""
+    return WorkflowLoop(owner)  # type: ignore[abstract]
+
+
+async def _close(generator: AsyncGenerator[Any, Any]) -> None:
+    await generator.aclose()

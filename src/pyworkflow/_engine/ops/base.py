@@ -1,0 +1,89 @@
+"""What every durable operation has in common.
+
+An operation is a small machine. `start` is called when nothing is recorded for it, `replay` when
+something is; afterwards `on_change` brings each new state that the service reports, `deliver` its
+end, at the operation's turn, and `abandon` says that the workflow no longer waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyworkflow._engine.records import Action, Operation, OperationType, SubType, Update
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ids import Scope
+    from pyworkflow._engine.outbox import Entry
+
+
+class Op:
+    """One durable operation that the running code has issued.
+
+    ``path`` is its position for messages, ``number`` the order of issue in this run.
+    """
+
+    type: ClassVar[OperationType]
+    subtype: ClassVar[SubType]
+
+    __slots__ = (
+        "abandoned",
+        "ended",
+        "execution",
+        "future",
+        "id",
+        "name",
+        "number",
+        "path",
+        "scope",
+    )
+
+    def __init__(self, execution: Execution, name: str | None, key: str | None = None) -> None:
+        namespace = execution.loop.namespace()
+        self.execution = execution
+        self.name = name
+        self.scope: Scope = namespace.scope
+        self.id, self.path = execution.identify(namespace, key)
+        self.number = 0
+        self.abandoned = False
+        self.ended = False
+        self.future: asyncio.Future[Any] = asyncio.Future(loop=execution.loop)
+
+    def start(self) -> None:
+        """Begin: nothing is recorded."""
+        raise NotImplementedError
+
+    def replay(self, record: Operation) -> None:
+        """Go on from what is recorded and has not ended."""
+        raise NotImplementedError
+
+    def on_change(self, record: Operation) -> None:
+        """Take a new state that is not an end."""
+
+    def on_recorded_end(self) -> None:
+        """Take note that the end is recorded already, and will be delivered in its turn."""
+
+    def deliver(self, record: Operation) -> None:
+        """Give the recorded end to the workflow."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Stop what can be stopped: the workflow was cancelled here, or has returned."""
+
+    def awaits(self) -> str:
+        """Say in a few words what is waited for."""
+        return f"{self.subtype} {self.name!r}" if self.name else str(self.subtype)
+
+    def write(self, action: Action, *, urgent: bool, **fields: Any) -> Entry:
+        """Queue an update of this operation."""
+        update = Update(
+            id=self.id,
+            type=self.type,
+            action=action,
+            parent_id=self.scope.operation_id,
+            name=self.name,
+            subtype=self.subtype,
+            **fields,
+        )
+        return self.execution.outbox.put(update, urgent=urgent)

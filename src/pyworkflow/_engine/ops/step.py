@@ -1,0 +1,204 @@
+"""Steps: code whose outcome is recorded, and that never runs again once it is.
+
+The engine never runs a body. It launches a `StepCall`, is told how that attempt went, and decides:
+recorded as done, tried again after a delay, or failed. An outcome counts only for the attempt that
+is running; what comes after the step was abandoned is dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from pyworkflow._engine.failures import record_error
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
+from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.outbox import Entry
+    from pyworkflow.retry import Retry
+
+
+class StepSettings(Protocol):
+    """How a step is to be run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def retry(self) -> Retry: ...
+    @property
+    def timeout_seconds(self) -> float | None: ...
+    @property
+    def at_most_once(self) -> bool: ...
+    @property
+    def inline(self) -> bool: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def result_type(self) -> object: ...
+
+
+class StepCall(msgspec.Struct, frozen=True, eq=False):
+    """One attempt of a step, for the runtime to run."""
+
+    id: str
+    name: str
+    attempt: int
+    settings: StepSettings
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class StepOp(Op):
+    """One step of the workflow."""
+
+    type = OperationType.STEP
+    subtype = SubType.STEP
+
+    __slots__ = (
+        "_attempt",
+        "_function",
+        "_has_outcome",
+        "_is_recorded_started",
+        "_start",
+        "_value",
+        "args",
+        "kwargs",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        execution: Execution,
+        settings: StepSettings,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        super().__init__(execution, settings.name, settings.key)
+        self.settings = settings
+        self._function = function
+        self.args = args
+        self.kwargs = kwargs
+        self._attempt = 1
+        self._start: Entry | None = None
+        self._is_recorded_started = False
+        self._has_outcome = False
+        self._value: tuple[str, Any] | None = None
+
+    # -- what is recorded ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the first attempt."""
+        self._begin_attempt()
+
+    def replay(self, record: Operation) -> None:
+        """Go on: an attempt that was begun is run again, or is lost if it may run only once."""
+        self._attempt = record.attempt + 1
+        if record.status is not Status.STARTED:
+            self.on_change(record)
+            return
+        self._is_recorded_started = True
+        if self.settings.at_most_once:
+            self._fail_attempt(
+                StepInterruptedError(
+                    f"step {self.name!r} was found started (attempt {self._attempt}): the process "
+                    "ended before its outcome was recorded, and at_most_once=True forbids to run "
+                    "that attempt again"
+                )
+            )
+        else:
+            self._launch()
+
+    def on_change(self, record: Operation) -> None:
+        """Follow the service: started, waiting for its next attempt, or due."""
+        self._attempt = record.attempt + 1
+        match record.status:
+            case Status.STARTED if self.settings.at_most_once and not self._is_recorded_started:
+                self._is_recorded_started = True
+                self._launch()
+            case Status.STARTED:
+                self._is_recorded_started = True
+            case Status.PENDING:
+                self.execution.wait_outside(self, record.next_attempt_ms)
+            case Status.READY:
+                self._begin_attempt()
+            case _:
+                pass
+
+    def deliver(self, record: Operation) -> None:
+        """Give the value, or raise the step's own exception."""
+        if record.status is Status.SUCCEEDED:
+            value = self._value
+            if value is not None and value[0] == record.payload:
+                self.execution.give(self, value[1])
+            else:
+                self.execution.give_decoded(self, record.payload, self.settings.result_type)
+        else:
+            self.execution.give_error(self, record.error, StepError)
+
+    # -- attempts --------------------------------------------------------------------------------
+
+    def _begin_attempt(self) -> None:
+        careful = self.settings.at_most_once
+        self._has_outcome = self._is_recorded_started = False
+        self._start = self.write(Action.START, urgent=careful)
+        if not careful:
+            self._launch()
+
+    def _launch(self) -> None:
+        call = StepCall(
+            self.id,
+            self.name or "",
+            self._attempt,
+            self.settings,
+            self._function,
+            self.args,
+            self.kwargs,
+        )
+        self.execution.launch(self, call)
+
+    def succeed(self, attempt: int, payload: str, value: Any) -> None:
+        """Record the outcome of the running attempt; ``value`` is ``payload`` decoded."""
+        if self._takes_outcome_of(attempt):
+            self._value = (payload, value)
+            self._has_outcome = True
+            self.write(Action.SUCCEED, urgent=True, payload=payload)
+
+    def fail(self, attempt: int, error: BaseException) -> None:
+        """Record that the running attempt raised ``error``: try again, or fail."""
+        if self._takes_outcome_of(attempt):
+            self._fail_attempt(error)
+
+    def _takes_outcome_of(self, attempt: int) -> bool:
+        return not self.abandoned and attempt == self._attempt
+
+    def _fail_attempt(self, error: BaseException) -> None:
+        seed = f"{self.execution.id}/{self.id}/{self._attempt}"
+        jitter = random.Random(seed)  # noqa: S311 - spreads retries; replayable
+        delay = self.settings.retry.delay_after(error, self._attempt, jitter)
+        self._has_outcome = True
+        if delay is None:
+            self.write(Action.FAIL, urgent=True, error=record_error(error))
+        else:
+            self.write(Action.RETRY, urgent=True, error=record_error(error), delay_seconds=delay)
+
+    def abandon(self) -> None:
+        """Cancel the body. A start that was written is closed; one that was not is never written."""
+        self.execution.cancel_launch(self)
+        if self._has_outcome:
+            return
+        if self._start is not None:
+            self.execution.outbox.drop(self._start)
+        if self._is_recorded_started or (self._start is not None and self._start.sent):
+            error = StepCancelledError(f"the workflow cancelled step {self.name!r}")
+            self.write(Action.FAIL, urgent=True, error=record_error(error))

@@ -1,0 +1,125 @@
+"""What is written, in which order, and what must be durable before an effect happens.
+
+===========================================  ===================================
+update                                       acknowledged before
+===========================================  ===================================
+step START, at-least-once                    nothing: it rides with the next batch
+step START, at most once                     the step's body runs
+step SUCCEED / FAIL / RETRY                  the workflow sees the outcome
+wait START                                   the invocation ends
+child context START                          nothing
+child context SUCCEED / FAIL                 the parent sees it
+===========================================  ===================================
+
+*Urgent* updates are sent as soon as the one writer is free. The others may lag, so that a fast step
+costs one request and a timer that was never needed costs none; they go with the next batch, when
+`hurry` is called, or when nothing else is going on. Order is kept. A batch is atomic, so none may
+hold a move that the service could have overtaken: there is no CANCEL, and the START of a retry is
+queued only after READY was read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.records import Update
+
+BATCH_UPDATES = 250
+BATCH_BYTES = 750 * 1024
+
+
+class Entry:
+    """A queued update; ``sent`` once it was handed to the writer."""
+
+    __slots__ = ("sent", "update", "urgent")
+
+    def __init__(self, update: Update, urgent: bool) -> None:
+        self.update: Update | None = update
+        self.urgent = urgent
+        self.sent = False
+
+
+class Outbox:
+    """The updates of one execution that are not written yet."""
+
+    def __init__(self) -> None:
+        self.in_flight = False
+        self._entries: deque[Entry] = deque()
+        self._urgent = 0
+        self._waiting = 0
+
+    def put(self, update: Update, *, urgent: bool) -> Entry:
+        """Queue ``update`` behind the others."""
+        entry = Entry(update, urgent)
+        self._entries.append(entry)
+        self._waiting += 1
+        self._urgent += urgent
+        return entry
+
+    def drop(self, entry: Entry) -> None:
+        """Forget an update that was not sent."""
+        if entry.update is not None and not entry.sent:
+            entry.update = None
+            self._waiting -= 1
+            self._urgent -= entry.urgent
+
+    def clear(self) -> None:
+        """Forget all that was not sent."""
+        self._entries.clear()
+        self._waiting = self._urgent = 0
+
+    def drop_lagging(self) -> None:
+        """Forget what nothing waits for: all behind the last urgent update."""
+        while self._entries and not (self._entries[-1].urgent and self._entries[-1].update):
+            self.drop(self._entries[-1])
+            self._entries.pop()
+
+    def hurry(self) -> None:
+        """Make everything urgent that waits now."""
+        for entry in self._entries:
+            if entry.update is not None and not entry.urgent:
+                entry.urgent = True
+                self._urgent += 1
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether something waits that must be written now."""
+        return self._urgent > 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def take_batch(self) -> tuple[Update, ...]:
+        """Take what fits into one checkpoint. The caller says `acknowledged` when it is durable."""
+        batch: list[Update] = []
+        size = 0
+        while self._entries:
+            entry = self._entries[0]
+            if entry.update is not None:
+                size += _wire_size(entry.update)
+                if batch and (len(batch) == BATCH_UPDATES or size > BATCH_BYTES):
+                    break
+                batch.append(entry.update)
+                entry.sent = True
+                self._waiting -= 1
+                self._urgent -= entry.urgent
+            self._entries.popleft()
+        self.in_flight = bool(batch)
+        return tuple(batch)
+
+    def acknowledged(self) -> None:
+        """Note that the batch in flight is durable."""
+        self.in_flight = False
+
+
+def _wire_size(update: Update) -> int:
+    """Return about how many bytes an update takes: an upper bound but for exotic text."""
+    size = 512
+    if update.payload is not None:
+        size += 2 * len(update.payload)
+    if update.error is not None:
+        error = update.error
+        size += len(error.message) + len(error.data or "") + sum(map(len, error.stack_trace))
+    return size

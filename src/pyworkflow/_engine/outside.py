@@ -1,0 +1,43 @@
+"""What the run waits for outside: timers, retries and, in time, whatever else the service ends."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ops.base import Op
+
+
+class Outside:
+    """The operations that only an outside event can end, and when the next is due."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Op, int | None] = {}
+        self._due: list[tuple[int, int, Op]] = []
+
+    def add(self, op: Op, due_ms: int | None) -> None:
+        """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
+        self._waiting[op] = due_ms
+        if due_ms is not None:
+            heappush(self._due, (due_ms, op.number, op))
+
+    def discard(self, op: Op) -> None:
+        """``op`` waits no longer."""
+        self._waiting.pop(op, None)
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def next_due_ms(self) -> int | None:
+        """Return when the first of them is due."""
+        while self._due:
+            due_ms, _, op = self._due[0]
+            if self._waiting.get(op) == due_ms:
+                return due_ms
+            heappop(self._due)
+        return None
+
+    def describe(self) -> tuple[str, ...]:
+        """Say what is waited for, one line an operation."""
+        return tuple(op.awaits() for op in self._waiting)

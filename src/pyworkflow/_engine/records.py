@@ -1,0 +1,127 @@
+"""The words of the protocol as frozen records: what the engine says to a service, and is told.
+
+They mirror the wire (`Operation`, `OperationUpdate`, `ErrorObject` of AWS Lambda durable functions)
+with the nested detail objects laid flat, times as whole milliseconds since the epoch, and one field
+of our own: `Operation.sequence`. Payloads are JSON text. Records are data: no behaviour lives here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class OperationType(StrEnum):
+    EXECUTION = "EXECUTION"
+    CONTEXT = "CONTEXT"
+    STEP = "STEP"
+    WAIT = "WAIT"
+    CALLBACK = "CALLBACK"
+    CHAINED_INVOKE = "CHAINED_INVOKE"
+
+
+class SubType(StrEnum):
+    STEP = "Step"
+    WAIT = "Wait"
+    CALLBACK = "Callback"
+    RUN_IN_CHILD_CONTEXT = "RunInChildContext"
+    MAP = "Map"
+    MAP_ITERATION = "MapIteration"
+    PARALLEL = "Parallel"
+    PARALLEL_BRANCH = "ParallelBranch"
+    WAIT_FOR_CALLBACK = "WaitForCallback"
+    WAIT_FOR_CONDITION = "WaitForCondition"
+    CHAINED_INVOKE = "ChainedInvoke"
+
+
+class Action(StrEnum):
+    START = "START"
+    SUCCEED = "SUCCEED"
+    FAIL = "FAIL"
+    RETRY = "RETRY"
+    CANCEL = "CANCEL"
+
+
+class Status(StrEnum):
+    STARTED = "STARTED"
+    PENDING = "PENDING"
+    READY = "READY"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+    STOPPED = "STOPPED"
+
+
+ENDED = frozenset(
+    {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.STOPPED}
+)
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as it is recorded. ``data`` is JSON text; ``stack_trace`` is innermost last."""
+
+    message: str = ""
+    type: str = ""
+    data: str | None = None
+    stack_trace: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One durable operation as the service keeps it.
+
+    ``sequence`` is the execution-wide number of this operation's end, counted by services of ours;
+    `None` while it runs, and always on Lambda. ``attempt`` counts the ended attempts of a step.
+    ``payload`` is the result of an ended operation, the state of a pending wait-for-condition, and
+    the input of the EXECUTION operation.
+    """
+
+    id: str
+    type: OperationType
+    status: Status
+    start_ms: int
+    end_ms: int | None = None
+    parent_id: str | None = None
+    name: str | None = None
+    subtype: str | None = None
+    sequence: int | None = None
+    attempt: int = 0
+    next_attempt_ms: int | None = None
+    scheduled_end_ms: int | None = None
+    payload: str | None = None
+    error: ErrorRecord | None = None
+    replay_children: bool = False
+    callback_id: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether this operation has reached a final status."""
+        return self.status in ENDED
+
+
+class Update(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One move of one operation, sent to the service in a checkpoint."""
+
+    id: str
+    type: OperationType
+    action: Action
+    parent_id: str | None = None
+    name: str | None = None
+    subtype: str | None = None
+    payload: str | None = None
+    error: ErrorRecord | None = None
+    delay_seconds: int | None = None
+    """RETRY: until the next attempt."""
+    wait_seconds: int | None = None
+    """WAIT START."""
+    replay_children: bool = False
+    """CONTEXT SUCCEED."""
+    timeout_seconds: int | None = None
+    """CALLBACK START; 0 or None is no timeout."""
+    heartbeat_timeout_seconds: int | None = None
+    """CALLBACK START; 0 or None is no timeout."""
+    function_name: str | None = None
+    """CHAINED_INVOKE START."""
+    tenant_id: str | None = None
+    """CHAINED_INVOKE START."""

@@ -1,0 +1,133 @@
+"""Tasks and futures of the workflow loop; the one module that uses private names of asyncio.
+
+Two things differ from asyncio's own. A task carries the namespace from which its operation ids
+count. And tasks and futures hash by their number within the namespace that made them: asyncio keeps
+them in sets, whose order would else follow memory addresses and differ on each replay.
+
+A task may also be *blocked*: its synchronous code waits in a greenlet, so asyncio's task has no
+future to cancel. The cancellation is then handed to what the greenlet waits for, and counted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events as _events
+from asyncio import tasks as _tasks
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+
+    from pyworkflow._engine.ids import Namespace
+    from pyworkflow._engine.loop import WorkflowLoop
+
+T = TypeVar("T")
+
+current_task = _tasks.current_task
+enter_task: Callable[[Any, Any], None] = _tasks._enter_task
+leave_task: Callable[[Any, Any], None] = _tasks._leave_task
+running_loop = _events._get_running_loop
+set_running_loop = _events._set_running_loop
+
+# The code objects that turn a set of bare coroutines into tasks, in the order of their addresses.
+_UNORDERED = {_tasks.as_completed.__code__} | {
+    const for const in _tasks.as_completed.__code__.co_consts if hasattr(const, "co_code")
+}
+if hasattr(_tasks, "_AsCompletedIterator"):  # 3.13
+    _UNORDERED.add(_tasks._AsCompletedIterator.__init__.__code__)
+
+UNCANCEL_FORGETS = sys.version_info >= (3, 13)
+"""Since 3.13 the last `uncancel` also withdraws a cancellation that was not delivered yet."""
+
+
+def created_out_of_order() -> bool:
+    """Whether the caller's ``create_task`` is called by `asyncio.as_completed` for a coroutine."""
+    # This function, create_task, ensure_future (two frames on 3.11), the code that asks.
+    frame = sys._getframe(3)
+    return frame.f_code in _UNORDERED or (
+        frame.f_back is not None and frame.f_back.f_code in _UNORDERED
+    )
+
+
+class Future(asyncio.Future[T]):
+    """A future whose hash is the same in each replay."""
+
+    _hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+            self._hash = loop.namespace().take_hash()
+        return self._hash
+
+
+class Task(asyncio.Task[T]):
+    """A task of workflow code, with its namespace."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T],
+        loop: WorkflowLoop,
+        namespace: Namespace,
+        number: int,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.blocked_on: asyncio.Future[Any] | None = None
+        self._number = number
+        self._cancels = 0
+        self._cancel_is_due = False
+        super().__init__(
+            coro, loop=loop, name=name or f"task {namespace.prefix or 'main'}", context=context
+        )
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Request cancellation, as `asyncio.Task.cancel` does; also of a blocked task."""
+        if self.done():
+            return False
+        if self.blocked_on is None and current_task(self.get_loop()) is not self:
+            return super().cancel(msg=msg)
+        self._cancels += 1
+        if self.blocked_on is None:
+            self._cancel_is_due = True
+            self.get_loop().call_soon(self._cancel_after_this_step)
+        elif not self.blocked_on.cancel(msg=msg):
+            self._cancel_is_due = True
+        return True
+
+    def cancelling(self) -> int:
+        """Return the number of pending cancellation requests."""
+        return self._cancels + super().cancelling()
+
+    def uncancel(self) -> int:
+        """Withdraw one cancellation request; return how many remain."""
+        if self._cancels:
+            self._cancels -= 1
+        else:
+            super().uncancel()
+        remaining = self.cancelling()
+        if not remaining and UNCANCEL_FORGETS:
+            self._cancel_is_due = False
+        return remaining
+
+    def take_cancel(self) -> bool:
+        """Whether a cancellation is due at the point where this task is about to block."""
+        due, self._cancel_is_due = self._cancel_is_due, False
+        return due
+
+    def forget(self) -> None:
+        """Silence asyncio's reports about a task that ends unfinished or unread."""
+        self._log_destroy_pending = False
+        if self.done() and not self.cancelled():
+            self.exception()
+
+    def _cancel_after_this_step(self) -> None:
+        if self.take_cancel() and not self.done():
+            self._cancels -= 1
+            super().cancel()

@@ -1,0 +1,58 @@
+"""What workflow code can't do on its loop, and what to do instead.
+
+Sockets, subprocesses, executors, threads and signals give another result on each replay. Each such
+method of the loop raises an error that names the remedy: do it in a `@step`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+C = TypeVar("C", bound=type)
+
+_REASONS = {
+    "run_in_executor": "runs code in a thread",
+    "set_default_executor": "runs code in a thread",
+    "call_soon_threadsafe": "takes callbacks from other threads",
+    "getaddrinfo": "asks the network",
+    "getnameinfo": "asks the network",
+    "run_forever": "runs a loop inside the workflow's loop",
+    "run_until_complete": "runs a loop inside the workflow's loop",
+    "stop": "stops the workflow's loop",
+    "close": "closes the workflow's loop",
+    "set_debug": "changes how the loop runs",
+    "set_task_factory": "changes how the loop runs",
+    "set_exception_handler": "changes how the loop runs",
+    "add_signal_handler": "listens to signals",
+    "remove_signal_handler": "listens to signals",
+}
+
+# What the loop answers itself, or what asks for nothing of the world.
+_ALLOWED = {"get_exception_handler", "get_task_factory", "default_exception_handler"}
+
+
+def refuse_world(loop_class: C) -> C:
+    """Give ``loop_class`` a refusing method for each one of asyncio's that it does not define."""
+    for name in dir(asyncio.AbstractEventLoop):
+        if name.startswith("_") or name in vars(loop_class) or name in _ALLOWED:
+            continue
+        setattr(loop_class, name, _refusal(name, _REASONS.get(name, "does I/O")))
+    return loop_class
+
+
+def _refusal(name: str, reason: str) -> Callable[..., Any]:
+    def refuse(self: object, *args: object, **kwargs: object) -> Any:
+        raise UsageError(
+            f"loop.{name} was called in workflow code. It {reason}, so each replay would see "
+            "something else. Move it into a function with @step, and call that."
+        )
+
+    refuse.__name__ = name
+    refuse.__doc__ = f"Refuse: it {reason}."
+    return refuse

@@ -1,0 +1,91 @@
+"""What goes into the engine and what comes out of it: facts, and the `Turn` that answers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pyworkflow._engine.ops.step import StepCall
+from pyworkflow._engine.records import ErrorRecord, Operation, Update
+
+# -- facts ---------------------------------------------------------------------------------------
+
+
+class StepReturned(msgspec.Struct, frozen=True, eq=False):
+    """An attempt of a step returned; ``value`` is ``payload`` decoded to the step's result type."""
+
+    id: str
+    attempt: int
+    payload: str
+    value: Any
+
+
+class StepRaised(msgspec.Struct, frozen=True, eq=False):
+    """An attempt of a step raised ``error``."""
+
+    id: str
+    attempt: int
+    error: BaseException
+
+
+class Committed(msgspec.Struct, frozen=True, eq=False):
+    """The batch in flight, if any, is durable; these operations changed since the last one."""
+
+    operations: tuple[Operation, ...]
+
+
+class LagElapsed(msgspec.Struct, frozen=True, eq=False):
+    """What may lag has lagged long enough: write it."""
+
+
+class Refreshing(msgspec.Struct, frozen=True, eq=False):
+    """An empty checkpoint is on its way, to learn what has changed: `Committed` will follow."""
+
+
+Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing
+
+# -- ends ----------------------------------------------------------------------------------------
+
+
+class Suspended(msgspec.Struct, frozen=True, eq=False):
+    """Only outside events can make progress."""
+
+
+class Succeeded(msgspec.Struct, frozen=True, eq=False):
+    """The workflow returned; ``value`` is ``payload`` decoded to its result type."""
+
+    payload: str
+    value: Any
+
+
+class Failed(msgspec.Struct, frozen=True, eq=False):
+    """The workflow raised ``error``, recorded as ``record``."""
+
+    record: ErrorRecord
+    error: BaseException
+
+
+class Broken(msgspec.Struct, frozen=True, eq=False):
+    """History and code disagree. Nothing may be written; the execution stays as it is."""
+
+    error: Exception
+
+
+End = Suspended | Succeeded | Failed | Broken
+
+
+class Turn(msgspec.Struct, frozen=True, eq=False):
+    """What is to be done after the code ran as far as it goes.
+
+    Run the attempts in ``launch``; cancel the bodies in ``cancel`` (operation ids); write ``write``
+    as one checkpoint and answer `Committed`; if ``lags``, answer `LagElapsed` within 100 ms; at
+    ``next_due_ms`` ask the service what has changed; ``end`` is set when the run is over.
+    """
+
+    launch: tuple[StepCall, ...] = ()
+    cancel: tuple[str, ...] = ()
+    write: tuple[Update, ...] = ()
+    lags: bool = False
+    next_due_ms: int | None = None
+    end: End | None = None

@@ -1,0 +1,201 @@
+"""One invocation: drive the engine from its history to its next suspension, or its end.
+
+The only place that awaits the world. The engine says what to do, in turns; steps and checkpoints
+answer with facts; each fact leads to the next turn. Turns run in plain callbacks of the host's loop,
+never inside one of its tasks: since 3.14 the current task belongs to the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pyworkflow._engine.execution import Execution
+from pyworkflow._engine.failures import KnownErrors, record_error
+from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._engine.turn import (
+    Committed,
+    End,
+    Fact,
+    Failed,
+    LagElapsed,
+    Refreshing,
+    Succeeded,
+    Suspended,
+    Turn,
+)
+from pyworkflow._runtime.flush import Writer
+from pyworkflow._runtime.steps import StepRunner
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyworkflow._api.workflow import Workflow
+    from pyworkflow._engine.execution import Observer
+    from pyworkflow._runtime.clock import Alarm, Clock
+    from pyworkflow.services.base import Invocation, Service
+
+LAG_SECONDS = 0.1
+"""How long the start of a step or timer may wait for company in its checkpoint."""
+
+
+class Runner:
+    """Runs one invocation of one execution."""
+
+    def __init__(
+        self,
+        service: Service,
+        workflow: Workflow[..., Any],
+        clock: Clock,
+        known_errors: KnownErrors,
+        *,
+        step_runner: type[StepRunner] | Callable[..., StepRunner] = StepRunner,
+        observer: Observer | None = None,
+    ) -> None:
+        self._service = service
+        self._workflow = workflow
+        self._clock = clock
+        self._known_errors = known_errors
+        self._make_steps = step_runner
+        self._observer = observer
+
+    async def run(self, invocation: Invocation) -> End:
+        """Run until the workflow suspends or ends; record nothing about the end itself.
+
+        Raises what the service raises, `StaleTokenError` among it; the history is intact then.
+        """
+        return await _Run(self, invocation).drive()
+
+    async def run_and_record(self, invocation: Invocation) -> End:
+        """Run, and write the end of the execution: for services that have no other way to learn it."""
+        run = _Run(self, invocation)
+        end = await run.drive()
+        match end:
+            case Succeeded():
+                await run.record_end(Action.SUCCEED, payload=end.payload)
+            case Failed():
+                await run.record_end(Action.FAIL, error=end.record)
+        return end
+
+
+class _Run:
+    """The state of one invocation."""
+
+    def __init__(self, runner: Runner, invocation: Invocation) -> None:
+        self._runner = runner
+        self._invocation = invocation
+        self._loop = asyncio.get_running_loop()
+        self._clock = runner._clock
+        self._writer = Writer(runner._service, invocation)
+        self._execution = Execution(
+            invocation.execution_id,
+            invocation.execution_name,
+            runner._known_errors,
+            runner._observer,
+        )
+        self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_fact)
+        self._end: asyncio.Future[End] = self._loop.create_future()
+        self._lag: asyncio.TimerHandle | None = None
+        self._due: tuple[int, Alarm] | None = None
+
+    async def drive(self) -> End:
+        operations = await self._writer.load(self._invocation)
+        try:
+            call = self._runner._workflow.bind(operations[0].payload, self._execution)
+        except UsageError as error:
+            return Failed(record_error(error), error)
+        self._execution.start(call, self._runner._workflow.result_type, operations)
+        try:
+            self._loop.call_soon(self._take_turn)
+            return await self._end
+        finally:
+            await self._close()
+
+    async def record_end(self, action: Action, **fields: Any) -> None:
+        if not self._writer.is_revoked:
+            execution = self._invocation.operations[0]
+            update = Update(id=execution.id, type=OperationType.EXECUTION, action=action, **fields)
+            await self._writer.commit((update,))
+
+    # -- turns -----------------------------------------------------------------------------------
+
+    def _on_fact(self, fact: Fact) -> None:
+        if not self._end.done():
+            self._execution.resolve(fact)
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        if self._end.done():
+            return
+        try:
+            turn = self._execution.advance()
+        except BaseException as error:  # SystemExit and the like, from workflow code
+            self._end.set_exception(error)
+            return
+        self._carry_out(turn)
+
+    def _carry_out(self, turn: Turn) -> None:
+        for operation_id in turn.cancel:
+            self._steps.cancel(operation_id)
+        for call in turn.launch:
+            self._steps.launch(call)
+        if turn.write:
+            self._write(turn.write)
+        if turn.lags and self._lag is None:
+            self._lag = self._loop.call_later(LAG_SECONDS, self._on_lag)
+        if turn.next_due_ms is not None:
+            self._look_again_at(turn.next_due_ms)
+        if turn.end is not None:
+            self._end.set_result(turn.end)
+
+    def _write(self, updates: tuple[Update, ...]) -> None:
+        self._clock.hold()
+        self._writer.write(updates, self._on_written)
+
+    def _on_written(self, answer: Committed | BaseException) -> None:
+        if isinstance(answer, BaseException):
+            if not self._end.done():
+                self._end.set_exception(answer)
+        elif self._writer.is_revoked:
+            if not self._end.done():
+                self._end.set_result(Suspended())
+        else:
+            self._on_fact(answer)
+        self._clock.release()
+
+    def _on_lag(self) -> None:
+        self._lag = None
+        self._on_fact(LagElapsed())
+
+    def _look_again_at(self, due_ms: int) -> None:
+        if self._due is not None:
+            if self._due[0] == due_ms:
+                return
+            self._due[1].cancel()
+        self._due = (due_ms, self._clock.call_at(due_ms, self._look_again))
+
+    def _look_again(self) -> None:
+        self._due = None
+        if not self._end.done() and not self._writer.is_writing:
+            self._execution.resolve(Refreshing())
+            self._write(())
+
+    async def _close(self) -> None:
+        if self._lag is not None:
+            self._lag.cancel()
+        if self._due is not None:
+            self._due[1].cancel()
+        await self._steps.close()
+        await self._writer.close()
+        closed: asyncio.Future[None] = self._loop.create_future()
+        self._loop.call_soon(self._close_execution, closed)
+        await closed
+
+    def _close_execution(self, closed: asyncio.Future[None]) -> None:
+        try:
+            self._execution.close()
+            closed.set_result(None)
+        except BaseException as error:
+            closed.set_exception(error)

@@ -1,0 +1,198 @@
+"""Running the bodies of steps: async ones on the host's loop, sync ones in threads.
+
+An attempt ends in exactly one fact: what it returned, encoded and decoded again, or what it raised.
+A value that can't be stored, or does not come back as the step's result type, is an error of the
+attempt: it is told here, live, and not by each later replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow._api.attempt import CurrentStep
+from pyworkflow._engine import codec
+from pyworkflow._engine.scope import running_step
+from pyworkflow._engine.turn import StepRaised, StepReturned
+from pyworkflow.duration import format_duration
+from pyworkflow.errors import StepTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._runtime.clock import Clock
+
+    Outcome = StepReturned | StepRaised
+
+SYNC_STEPS = 64
+"""How many sync steps run at once in one process; more wait for a thread."""
+
+_threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
+
+
+class StepRunner:
+    """Runs the attempts of one invocation and reports each one's outcome.
+
+    ``report`` is called from a plain callback of the host's loop, never from a task.
+    """
+
+    def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
+        self._execution_id = execution_id
+        self._clock = clock
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[str, _Attempt] = {}
+
+    def launch(self, call: StepCall) -> None:
+        """Start an attempt."""
+        if call.settings.is_async:
+            self.launch_async(call)
+            return
+        attempt = self._begin(call)
+        if call.settings.inline:
+            self._loop.call_soon(self._run_inline, attempt)
+            return
+        context = contextvars.copy_context()
+        future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
+        attempt.follow(future, self._on_sync_done)
+        if call.settings.timeout_seconds is not None:
+            attempt.alarm = self._loop.call_later(
+                call.settings.timeout_seconds, self._on_sync_timeout, attempt
+            )
+
+    def launch_async(self, call: StepCall) -> None:
+        """Start an attempt as a task of the host's loop."""
+        attempt = self._begin(call)
+        attempt.task = self._loop.create_task(self.run_async(call))
+        attempt.follow(attempt.task, self._on_async_done)
+
+    def _begin(self, call: StepCall) -> _Attempt:
+        attempt = _Attempt(call)
+        self._running[call.id] = attempt
+        if self.holds_clock(call):
+            attempt.holds = True
+            self._clock.hold()
+        return attempt
+
+    def cancel(self, operation_id: str) -> None:
+        """Cancel the running attempt of a step: a sync body is left to itself."""
+        attempt = self._running.pop(operation_id, None)
+        if attempt is not None:
+            self._let_go(attempt)
+            if attempt.task is not None:
+                attempt.task.cancel()
+
+    async def close(self) -> None:
+        """Cancel what still runs, and see async bodies to their end."""
+        tasks = [attempt.task for attempt in self._running.values() if attempt.task is not None]
+        for operation_id in list(self._running):
+            self.cancel(operation_id)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- bodies; a test double overrides these ---------------------------------------------------
+
+    def holds_clock(self, call: StepCall) -> bool:
+        """Whether virtual time has to stand still while this attempt runs."""
+        return True
+
+    async def run_async(self, call: StepCall) -> Outcome:
+        """Run an async body to its outcome."""
+        running_step.set(CurrentStep.of(call, self._execution_id))
+        try:
+            return self.returned(call, await self._within_timeout(call))
+        except Exception as error:
+            return StepRaised(call.id, call.attempt, error)
+
+    def run_sync(self, call: StepCall) -> Outcome:
+        """Run a sync body to its outcome, in whatever thread this is."""
+        running_step.set(CurrentStep.of(call, self._execution_id))
+        try:
+            _ = call.settings.result_type
+            return self.returned(call, call.function(*call.args, **call.kwargs))
+        except BaseException as error:  # a thread has nobody to raise to
+            return StepRaised(call.id, call.attempt, error)
+
+    def returned(self, call: StepCall, value: Any) -> StepReturned:
+        """Return the fact of an attempt that returned ``value``; raises `SerializationError`."""
+        what = f"the result of step {call.name!r}"
+        payload, decoded = codec.roundtrip(value, call.settings.result_type, what=what)
+        return StepReturned(call.id, call.attempt, payload, decoded)
+
+    async def _within_timeout(self, call: StepCall) -> Any:
+        _ = call.settings.result_type  # one that is no use is told before the body runs
+        seconds = call.settings.timeout_seconds
+        if seconds is None:
+            return await call.function(*call.args, **call.kwargs)
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await call.function(*call.args, **call.kwargs)
+        except TimeoutError as error:
+            if scope.expired():
+                raise timeout_error(call) from error
+            raise
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _run_inline(self, attempt: _Attempt) -> None:
+        outcome = contextvars.copy_context().run(self.run_sync, attempt.call)
+        self._end(attempt, outcome)
+
+    def _on_async_done(self, attempt: _Attempt, task: asyncio.Future[Outcome]) -> None:
+        if task.cancelled():
+            error = asyncio.CancelledError(f"step {attempt.call.name!r} cancelled itself")
+            self._end(attempt, StepRaised(attempt.call.id, attempt.call.attempt, error))
+        elif task.exception() is None:  # else the interpreter is exiting, and the loop says so
+            self._end(attempt, task.result())
+
+    def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
+        if not future.cancelled():
+            self._end(attempt, future.result())
+
+    def _on_sync_timeout(self, attempt: _Attempt) -> None:
+        call = attempt.call
+        self._end(attempt, StepRaised(call.id, call.attempt, timeout_error(call)))
+
+    def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
+        if self._running.get(attempt.call.id) is attempt:
+            del self._running[attempt.call.id]
+            self._report(outcome)
+            self._let_go(attempt)
+
+    def _let_go(self, attempt: _Attempt) -> None:
+        if attempt.alarm is not None:
+            attempt.alarm.cancel()
+        if attempt.holds:
+            attempt.holds = False
+            self._clock.release()
+
+
+class _Attempt:
+    """An attempt that is running."""
+
+    __slots__ = ("alarm", "call", "holds", "task")
+
+    def __init__(self, call: StepCall) -> None:
+        self.call = call
+        self.task: asyncio.Task[Outcome] | None = None
+        self.alarm: asyncio.TimerHandle | None = None
+        self.holds = False
+
+    def follow(
+        self,
+        future: asyncio.Future[Outcome],
+        on_done: Callable[[_Attempt, asyncio.Future[Outcome]], None],
+    ) -> None:
+        future.add_done_callback(lambda done: on_done(self, done))
+
+
+def timeout_error(call: StepCall) -> StepTimeoutError:
+    """Return the error of an attempt that took longer than its timeout."""
+    limit = format_duration(call.settings.timeout_seconds or 0)
+    return StepTimeoutError(
+        f"step {call.name!r} took longer than its timeout of {limit} (attempt {call.attempt})"
+    )

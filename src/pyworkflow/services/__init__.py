@@ -1,0 +1,1 @@
+"""The services that keep the history of executions."""

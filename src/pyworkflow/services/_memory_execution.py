@@ -1,0 +1,216 @@
+"""One execution in memory: its operations, token, timers and log, and all that changes them.
+
+Every change passes `MemoryExecution.put`, which numbers ends and keeps what the holder of the token
+has not read yet, in the order of the last change. Timers are a heap in which an entry that became
+void stays until it is reached, so nothing here costs more as the history grows.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.transitions import apply, apply_outside
+from pyworkflow.errors import StaleTokenError
+from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Page
+from pyworkflow.services.events import Entry
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.records import Update
+
+_STEP, _WAIT, _CALLBACK = OperationType.STEP, OperationType.WAIT, OperationType.CALLBACK
+_STARTED = Status.STARTED
+
+
+class CallbackDeadlines:
+    """When an open callback times out; a heartbeat moves the second time."""
+
+    __slots__ = ("heartbeat_interval_ms", "heartbeat_ms", "timeout_ms")
+
+    def __init__(self, update: Update, now_ms: int) -> None:
+        self.timeout_ms = now_ms + update.timeout_seconds * 1000 if update.timeout_seconds else None
+        self.heartbeat_interval_ms = (update.heartbeat_timeout_seconds or 0) * 1000
+        self.heartbeat_ms: int | None = None
+        self.beat(now_ms)
+
+    def beat(self, now_ms: int) -> None:
+        if self.heartbeat_interval_ms:
+            self.heartbeat_ms = now_ms + self.heartbeat_interval_ms
+
+    def next_ms(self) -> int | None:
+        return min(
+            (ms for ms in (self.timeout_ms, self.heartbeat_ms) if ms is not None), default=None
+        )
+
+    def error(self, due_ms: int) -> ErrorRecord:
+        if due_ms == self.timeout_ms:
+            return ErrorRecord(message="Callback timed out", type="Callback.Timeout")
+        return ErrorRecord(message="Callback timed out on heartbeat", type="Callback.Heartbeat")
+
+
+class MemoryExecution:
+    """One execution's state, and the only code that changes it."""
+
+    __slots__ = (
+        "_ends",
+        "_places",
+        "_timers",
+        "_tokens",
+        "deadlines",
+        "id",
+        "listed_ms",
+        "log",
+        "operations",
+        "rest",
+        "result",
+        "token",
+        "unread",
+        "workflow_name",
+    )
+
+    def __init__(self, root: Operation, workflow_name: str) -> None:
+        self.id = root.id
+        self.workflow_name = workflow_name
+        self.operations = {root.id: root}
+        self.log = [Entry(root.start_ms, root)]
+        self.unread: dict[str, None] = {}
+        self.token: str | None = None
+        self.rest: tuple[Operation, ...] = ()
+        """What the answer that issued the token could not hold."""
+        self.result: str | None = None
+        self.deadlines: dict[str, CallbackDeadlines] = {}
+        self.listed_ms: int | None = None
+        """The time under which the service's own list has this execution."""
+        self._ends = 0
+        self._places = {root.id: 0}
+        self._timers: list[tuple[int, int, str]] = []
+        self._tokens = 0
+
+    @property
+    def root(self) -> Operation:
+        return self.operations[self.id]
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def put(self, time_ms: int, operation: Operation, update: Update | None = None) -> None:
+        """Keep the new record of an operation: every change passes here."""
+        operation_id = operation.id
+        if operation.end_ms is not None:
+            self._ends += 1
+            operation = replace(operation, sequence=self._ends)
+        if operation_id not in self._places:
+            self._places[operation_id] = len(self._places)
+        self.operations[operation_id] = operation
+        self.unread.pop(operation_id, None)
+        self.unread[operation_id] = None
+        self.log.append(Entry(time_ms, operation, update))
+
+    def record(self, update: Update, operation: Operation, now_ms: int) -> None:
+        """Keep what a checked update made of an operation."""
+        if update.type is OperationType.EXECUTION:
+            self.result = update.payload
+            self.close(now_ms, apply(update, self.root, now_ms), update)
+            return
+        if operation.type is _CALLBACK:
+            operation = replace(operation, callback_id=f"{self.id}.{operation.id}")
+            self.deadlines[operation.id] = CallbackDeadlines(update, now_ms)
+        self.put(now_ms, operation, update)
+        self.set_timer(operation)
+
+    def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
+        """End the execution: no token is good any more, no timer fires."""
+        self.put(now_ms, root, update)
+        self.token = None
+        self.rest = ()
+        self._timers.clear()
+
+    # -- timers ----------------------------------------------------------------------------------
+
+    def set_timer(self, operation: Operation) -> None:
+        due_ms = self._due_ms(operation)
+        if due_ms is not None:
+            heappush(self._timers, (due_ms, self._places[operation.id], operation.id))
+
+    def _due_ms(self, operation: Operation) -> int | None:
+        if operation.type is _STEP:
+            return operation.next_attempt_ms  # there while PENDING, and only then
+        if operation.status is not _STARTED:
+            return None
+        if operation.type is _CALLBACK:
+            return self.deadlines[operation.id].next_ms()
+        return operation.scheduled_end_ms
+
+    def next_due(self) -> int | None:
+        """Return when the earliest live timer is due; timers that became void are dropped."""
+        timers = self._timers
+        while timers:
+            due_ms, _, operation_id = timers[0]
+            if self._due_ms(self.operations[operation_id]) == due_ms:
+                return due_ms
+            heappop(timers)
+        return None
+
+    def fire(self, now_ms: int) -> None:
+        """Let happen all that is due, in order of due time, then of start."""
+        timers = self._timers
+        while timers and timers[0][0] <= now_ms:
+            due_ms, _, operation_id = heappop(timers)
+            operation = self.operations[operation_id]
+            if self._due_ms(operation) != due_ms:
+                continue
+            if operation.type is _WAIT:
+                fired = apply_outside(operation, Status.SUCCEEDED, due_ms)
+            elif operation.type is _STEP:
+                fired = apply_outside(operation, Status.READY, due_ms)
+            else:
+                error = self.deadlines[operation_id].error(due_ms)
+                fired = apply_outside(operation, Status.TIMED_OUT, due_ms, error=error)
+            self.put(due_ms, fired)
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def check_token(self, token: str) -> None:
+        if token != self.token:
+            raise StaleTokenError(
+                f"Execution {self.id!r}: expected the token that was issued last, found {token!r}, "
+                f"which was used, replaced or ended with the execution ({self.root.status}); stop "
+                "this invocation, another one goes on"
+            )
+
+    def issue(self, operations: tuple[Operation, ...], page_size: int) -> tuple[str, Page]:
+        """Return a fresh token and the first page of what it comes with."""
+        self._tokens += 1
+        token = self.token = f"{self.id}:{self._tokens}"
+        self.unread.clear()
+        self.rest = operations if len(operations) > page_size else ()
+        return token, self.page(operations, 0, page_size)
+
+    def page(self, operations: tuple[Operation, ...], start: int, page_size: int) -> Page:
+        end = start + page_size
+        if len(operations) <= end:
+            return Page(operations[start:] if start else operations)
+        return Page(operations[start:end], str(end))
+
+    def take_changes(self) -> tuple[Operation, ...]:
+        operations = self.operations
+        changes = tuple([operations[operation_id] for operation_id in self.unread])
+        self.unread.clear()
+        return changes
+
+    def summary(self) -> ExecutionSummary:
+        root = self.root
+        running = root.status is _STARTED
+        return ExecutionSummary(
+            id=self.id,
+            name=root.name or self.id,
+            workflow_name=self.workflow_name,
+            status=ExecutionStatus.RUNNING if running else ExecutionStatus(root.status),
+            start_ms=root.start_ms,
+            end_ms=root.end_ms,
+            input_payload=root.payload or "",
+            result=self.result,
+            error=root.error,
+        )

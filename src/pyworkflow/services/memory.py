@@ -1,0 +1,301 @@
+"""The reference service: executions in dicts, time from the callable that it is given.
+
+What is due at or before now fires before anything else is done with an execution, so a timer's end
+comes before the ends of the batch that found it, and ends when it was due, not when somebody
+looked. Every end takes the execution's next sequence number. A commit costs the same however long
+the history is.
+"""
+
+from __future__ import annotations
+
+import re
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.transitions import apply_batch, apply_outside
+from pyworkflow.errors import (
+    ExecutionAlreadyStartedError,
+    ExecutionNotFoundError,
+    InvalidUpdateError,
+    ServiceError,
+    StaleTokenError,
+)
+from pyworkflow.services._memory_execution import MemoryExecution
+from pyworkflow.services.base import (
+    Committed,
+    ExecutionStatus,
+    ExecutionSummary,
+    Invocation,
+    Page,
+)
+from pyworkflow.services.events import HistoryEvent, build_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyworkflow._engine.records import Update
+
+_STARTED = Status.STARTED
+_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class MemoryService:
+    """Keep executions in this process's memory.
+
+    ``now_ms`` returns the time in milliseconds since the epoch, and is the only source of it.
+    Histories are handed out in pages of ``page_size`` operations.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], *, page_size: int = 1000) -> None:
+        self._now_ms = now_ms
+        self._page_size = page_size
+        self._executions: dict[str, MemoryExecution] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+        self._due: list[tuple[int, str]] = []
+
+    def _execution(self, execution_id: str) -> MemoryExecution:
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            raise ExecutionNotFoundError(
+                f"Expected the id of an execution, found {execution_id!r}, which this service does "
+                "not have; list() shows those that it has"
+            )
+        return execution
+
+    # -- what a runner needs ---------------------------------------------------------------------
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names, of the answer that issued ``token``.
+
+        Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
+        """
+        execution = self._execution(execution_id)
+        execution.check_token(token)
+        start = int(marker) if marker.isdecimal() else 0
+        if not 0 < start < len(execution.rest):
+            raise ServiceError(
+                f"Execution {execution_id!r}: expected a marker that came with the token, found "
+                f"{marker!r}; read pages with the newest token"
+            )
+        return execution.page(execution.rest, start, self._page_size)
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Apply ``updates`` as a whole and return the next token and what changed.
+
+        Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
+        """
+        execution = self._execution(execution_id)
+        execution.check_token(token)
+        now_ms = self._now_ms()
+        execution.fire(now_ms)
+        results = apply_batch(updates, execution.operations, now_ms, execution.unread)
+        for update, operation in zip(updates, results, strict=True):
+            execution.record(update, operation, now_ms)
+        changes = execution.take_changes()
+        if execution.token is None:
+            return Committed(None, changes)
+        self._list_due(execution)
+        next_token, page = execution.issue(changes, self._page_size)
+        return Committed(next_token, page.operations, page.marker)
+
+    # -- executions ------------------------------------------------------------------------------
+
+    def start(
+        self, workflow_name: str, input_payload: str, *, execution_name: str | None = None
+    ) -> str:
+        """Start an execution and return its id; one that has this name and input is returned.
+
+        Names are per workflow. Raises `ExecutionAlreadyStartedError` when the name is taken by
+        another input, `ServiceError` when it is malformed.
+        """
+        if execution_name is not None:
+            if _is_execution_name(execution_name) is None:
+                raise ServiceError(
+                    "Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found "
+                    f"{execution_name!r}; choose another"
+                )
+            known_id = self._ids.get((workflow_name, execution_name))
+            if known_id is not None:
+                if self._execution(known_id).root.payload == input_payload:
+                    return known_id
+                raise ExecutionAlreadyStartedError(
+                    f"Expected a new name for a new input, found the execution {known_id!r} of "
+                    f"{workflow_name!r} with the name {execution_name!r} and another input; choose "
+                    "another name, or send the same input"
+                )
+        execution_id = f"execution-{len(self._executions) + 1}"
+        if execution_name is not None:
+            self._ids[workflow_name, execution_name] = execution_id
+        root = Operation(
+            id=execution_id,
+            type=OperationType.EXECUTION,
+            status=_STARTED,
+            start_ms=self._now_ms(),
+            name=execution_name or execution_id,
+            payload=input_payload,
+        )
+        self._executions[execution_id] = MemoryExecution(root, workflow_name)
+        return execution_id
+
+    def claim(self, execution_id: str) -> Invocation:
+        """Begin an invocation: fire what is due, void every older token, return the history.
+
+        Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
+        """
+        execution = self._execution(execution_id)
+        self._check_running(execution)
+        execution.fire(self._now_ms())
+        operations = tuple(execution.operations.values())
+        token, page = execution.issue(operations, self._page_size)
+        return Invocation(
+            execution_id=execution_id,
+            execution_name=execution.root.name or execution_id,
+            workflow_name=execution.workflow_name,
+            token=token,
+            operations=page.operations,
+            marker=page.marker,
+        )
+
+    def _check_running(self, execution: MemoryExecution) -> None:
+        if execution.root.status is not _STARTED:
+            raise StaleTokenError(
+                f"Expected a running execution, found {execution.id!r}, which is "
+                f"{execution.root.status}; nothing can be added to it"
+            )
+
+    def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
+        """End an execution from outside as STOPPED; one that is over already stays as it is."""
+        execution = self._execution(execution_id)
+        if execution.root.status is _STARTED:
+            now_ms = self._now_ms()
+            execution.fire(now_ms)
+            root = apply_outside(execution.root, Status.STOPPED, now_ms, error=error)
+            execution.close(now_ms, root)
+        return execution.summary()
+
+    # -- timers ----------------------------------------------------------------------------------
+
+    def _list_due(self, execution: MemoryExecution) -> None:
+        due_ms = execution.next_due()
+        listed_ms = execution.listed_ms
+        if due_ms is not None and (listed_ms is None or due_ms < listed_ms):
+            execution.listed_ms = due_ms
+            heappush(self._due, (due_ms, execution.id))
+
+    def next_due(self, execution_id: str | None = None) -> int | None:
+        """Return when the next timer is due, of one execution or of all; `None` when there is none.
+
+        Timers are waits, retries and the timeouts of callbacks. Milliseconds since the epoch.
+        """
+        if execution_id is not None:
+            return self._execution(execution_id).next_due()
+        # An execution is listed at or before its next timer: an early entry is put right here.
+        while self._due:
+            due_ms, listed_id = self._due[0]
+            execution = self._executions[listed_id]
+            if execution.listed_ms == due_ms:
+                if execution.next_due() == due_ms:
+                    return due_ms
+                execution.listed_ms = None
+                self._list_due(execution)
+            heappop(self._due)
+        return None
+
+    # -- outside events --------------------------------------------------------------------------
+
+    def _open_callback(self, callback_id: str) -> tuple[MemoryExecution, Operation]:
+        execution_id, _, operation_id = callback_id.partition(".")
+        execution = self._executions.get(execution_id)
+        operation = execution.operations.get(operation_id) if execution is not None else None
+        if execution is None or operation is None or operation.callback_id is None:
+            raise ServiceError(
+                f"Expected the id of a callback, found {callback_id!r}, which this service did not "
+                "issue; send the id that the workflow handed out, unchanged"
+            )
+        self._check_running(execution)
+        execution.fire(self._now_ms())
+        return execution, execution.operations[operation_id]
+
+    def complete_callback(self, callback_id: str, payload: str | None) -> str:
+        """Let a callback succeed with the raw text ``payload`` and return the execution's id.
+
+        Raises `ServiceError` for an unknown id, `InvalidUpdateError` when the callback has ended.
+        """
+        execution, operation = self._open_callback(callback_id)
+        now_ms = self._now_ms()
+        execution.put(now_ms, apply_outside(operation, Status.SUCCEEDED, now_ms, payload=payload))
+        return execution.id
+
+    def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
+        """Let a callback fail with ``error`` and return the execution's id; raises as above."""
+        execution, operation = self._open_callback(callback_id)
+        now_ms = self._now_ms()
+        execution.put(now_ms, apply_outside(operation, Status.FAILED, now_ms, error=error))
+        return execution.id
+
+    def heartbeat_callback(self, callback_id: str) -> str:
+        """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
+        execution, operation = self._open_callback(callback_id)
+        if operation.status is not _STARTED:
+            raise InvalidUpdateError(
+                f"A heartbeat: expected an open callback, found {callback_id!r}, which is "
+                f"{operation.status}; stop the work that it stands for"
+            )
+        execution.deadlines[operation.id].beat(self._now_ms())
+        execution.set_timer(operation)
+        self._list_due(execution)
+        return execution.id
+
+    def complete_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        payload: str | None = None,
+        *,
+        status: Status = Status.SUCCEEDED,
+        error: ErrorRecord | None = None,
+    ) -> str:
+        """End a chained invoke as ``status`` says and return the execution's id.
+
+        Raises `ExecutionNotFoundError`, `ServiceError` for an unknown operation,
+        `InvalidUpdateError` when it has ended or is no chained invoke.
+        """
+        execution = self._execution(execution_id)
+        self._check_running(execution)
+        operation = execution.operations.get(operation_id)
+        if operation is None or operation.type is not OperationType.CHAINED_INVOKE:
+            raise ServiceError(
+                f"Execution {execution_id!r}: expected the id of a chained invoke, found "
+                f"{operation_id!r}; operations() shows those that it has"
+            )
+        now_ms = self._now_ms()
+        execution.fire(now_ms)
+        ended = apply_outside(operation, status, now_ms, payload=payload, error=error)
+        execution.put(now_ms, ended)
+        return execution_id
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def get(self, execution_id: str) -> ExecutionSummary:
+        """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+        return self._execution(execution_id).summary()
+
+    def list(
+        self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
+    ) -> tuple[ExecutionSummary, ...]:
+        """Return the executions, in the order of their start, of one workflow or in one status."""
+        summaries = (execution.summary() for execution in self._executions.values())
+        return tuple(
+            summary
+            for summary in summaries
+            if workflow_name in (None, summary.workflow_name) and status in (None, summary.status)
+        )
+
+    def operations(self, execution_id: str) -> tuple[Operation, ...]:
+        """Return every operation in the order of its start, the EXECUTION operation first."""
+        return tuple(self._execution(execution_id).operations.values())
+
+    def history(self, execution_id: str) -> tuple[HistoryEvent, ...]:
+        """Return what happened, in order of change. Raises `ExecutionNotFoundError`."""
+        return build_events(self._execution(execution_id).log)

@@ -1,0 +1,299 @@
+"""The conformance suite's part about executions as a whole, and what reaches them from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    OperationType,
+    Status,
+)
+from pyworkflow.errors import (
+    ExecutionAlreadyStartedError,
+    ExecutionNotFoundError,
+    InvalidUpdateError,
+    ServiceError,
+    StaleTokenError,
+)
+from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.testing._driver import Driver, World, scenario, settled
+from pyworkflow.testing._updates import (
+    ERROR,
+    FAIL,
+    RETRY,
+    SUCCEED,
+    callback,
+    end,
+    invoke,
+    step,
+    wait,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class ExecutionConformance:
+    """Callbacks, chained invokes, ends, names, lists, histories."""
+
+    page_size: int
+
+    # -- outside events --------------------------------------------------------------------------
+
+    async def _open(self, driver: Driver, **options: int) -> str:
+        await driver.begin()
+        found = (await driver.commit(callback("k", **options)))["k"]
+        assert found.callback_id
+        return found.callback_id
+
+    @scenario
+    async def test_a_callback_is_completed_once(self, driver: Driver) -> None:
+        """The result is the raw text; the second completion is refused."""
+        callback_id = await self._open(driver)
+        service = driver.service
+        driver.advance(5)
+        completed = service.complete_callback(callback_id, "raw text")
+        assert await settled(completed) == driver.execution_id
+        agains: tuple[Callable[[], str | Awaitable[str]], ...] = (
+            lambda: service.complete_callback(callback_id, "other"),
+            lambda: service.fail_callback(callback_id, ERROR),
+            lambda: service.heartbeat_callback(callback_id),
+        )
+        for again in agains:
+            with pytest.raises(InvalidUpdateError, match="SUCCEEDED"):
+                await settled(again())
+        found = (await driver.commit())["k"]
+        assert (found.status, found.payload) == (Status.SUCCEEDED, "raw text")
+        assert (found.sequence, found.end_ms) == (1, found.start_ms + 5)
+        assert found.callback_id == callback_id
+
+    @scenario
+    async def test_a_callback_fails_with_the_senders_error(self, driver: Driver) -> None:
+        """The error is kept as it was sent."""
+        callback_id = await self._open(driver)
+        await settled(driver.service.fail_callback(callback_id, ERROR))
+        found = (await driver.commit())["k"]
+        assert (found.status, found.error) == (Status.FAILED, ERROR)
+
+    @scenario
+    async def test_a_callback_times_out(self, driver: Driver) -> None:
+        """At its deadline, after which it can't be completed, looked at or not."""
+        callback_id = await self._open(driver, timeout_seconds=3, heartbeat_timeout_seconds=0)
+        driver.advance(4_000)
+        with pytest.raises(InvalidUpdateError, match="TIMED_OUT"):
+            await settled(driver.service.complete_callback(callback_id, None))
+        found = (await driver.commit())["k"]
+        assert (found.status, found.end_ms) == (Status.TIMED_OUT, found.start_ms + 3_000)
+        assert found.error is not None
+        assert found.error.type == "Callback.Timeout"
+
+    @scenario
+    async def test_a_heartbeat_keeps_a_callback_open(self, driver: Driver) -> None:
+        """It restarts the heartbeat timeout, not the timeout."""
+        callback_id = await self._open(driver, timeout_seconds=60, heartbeat_timeout_seconds=3)
+        start_ms = (await driver.stored())["k"].start_ms
+        driver.advance(2_000)
+        beat = driver.service.heartbeat_callback(callback_id)
+        assert await settled(beat) == driver.execution_id
+        assert await settled(driver.service.next_due()) == start_ms + 5_000
+        driver.advance(2_000)
+        assert await driver.commit() == {}
+        driver.advance(2_000)
+        found = (await driver.commit())["k"]
+        assert (found.status, found.end_ms) == (Status.TIMED_OUT, start_ms + 5_000)
+        assert found.error is not None
+        assert found.error.type == "Callback.Heartbeat"
+
+    @scenario
+    async def test_an_unknown_callback_is_a_clear_error(self, driver: Driver) -> None:
+        """Invented ids and ids of other operations are told apart from callbacks."""
+        await driver.begin()
+        await driver.commit(step("a"))
+        for unknown in ("", "nothing", f"{driver.execution_id}.a", f"{driver.execution_id}.none"):
+            with pytest.raises(ServiceError, match="callback"):
+                await settled(driver.service.complete_callback(unknown, None))
+
+    @scenario
+    async def test_a_chained_invoke_ends_from_outside(self, driver: Driver) -> None:
+        """Its input is no result; it ends once, in any of four ways."""
+        await driver.begin()
+        names = [Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.STOPPED]
+        started = await driver.commit(
+            *(invoke(name, function_name="f", payload='"in"') for name in names)
+        )
+        assert {one.payload for one in started.values()} == {None}
+        complete = driver.service.complete_invoke
+        await settled(complete(driver.execution_id, "SUCCEEDED", '"out"'))
+        for name in names[1:]:
+            await settled(complete(driver.execution_id, name, status=name, error=ERROR))
+        changes = await driver.commit()
+        assert [one.status for one in changes.values()] == names
+        assert changes["SUCCEEDED"].payload == '"out"'
+        assert changes["STOPPED"].error == ERROR
+        with pytest.raises(InvalidUpdateError):
+            await settled(complete(driver.execution_id, "SUCCEEDED", None))
+        with pytest.raises(ServiceError):
+            await settled(complete(driver.execution_id, "none", None))
+
+    # -- executions ------------------------------------------------------------------------------
+
+    @scenario
+    async def test_the_history_begins_with_the_execution(self, driver: Driver) -> None:
+        """Its payload is the input."""
+        invocation = await driver.begin('{"a": 1}', "order-1")
+        (root,) = invocation.operations
+        assert (root.type, root.status) == (OperationType.EXECUTION, Status.STARTED)
+        assert (root.payload, root.name) == ('{"a": 1}', "order-1")
+        assert (invocation.execution_name, invocation.workflow_name) == ("order-1", "greet")
+        assert invocation.execution_id == driver.execution_id
+        assert invocation.marker is None
+
+    @pytest.mark.parametrize("action", [SUCCEED, FAIL])
+    def test_the_end_of_an_execution(self, factory: Callable[[int], World], action: Action) -> None:
+        """No token comes back, and nothing more is accepted."""
+
+        async def play(_: object, driver: Driver) -> None:
+            (root,) = (await driver.begin()).operations
+            content = {"payload": '"out"'} if action is SUCCEED else {"error": ERROR}
+            await driver.commit(wait("w", wait_seconds=1))
+            committed = await driver.send(step("a", SUCCEED), end(root.id, action, **content))
+            assert (committed.token, committed.marker) == (None, None)
+            ended = committed.operations[-1]
+            assert (ended.type, ended.payload) == (OperationType.EXECUTION, '"in"')
+            assert (ended.sequence, ended.ended) == (2, True)
+            summary = await settled(driver.service.get(driver.execution_id))
+            assert summary.status.value == ended.status.value
+            assert (summary.result, summary.error) == (
+                content.get("payload"),
+                content.get("error"),
+            )
+            assert summary.end_ms == ended.end_ms
+            driver.advance(5_000)
+            with pytest.raises(StaleTokenError):
+                await driver.commit()
+            with pytest.raises(StaleTokenError):
+                await driver.claim()
+            assert (await driver.stored())["w"].status is Status.STARTED
+
+        scenario(play)(self, factory)
+
+    @scenario
+    async def test_an_execution_may_be_ended_under_any_id(self, driver: Driver) -> None:
+        """Senders that do not know the id of the EXECUTION operation use one of their own."""
+        await driver.begin()
+        committed = await driver.send(end("result", payload="1"))
+        assert [one.id for one in committed.operations] == [driver.execution_id]
+        assert await driver.stored() == {}
+
+    @scenario
+    async def test_stop_ends_an_execution(self, driver: Driver) -> None:
+        """What is due still happens, callbacks close, and a second stop changes nothing."""
+        callback_id = await self._open(driver)
+        await driver.commit(wait("w", wait_seconds=1), wait("v", wait_seconds=9))
+        driver.advance(2_000)
+        stopped = await settled(driver.service.stop(driver.execution_id, ERROR))
+        assert (stopped.status, stopped.error) == (ExecutionStatus.STOPPED, ERROR)
+        assert stopped.end_ms == stopped.start_ms + 2_000
+        stored = await driver.stored()
+        assert (stored["w"].status, stored["v"].status) == (Status.SUCCEEDED, Status.STARTED)
+        driver.advance(2_000)
+        other = ErrorRecord(message="again")
+        assert await settled(driver.service.stop(driver.execution_id, other)) == stopped
+        with pytest.raises(StaleTokenError):
+            await driver.commit()
+        with pytest.raises(StaleTokenError):
+            await settled(driver.service.complete_callback(callback_id, None))
+
+    @scenario
+    async def test_a_name_stands_for_one_input(self, driver: Driver) -> None:
+        """The same start finds the same execution; another input is refused."""
+        service = driver.service
+
+        async def start(workflow: str, payload: str, name: str | None) -> str:
+            return await settled(service.start(workflow, payload, execution_name=name))
+
+        first = await start("greet", "1", "order-1")
+        assert await start("greet", "1", "order-1") == first
+        with pytest.raises(ExecutionAlreadyStartedError, match="order-1"):
+            await start("greet", "2", "order-1")
+        others = {await start("bill", "2", "order-1"), await start("greet", "1", None)}
+        others.add(await start("greet", "1", None))
+        assert len(others | {first}) == 4
+        for malformed in ("", "a b", "é", "n" * 65, "a\n"):
+            with pytest.raises(ServiceError, match="execution name"):
+                await start("greet", "1", malformed)
+        assert len(await settled(service.list())) == 4
+
+    @scenario
+    async def test_executions_are_listed(self, driver: Driver) -> None:
+        """In the order of their start, by workflow and by status."""
+        service = driver.service
+        await driver.begin("1", "one")
+        await driver.commit(end(driver.execution_id, payload='"done"'))
+        await settled(service.start("greet", "2", execution_name="two"))
+        await settled(service.start("bill", "3", execution_name="three"))
+
+        async def names(**wanted: Any) -> list[str]:
+            return [summary.name for summary in await settled(service.list(**wanted))]
+
+        assert await names() == ["one", "two", "three"]
+        assert await names(workflow_name="greet") == ["one", "two"]
+        assert await names(status=ExecutionStatus.RUNNING) == ["two", "three"]
+        both = {"workflow_name": "greet", "status": ExecutionStatus.RUNNING}
+        assert await names(**both) == ["two"]
+        first, second, _ = await settled(service.list())
+        assert (first.input_payload, first.result) == ("1", '"done"')
+        assert (second.status, second.end_ms) == (ExecutionStatus.RUNNING, None)
+
+    @scenario
+    async def test_an_unknown_execution_is_a_clear_error(self, driver: Driver) -> None:
+        """Whatever is asked of it."""
+        service = driver.service
+        asks: tuple[Callable[[], Any], ...] = (
+            lambda: service.commit("none", "", ()),
+            lambda: service.load("none", "", "1"),
+            lambda: service.claim("none"),
+            lambda: service.next_due("none"),
+            lambda: service.get("none"),
+            lambda: service.operations("none"),
+            lambda: service.history("none"),
+            lambda: service.stop("none", ERROR),
+            lambda: service.complete_invoke("none", "a", None),
+        )
+        for ask in asks:
+            with pytest.raises(ExecutionNotFoundError, match="'none'"):
+                await settled(ask())
+
+    @scenario
+    async def test_the_history_tells_every_change(self, driver: Driver) -> None:
+        """Under AWS's names; a RETRY is a failure or a success with a delay."""
+        callback_id = await self._open(driver, timeout_seconds=90)
+        await driver.commit(wait("w", wait_seconds=1), step("a"))
+        await driver.commit(step("a", RETRY, delay_seconds=1, error=ERROR))
+        driver.advance(1_000)
+        await driver.commit()
+        await driver.commit(step("a"), step("a", RETRY, delay_seconds=1, payload="0"))
+        await settled(driver.service.complete_callback(callback_id, "done"))
+        await driver.commit(end(driver.execution_id, payload='"out"'))
+        assert await driver.event_types() == (
+            "ExecutionStarted",
+            "CallbackStarted",
+            "WaitStarted",
+            "StepStarted",
+            "StepFailed",
+            "WaitSucceeded",
+            "StepStarted",
+            "StepSucceeded",
+            "CallbackSucceeded",
+            "ExecutionSucceeded",
+        )
+        events = await settled(driver.service.history(driver.execution_id))
+        assert (events[0].payload, events[-1].payload) == ('"in"', '"out"')
+        assert (events[4].current_attempt, events[4].delay_seconds) == (1, 1)
+        assert events[4].error == ERROR
+        assert (events[5].time_ms, events[5].wait_seconds) == (events[2].time_ms + 1_000, 1)
+        assert events[7].current_attempt == 2

@@ -1,0 +1,153 @@
+"""Stand-ins for the bodies of steps, by step name: results, errors, side effects, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pyworkflow._api.attempt import CurrentStep
+from pyworkflow._engine.scope import running_step
+from pyworkflow._engine.turn import StepRaised, StepReturned
+from pyworkflow._runtime.steps import StepRunner, timeout_error
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._runtime.clock import Clock
+    from pyworkflow.testing.strictness import Strictness
+
+    Outcome = StepReturned | StepRaised
+
+_UNSET: Any = msgspec.UNSET
+
+
+class Fake:
+    """What runs instead of a step's body. ``seconds`` is the virtual time that it takes."""
+
+    def __init__(
+        self,
+        *,
+        result: Any = _UNSET,
+        error: BaseException | type[BaseException] | None = None,
+        side_effect: Callable[..., Any] | None = None,
+        seconds: float = 0,
+    ) -> None:
+        given = (result is not _UNSET) + (error is not None) + (side_effect is not None)
+        if given > 1:
+            raise UsageError("mock_step takes one of result=, error= and side_effect=, not several")
+        self.result = result
+        self.error = error
+        self.side_effect = side_effect
+        self.seconds = seconds
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the step's own body runs."""
+        return self.result is _UNSET and self.error is None and self.side_effect is None
+
+    async def call(self, call: StepCall) -> Any:
+        """Do what the fake does instead of the body."""
+        if self.error is not None:
+            raise self.error
+        if self.result is not _UNSET:
+            return self.result
+        function = call.function if self.side_effect is None else self.side_effect
+        value = function(*call.args, **call.kwargs)
+        return await value if inspect.isawaitable(value) else value
+
+
+class Fakes:
+    """The fakes of a mock context, and the failures that were ordered."""
+
+    def __init__(self) -> None:
+        self._fakes: dict[str, Fake] = {}
+        self._failures: dict[str, list[BaseException | type[BaseException]]] = {}
+
+    def put(self, name: str, fake: Fake) -> None:
+        """Use ``fake`` for each call of the step ``name``."""
+        self._fakes[name] = fake
+
+    def fail(self, name: str, times: int, error: BaseException | type[BaseException]) -> None:
+        """Let the next ``times`` attempts of the step ``name`` raise ``error``."""
+        self._failures.setdefault(name, []).extend([error] * times)
+
+    def take(self, name: str) -> Fake | None:
+        """Return what the next attempt of ``name`` does, `None` for its own body."""
+        failures = self._failures.get(name)
+        if failures:
+            fake = self._fakes.get(name)
+            return Fake(error=failures.pop(0), seconds=fake.seconds if fake else 0)
+        return self._fakes.get(name)
+
+
+class FakingStepRunner(StepRunner):
+    """Runs fakes where there are some, and looks at what real bodies do to their values."""
+
+    def __init__(
+        self,
+        execution_id: str,
+        clock: Clock,
+        report: Callable[[Outcome], None],
+        fakes: Fakes,
+        strictness: Strictness,
+    ) -> None:
+        super().__init__(execution_id, clock, report)
+        self._fakes = fakes
+        self._strictness = strictness
+        self._taken: dict[tuple[str, int], Fake] = {}
+
+    def holds_clock(self, call: StepCall) -> bool:
+        """Time passes for fakes alone."""
+        fake = self._taken.get((call.id, call.attempt))
+        return fake is None or not fake.seconds
+
+    def launch(self, call: StepCall) -> None:
+        """Start an attempt: of the body, or of its fake."""
+        fake = self._fakes.take(call.name)
+        if fake is None:
+            super().launch(call)
+        else:
+            self._taken[call.id, call.attempt] = fake
+            self.launch_async(call)
+
+    async def run_async(self, call: StepCall) -> Outcome:
+        """Run an async body, or a fake, to its outcome."""
+        fake = self._taken.pop((call.id, call.attempt), None)
+        if fake is None:
+            with self._strictness.watching(call):
+                return await super().run_async(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
+        try:
+            await self._pass_time(fake, call)
+            return self.returned(call, await fake.call(call))
+        except Exception as error:
+            return StepRaised(call.id, call.attempt, error)
+
+    def run_sync(self, call: StepCall) -> Outcome:
+        """Run a sync body to its outcome."""
+        with self._strictness.watching(call):
+            return super().run_sync(call)
+
+    def returned(self, call: StepCall, value: Any) -> StepReturned:
+        """Look at whether the workflow receives what the body returned."""
+        fact = super().returned(call, value)
+        self._strictness.on_result(call, value, fact.value)
+        return fact
+
+    async def _pass_time(self, fake: Fake, call: StepCall) -> None:
+        limit = call.settings.timeout_seconds
+        seconds = fake.seconds if limit is None else min(fake.seconds, limit)
+        if seconds:
+            over: asyncio.Future[None] = self._loop.create_future()
+            due_ms = self._clock.now_ms() + round(seconds * 1000)
+            alarm = self._clock.call_at(due_ms, lambda: over.set_result(None))
+            try:
+                await over
+            finally:
+                alarm.cancel()
+        if limit is not None and fake.seconds > limit:
+            raise timeout_error(call)

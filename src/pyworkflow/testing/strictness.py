@@ -1,0 +1,87 @@
+"""What the engine can't see, a test can: values and code that a replay would not reproduce.
+
+Three things are looked at. A step's result that comes back from JSON as something else. An argument
+that a step's body changed: on a replay the body does not run, so the change is missing. And, since
+every finished run is replayed once more from its record, any operation or argument that differs
+then: state changed in a child workflow's closure, the order of a set, time, chance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.ops.step import StepOp
+from pyworkflow._engine.stumbles import lossless
+from pyworkflow.errors import ReplayHazardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.records import Operation
+
+
+class Strictness:
+    """Looks at one execution over all its invocations; ``hazard`` is the first thing found."""
+
+    def __init__(self) -> None:
+        self.hazard: ReplayHazardError | None = None
+        self._arguments: dict[str, str | None] = {}
+
+    def on_issue(self, op: Op) -> None:
+        """Compare a step's arguments with those that it was issued with before."""
+        if not isinstance(op, StepOp):
+            return
+        found = _text_of(op.args, op.kwargs)
+        known = self._arguments.setdefault(op.id, found)
+        if known != found:
+            self._report(
+                f"step {op.name!r} ({op.path}) was called with other arguments on a replay.\n"
+                f"  first:    {known}\n  replayed: {found}\n"
+                "The code depends on something that is not recorded: an object that a step or a "
+                "child workflow changed, the order of a set, time or chance. Return such values "
+                "from steps; use ctx.now() and ctx.random."
+            )
+
+    def on_delivery(self, op: Op, record: Operation) -> None:
+        """Nothing to look at."""
+
+    def on_result(self, call: StepCall, value: Any, decoded: Any) -> None:
+        """Compare a step's value with what the workflow receives."""
+        difference = lossless(value, decoded)
+        if difference is not None:
+            self._report(
+                f"the result of step {call.name!r} does not come back as it was: {difference}"
+            )
+
+    @contextlib.contextmanager
+    def watching(self, call: StepCall) -> Iterator[None]:
+        """Compare a step's arguments before and after its body ran."""
+        before = _text_of(call.args, call.kwargs)
+        yield
+        after = _text_of(call.args, call.kwargs)
+        if before != after:
+            self._report(
+                f"step {call.name!r} changed its arguments.\n"
+                f"  before: {before}\n  after:  {after}\n"
+                "On a replay the body does not run, so the workflow would see the old value. Copy "
+                "the argument, and return what changed."
+            )
+
+    def _report(self, message: str) -> None:
+        self.hazard = self.hazard or ReplayHazardError(message)
+
+
+def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """Return arguments as JSON, the order of sets aside; `None` where they are no values."""
+    try:
+        return msgspec.json.encode(
+            [args, kwargs], enc_hook=codec.plain_form, order="sorted"
+        ).decode()
+    except Exception:  # whatever an argument's own code raises: it is no value then
+        return None
