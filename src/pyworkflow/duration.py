@@ -53,11 +53,12 @@ def parse_duration(value: Duration) -> float:
 def whole_seconds(value: Duration) -> int:
     """Return a duration in whole seconds, rounded up; 0 stays 0.
 
-    Fractions below half a millisecond are arithmetic noise and dropped first.
+    Fractions below half a millisecond are arithmetic noise and dropped first, unless they are all.
 
     Raises `DurationError` as `parse_duration` does.
     """
-    milliseconds = round(parse_duration(value) * 1000)
+    seconds = parse_duration(value)
+    milliseconds = round(seconds * 1000) or (seconds > 0)
     return -(-milliseconds // 1000)
 
 

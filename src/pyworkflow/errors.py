@@ -105,7 +105,7 @@ class InputError(UsageError):
 
 
 class SerializationError(UsageError):
-    """A value can't be stored as JSON, or would not come back: the one at ``path`` (``$.items[2]``)."""
+    """A value can't be stored as JSON, or would not come back: that at ``path``, ``$.items[2]``."""
 
     def __init__(self, message: str, *, path: str = "$") -> None:
         super().__init__(message)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pyworkflow._engine.scope import running_step
 from pyworkflow.errors import UsageError
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentStep:
+class CurrentStep(msgspec.Struct, frozen=True):
     """One attempt of a step. ``attempt`` counts from 1."""
 
     name: str
     attempt: int
     execution_id: str
-    operation_id: str = field(repr=False)
+    operation_id: str
 
     @classmethod
     def of(cls, call: StepCall, execution_id: str) -> CurrentStep:
@@ -53,7 +53,7 @@ def current_step() -> CurrentStep:
     step = running_step.get()
     if not isinstance(step, CurrentStep):
         raise UsageError(
-            "pyworkflow.current_step() was called outside of a running step. It tells a step's body "
+            "pyworkflow.current_step() was called outside of a step. It tells a step's body "
             "about its attempt; workflow code asks ctx instead."
         )
     return step

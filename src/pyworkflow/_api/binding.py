@@ -18,7 +18,7 @@ import msgspec
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.annotations import parameter_annotations
-from pyworkflow._engine.pydantic_values import is_model
+from pyworkflow._engine.pydantic_values import is_model_class
 from pyworkflow.errors import InputError, SerializationError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CONTEXTS = {"WorkflowContext", "SyncWorkflowContext", "BaseContext"}
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY
 _REST = inspect.Parameter.VAR_KEYWORD
+_BY_POSITION = (_POSITIONAL, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class InputBinder:
@@ -36,8 +37,17 @@ class InputBinder:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         parameters = list(inspect.signature(function).parameters.values())
         self.takes_context = bool(parameters) and _is_context(parameters[0])
+        self.context_name = parameters[0].name if self.takes_context else ""
+        self._reserved: set[str] = set()
         if self.takes_context:
-            del parameters[0]
+            context = parameters.pop(0)
+            if context.kind not in _BY_POSITION:
+                raise UsageError(
+                    f"workflow {name!r} takes ctx as {str(context)!r}; make it the plain first "
+                    "parameter"
+                )
+            if context.kind is not _POSITIONAL:
+                self._reserved = {context.name}
         if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
             raise UsageError(
                 f"workflow {name!r} takes *args, which no JSON object can fill; take a list instead"
@@ -66,10 +76,10 @@ class InputBinder:
             if p.name not in values and p.default is _EMPTY
         ]
         if self._rest is not None:
-            rest = {k: self._convert(v, self._rest, problems, k) for k, v in fields.items()}
-            values |= rest
-        else:
-            problems += [f"{name}: unexpected" for name in fields]
+            rest = {k: v for k, v in fields.items() if k not in self._reserved}
+            values |= {k: self._convert(v, self._rest, problems, k) for k, v in rest.items()}
+            fields = {k: v for k, v in fields.items() if k in self._reserved}
+        problems += [f"{name}: unexpected" for name in fields]
         if problems:
             raise self._error(problems)
         return self._arguments(values)
@@ -107,24 +117,24 @@ class InputBinder:
         problems: list[str],
         field: str | None = None,
     ) -> Any:
-        text = bytes(raw).decode()
+        text, field = bytes(raw).decode(), field or parameter.name
         try:
-            return codec.decode(text, self._type(parameter.name), what=f"field {parameter.name!r}")
+            return codec.decode(text, self._type(parameter.name), what=f"field {field!r}")
         except SerializationError as error:
-            problems.append(f"{field or parameter.name}: {error}")
+            problems.append(f"{field}: {error}")
             return None
 
     def _type(self, parameter: str) -> object:
         if self._types is None:
-            self._types = parameter_annotations(self._function)
+            self._types = parameter_annotations(self._function, omit=self.context_name)
         return self._types.get(parameter, Any)
 
     def _error(self, problems: list[str]) -> InputError:
         lines = "\n".join(f"  {problem}" for problem in problems)
         return InputError(
             f"the input does not fit workflow {self._name!r}:\n{lines}\n"
-            f"It takes ({self._describe()}). A single parameter annotated with dict, a dataclass or "
-            "a model takes the whole object.",
+            f"It takes ({self._describe()}). A single parameter annotated with dict, a dataclass "
+            "or a model takes the whole object.",
             problems=problems,
         )
 
@@ -146,6 +156,8 @@ def _is_structured(annotation: object) -> bool:
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _is_structured(typing.get_args(annotation)[0])
+    if isinstance(annotation, typing.NewType):
+        return _is_structured(annotation.__supertype__)
     if origin is typing.Union or isinstance(annotation, types.UnionType):
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
         return bool(members) and all(_is_structured(member) for member in members)
@@ -156,7 +168,7 @@ def _is_structured(annotation: object) -> bool:
         issubclass(cls, (Mapping, msgspec.Struct))
         or typing.is_typeddict(cls)
         or is_dataclass(cls)
-        or is_model(cls)
+        or is_model_class(cls)
     )
 
 

@@ -48,7 +48,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         """Add the execution to the record."""
         execution = self._execution
         ours = {"execution_id": execution.id, "execution_name": execution.name}
-        kwargs["extra"] = {**ours, **kwargs.get("extra", {})}
+        kwargs["extra"] = {**ours, **(kwargs.get("extra") or {})}
         return msg, kwargs
 
 
@@ -111,14 +111,21 @@ class BaseContext:
         """Whether this execution follows the code after the patch ``patch_id``.
 
         True for new executions, and recorded; False for one that came past this place before the
-        patch was there. Keep the old code in the other branch until those are done.
+        patch was there. Keep the old code in the other branch until those are done. Asked again in
+        the same workflow or child context, the answer stays the same.
         """
         execution = self._running("ctx.patched()")
-        op = PatchOp(execution, check_key(patch_id, "ctx.patched()"))
+        decisions = execution.loop.namespace().scope.patches
+        if check_key(patch_id, "ctx.patched()") in decisions:
+            return decisions[patch_id]
+        op = PatchOp(execution, patch_id)
         if not execution.journal.knows(op.id) and execution.journal.has_unconsumed_in(
             op.scope.operation_id
         ):
+            decisions[patch_id] = False
             return False
+        # Before it is durable: what another task does upon it is recorded after it.
+        decisions[patch_id] = True
         execution.issue(op)
         return bool(execution.wait(op))
 

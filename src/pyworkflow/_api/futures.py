@@ -1,4 +1,4 @@
-"""The future that ``step.submit(...)`` returns: awaited in async code, ``result()`` in sync code."""
+"""The future that ``step.submit(...)`` returns: await it, or call ``result()`` in sync code."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ T = TypeVar("T")
 class StepFuture(Future[T]):
     """A step that was started at once.
 
-    ``await future`` gives its result, and so does ``future.result()``, which blocks the calling task
-    only. A future that nobody awaited by the time the workflow returns is an error.
+    ``await future`` gives its result, and so does ``future.result()``, which blocks its caller's
+    task alone. A future that nobody awaited by the time the workflow returns is an error.
     """
 
     def __init__(self, execution: Execution, op: Op) -> None:
         super().__init__(loop=execution.loop)
         self._execution = execution
         self._op = op
-        self._ticket = execution.take_ticket()
-        execution.expect_call(self._ticket, self, f"{op.name} (submitted)")
+        self.is_awaited = False
+        execution.calls.expect(self, f"{op.name} (submitted)")
         op.future = cast("asyncio.Future[Any]", self)
 
     def result(self) -> T:
         """Return the step's result or raise its error; block until then."""
-        self._execution.call_awaited(self._ticket)
+        self.is_awaited = True
         if not self.done() and current_execution() is self._execution:
             return cast("T", self._execution.wait(self._op))
         return super().result()
 
     def exception(self) -> BaseException | None:
         """Return the step's error, `None` if it succeeded; it must be done."""
-        self._execution.call_awaited(self._ticket)
+        self.is_awaited = True
         return super().exception()
 
     def __await__(self) -> Generator[Any, None, T]:
-        self._execution.call_awaited(self._ticket)
+        self.is_awaited = True
         return super().__await__()
 
     def add_done_callback(self, fn: Callable[..., Any], /, **kwargs: Any) -> None:
         """Call ``fn`` with this future when it is done."""
-        self._execution.call_awaited(self._ticket)
+        self.is_awaited = True
         super().add_done_callback(fn, **kwargs)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the step; False if it is over."""
-        self._execution.call_awaited(self._ticket)
+        self.is_awaited = True
         cancelled = super().cancel(msg=msg)
         if cancelled:
             self._execution.abandon(self._op)

@@ -8,7 +8,7 @@ MAX_NAME = 256
 
 
 def check_name(name: object, what: str) -> str:
-    """Return ``name`` if it is 1 to 256 printable ASCII characters; raise `UsageError` otherwise."""
+    """Return ``name`` if it is 1 to 256 printable ASCII characters, else raise `UsageError`."""
     if not isinstance(name, str):
         raise UsageError(f"the name of {what} must be a str, not {type(name).__name__}: {name!r}")
     if not 1 <= len(name) <= MAX_NAME:

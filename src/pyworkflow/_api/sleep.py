@@ -8,13 +8,14 @@ Two forms. ``ctx.sleep("5m")`` blocks the calling task right there, with or with
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.ops.wait import WaitOp
 from pyworkflow._engine.scope import require_execution
-from pyworkflow._engine.tasks import current_task
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
@@ -26,22 +27,42 @@ if TYPE_CHECKING:
 
 
 class Slept:
-    """What ``ctx.sleep`` returns when the time is over. Awaiting it in the same task is harmless."""
+    """What ``ctx.sleep`` returns when the time is over; the same task may await it, or not."""
 
     __slots__ = ("_task",)
 
+    # To asyncio a coroutine that has ended, see below.
+    cr_running = cr_suspended = False
+    cr_frame = cr_await = None
+
     def __init__(self) -> None:
-        self._task = current_task()
+        self._task = asyncio.current_task()
 
     def __await__(self) -> Generator[Any, None, None]:
-        if current_task() is not self._task:
-            raise UsageError(
-                "ctx.sleep(...) blocks right where it is called: handed to gather, wait_for or "
-                "create_task, the sleeps would run one after the other. Use pyworkflow.sleep(...), "
-                "which starts when it is awaited."
-            )
-        return
-        yield
+        caller = sys._getframe(1)
+        if asyncio.current_task() is not self._task or caller.f_code is asyncio.wait_for.__code__:
+            self.send(None)
+        return iter(())  # type: ignore[return-value] # a generator would not know its caller
+
+    def send(self, _: object) -> NoReturn:
+        """Refuse to be run as a task's coroutine: raise `UsageError`."""
+        raise UsageError(
+            "ctx.sleep(...) blocks right where it is called: handed to gather, wait_for or "
+            "create_task, the sleeps would run one after the other. Use pyworkflow.sleep(...), "
+            "which starts when it is awaited."
+        )
+
+    def throw(self, error: BaseException) -> NoReturn:
+        """Raise ``error``: a task was cancelled before it began."""
+        raise error
+
+    def close(self) -> None:
+        """Do nothing: the time is over."""
+
+
+# At run time alone: create_task then takes it and raises what `send` says, and not a TypeError
+# about coroutines; to type checkers, create_task(ctx.sleep(...)) stays the mistake that it is.
+Coroutine.register(Slept)
 
 
 async def sleep(duration: Duration, *, name: str | None = None, key: str | None = None) -> None:

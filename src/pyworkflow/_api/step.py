@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from pyworkflow._api.functions import check_function, is_async, name_of, take_for
 from pyworkflow._api.futures import StepFuture
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
@@ -65,15 +65,9 @@ class Step(Generic[P, R]):
     """A function with `@step`. Call it as the function that it is."""
 
     def __init__(self, function: Callable[P, R], settings: StepSettings) -> None:
-        functools.update_wrapper(self, function)
+        take_for(self, function)
         self._function = function
         self._settings = settings
-        # `inspect.iscoroutinefunction` takes an object with a function's attributes for one.
-        plain: Any = inspect.unwrap(function)
-        plain = getattr(plain, "__func__", plain)
-        self.__code__ = plain.__code__
-        self.__defaults__ = plain.__defaults__
-        self.__kwdefaults__ = plain.__kwdefaults__
 
     @property
     def name(self) -> str:
@@ -87,19 +81,13 @@ class Step(Generic[P, R]):
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
             return execution.wait(self._issue(execution, args, kwargs))  # type: ignore[no-any-return]
-        ticket = execution.take_ticket()
-        coroutine: Any = self._await(execution, ticket, args, kwargs)
-        execution.expect_call(ticket, coroutine, self._settings.name)
+        coroutine: Any = self._await(execution, args, kwargs)
+        execution.calls.expect(coroutine, self._settings.name)
         return coroutine  # type: ignore[no-any-return] # R is its type: the function is async
 
     async def _await(
-        self,
-        execution: Execution,
-        ticket: int,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        execution.call_awaited(ticket)
         op = self._issue(execution, args, kwargs)
         try:
             return await op.future
@@ -224,10 +212,15 @@ def step(
     """
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
-        is_async = _check_function(function, inline=inline)
+        check_function(function, "@step")
         step_name = check_name(
-            function.__name__ if name is None else name, f"step {function.__qualname__}"
+            name_of(function, "step") if name is None else name, f"step {function.__qualname__}"
         )
+        if inline and is_async(function):
+            raise UsageError(
+                f"step {step_name!r}: inline=True is for sync functions; an async one runs on the "
+                "loop anyway"
+            )
         settings = StepSettings(
             name=step_name,
             function=function,
@@ -235,32 +228,11 @@ def step(
             timeout_seconds=_timeout(timeout, step_name),
             at_most_once=at_most_once,
             inline=inline,
-            is_async=is_async,
+            is_async=is_async(function),
         )
         return Step(function, settings)
 
     return decorate if function is None else decorate(function)
-
-
-def _check_function(function: Callable[..., Any], *, inline: bool) -> bool:
-    """Return whether ``function`` is async; refuse what can't be a step."""
-    if not inspect.isfunction(function):
-        raise UsageError(
-            f"@step takes a function, not {function!r}; on a method, put @classmethod or "
-            "@staticmethod above @step"
-        )
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f"step {function.__qualname__!r} is a generator; a step returns one value that can be "
-            "recorded: return a list"
-        )
-    is_async = inspect.iscoroutinefunction(function)
-    if inline and is_async:
-        raise UsageError(
-            f"step {function.__qualname__!r}: inline=True is for sync functions; an async step runs "
-            "on the loop anyway"
-        )
-    return is_async
 
 
 def _retry(retry: Retry | int | bool | None, at_most_once: bool, given: object) -> Retry:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from pyworkflow._api.binding import InputBinder
 from pyworkflow._api.context import BaseContext, SyncWorkflowContext, WorkflowContext
+from pyworkflow._api.functions import check_function, is_async, name_of, take_for
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine import codec
 from pyworkflow._engine.annotations import return_annotation
@@ -23,28 +23,25 @@ from pyworkflow._engine.tasks import Task, current_task
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyworkflow._engine.execution import Execution
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Workflow(Generic[P, R]):
     """A function with `@workflow`. Call it as the function that it is."""
 
     def __init__(self, function: Callable[P, R], name: str, key: str | None = None) -> None:
-        functools.update_wrapper(self, function)
+        take_for(self, function)
         self._function = function
         self._key = key
         self.name = name
-        self.is_async = inspect.iscoroutinefunction(function)
-        # `inspect.iscoroutinefunction` takes an object with a function's attributes for one.
-        plain: Any = getattr(function, "__func__", function)
-        self.__code__ = plain.__code__
-        self.__defaults__ = plain.__defaults__
-        self.__kwdefaults__ = plain.__kwdefaults__
+        self.is_async = is_async(function)
 
     # -- what an author calls --------------------------------------------------------------------
 
@@ -53,12 +50,11 @@ class Workflow(Generic[P, R]):
         execution = current_execution()
         if execution is None:
             return self._function(*args, **kwargs)
-        self._check_context(args)
+        self._check_context(args, kwargs)
         if not self.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
-        ticket = execution.take_ticket()
-        coroutine: Any = self._run(execution, ticket, args, kwargs)
-        execution.expect_call(ticket, coroutine, self.name)
+        coroutine: Any = self._run(execution, args, kwargs)
+        execution.calls.expect(coroutine, self.name)
         return coroutine  # type: ignore[no-any-return] # R is its type: the function is async
 
     def options(self, *, name: str | None = None, key: str | None = None) -> Workflow[P, R]:
@@ -69,7 +65,15 @@ class Workflow(Generic[P, R]):
             check_name(name, f"workflow {self.name!r}")
         return Workflow(self._function, name or self.name, key or self._key)
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Workflow[..., R]:
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R]: ...
+
+    @overload
+    def __get__(
+        self: Workflow[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> Workflow[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Workflow[Any, Any]:
         """Bind a method to its instance."""
         if instance is None:
             return self
@@ -93,6 +97,7 @@ class Workflow(Generic[P, R]):
 
     def bind(self, payload: str | None, execution: Execution) -> Callable[[], Any]:
         """Return the call of this workflow with a recorded input; raises `InputError`."""
+        _ = self.result_type  # one that is no use is told before the code runs
         args, kwargs = self.binder.bind(payload)
         if self.binder.takes_context:
             context = WorkflowContext if self.is_async else SyncWorkflowContext
@@ -101,27 +106,33 @@ class Workflow(Generic[P, R]):
 
     # -- as a child context ----------------------------------------------------------------------
 
-    def _check_context(self, args: tuple[Any, ...]) -> None:
-        if self.binder.takes_context and not (args and isinstance(args[0], BaseContext)):
+    def _check_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs.get(self.binder.context_name)
+        if self.binder.takes_context and not isinstance(given, BaseContext):
             raise UsageError(
                 f"workflow {self.name!r} takes ctx as its first parameter: pass yours on, "
                 f"{self.name}(ctx, ...)"
             )
 
     async def _run(
-        self, execution: Execution, ticket: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        execution.call_awaited(ticket)
         child = _Child(execution, self)
         try:
             if child.begins():
                 try:
                     value: Any = await self._function(*args, **kwargs)  # type: ignore[misc]
                 except Exception as error:
-                    await child.settled()
+                    for ends in child.leftovers():
+                        await ends
                     child.fail(error)
+                except asyncio.CancelledError:
+                    for ends in child.leftovers():
+                        await ends
+                    raise
                 else:
-                    await child.settled()
+                    for ends in child.leftovers():
+                        await ends
                     child.succeed(value)
             return await child.op.future
         except asyncio.CancelledError:
@@ -139,10 +150,16 @@ class Workflow(Generic[P, R]):
                 try:
                     value = self._function(*args, **kwargs)
                 except Exception as error:
-                    execution.bridge.wait(child.settled())
+                    for ends in child.leftovers():
+                        execution.bridge.wait(ends)
                     child.fail(error)
+                except asyncio.CancelledError:
+                    for ends in child.leftovers():
+                        execution.bridge.wait(ends)
+                    raise
                 else:
-                    execution.bridge.wait(child.settled())
+                    for ends in child.leftovers():
+                        execution.bridge.wait(ends)
                     child.succeed(value)
             return execution.wait(child.op)
         finally:
@@ -156,25 +173,28 @@ class _Child:
         self.op = ChildOp(execution, workflow.name, workflow._key, workflow.result_type)
         self._execution = execution
         self._workflow = workflow
-        self._task: Task[Any] = current_task()  # type: ignore[assignment]
+        self._task: Task[Any] = current_task(execution.loop)
         self._outer = self._task.namespace
         self._is_inside = False
 
     def begins(self) -> bool:
         """Issue the operation; return whether its code has to run."""
         self._execution.issue(self.op)
-        if self.op.is_recorded or self._execution.is_broken:
+        if self._execution.is_broken:
+            return False
+        if self.op.ended:
+            self._execution.journal.consume_below(self.op.id)
             return False
         self._execution.enter(self.op, self._task)
         self._is_inside = True
         return True
 
-    def settled(self) -> asyncio.Future[Any]:
-        """Cancel the tasks that the code left behind; return the future of their ends."""
-        left = [task for task in self.op.namespace.scope.tasks if not task.done()]
-        for task in left:
-            task.cancel()
-        return asyncio.gather(*left, return_exceptions=True)
+    def leftovers(self) -> Iterator[asyncio.Future[Any]]:
+        """Cancel the tasks that the code left behind and yield their ends, until none is left."""
+        while left := [task for task in self.op.namespace.scope.tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            yield asyncio.gather(*left, return_exceptions=True)
 
     def succeed(self, value: Any) -> None:
         """Record the code's value; one that can't be stored is the child's failure."""
@@ -222,14 +242,12 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
-            raise UsageError(f"@workflow takes a def or async def function, not {function!r}")
-        if inspect.isasyncgenfunction(function):
-            raise UsageError(f"{function.__qualname__}: a workflow returns one value, not a stream")
+        check_function(function, "@workflow")
         made: Workflow[Any, Any] = Workflow(
             function,
             check_name(
-                function.__name__ if name is None else name, f"workflow {function.__qualname__}"
+                name_of(function, "workflow") if name is None else name,
+                f"workflow {function.__qualname__}",
             ),
         )
         made.binder  # noqa: B018 - an unusable signature is told where it is written

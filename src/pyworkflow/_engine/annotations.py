@@ -29,16 +29,17 @@ def return_annotation(fn: object) -> object:
     return _Scope(fn).evaluate("return", "the return annotation")
 
 
-def parameter_annotations(fn: object) -> dict[str, object]:
+def parameter_annotations(fn: object, *, omit: str = "") -> dict[str, object]:
     """Return the evaluated annotations of the parameters of ``fn`` that have one, by name.
 
-    Raises `UsageError` if a name in one of them can't be resolved at run time.
+    The parameter ``omit`` is left out. Raises `UsageError` if a name in one of the others can't be
+    resolved at run time.
     """
     scope = _Scope(fn)
     return {
         name: scope.evaluate(name, f"the annotation of parameter {name!r}")
         for name in scope.annotations
-        if name != "return"
+        if name not in ("return", omit)
     }
 
 

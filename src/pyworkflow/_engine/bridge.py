@@ -5,14 +5,13 @@ stays where it is, with its C and Python frames, and another runner goes on drai
 waits for is done, a handle switches back to it. So asynchronous tasks pay nothing for the bridge,
 and a blocked task costs one greenlet until it goes on.
 
-Nothing is unwound to suspend. Only when the run is disposed of is `Closing` thrown into what is
-still blocked: it derives from BaseException, and nothing durable happens after it.
+Nothing is unwound to suspend. Only when the run is disposed of is `Closing` thrown into what has
+not ended, blocked or not: it derives from BaseException, and nothing durable happens after it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -31,9 +30,6 @@ logger = logging.getLogger("pyworkflow.engine")
 REFUSALS = 100
 """How often one frame stack may swallow `Closing` before it is parked for good."""
 
-# A coroutine that still runs is one whose greenlet was parked.
-_OVER = {inspect.CORO_CLOSED, inspect.CORO_RUNNING}
-
 _parked: list[object] = []  # held, or their deallocation would throw into them once more
 
 
@@ -49,13 +45,18 @@ class Bridge:
         self._hub = getcurrent()
         self._spares: list[greenlet] = []
         self._blocked: dict[Task[Any], greenlet] = {}
+        self._is_runner_due = False
         self._closing = False
         self._refusals = 0
 
     def run(self) -> None:
         """Drain the loop until it is idle. Called by the host, within `WorkflowLoop.inside`."""
         self._hub = getcurrent()
-        self._switch_to_spare()
+        self._is_runner_due = True
+        while self._is_runner_due:
+            self._is_runner_due = False
+            runner = self._spares.pop() if self._spares else greenlet(self._serve, self._hub)
+            runner.switch()
 
     def wait(self, future: asyncio.Future[T]) -> T:
         """Block the running task until ``future`` is done; return its result or raise its error.
@@ -64,10 +65,13 @@ class Bridge:
         """
         task = current_task(self._loop)
         if not isinstance(task, Task):
+            future.cancel()
             raise UsageError(
                 "blocking code was called from a bare callback of the workflow's loop, which can't "
                 "wait. Start a task in the callback (asyncio.create_task) and wait there."
             )
+        if self._closing:
+            self.refuse()
         if task.take_cancel():
             future.cancel()
             raise asyncio.CancelledError
@@ -84,7 +88,12 @@ class Bridge:
         self._blocked[task] = me
         leave_task(self._loop, task)
         try:
-            self._switch_to_spare()
+            if self._spares:
+                self._spares.pop().switch()
+            else:
+                # A new greenlet inherits the depth of its starter's stack: the hub starts it.
+                self._is_runner_due = True
+                self._hub.switch()
         finally:
             enter_task(self._loop, task)
             del self._blocked[task]
@@ -93,10 +102,6 @@ class Bridge:
     def _resume(self, blocked: greenlet) -> None:
         self._spares.append(getcurrent())
         blocked.switch()
-
-    def _switch_to_spare(self) -> None:
-        spare = self._spares.pop() if self._spares else greenlet(self._serve, self._hub)
-        spare.switch()
 
     def _serve(self) -> None:
         while not self._closing:
@@ -120,7 +125,10 @@ class Bridge:
         self._hub = getcurrent()
         for blocked in list(self._blocked.values()):
             self._refusals = 0
-            blocked.throw(Closing)
+            try:
+                blocked.throw(Closing)
+            except BaseException as error:  # `sys.exit` in its cleanup
+                logger.debug("%r while a blocked task was disposed of", error)
         for task in tasks:
             if not task.done():
                 self._refusals = 0
@@ -132,18 +140,15 @@ class Bridge:
             task.forget()
 
     def _unwind(self, task: Task[Any]) -> None:
-        """Close a task's coroutine; each ``await`` in its cleanup is ended in turn."""
+        """Throw into a task's coroutine; each ``await`` in its cleanup is ended in turn."""
         coroutine: Any = task.get_coro()
         enter_task(self._loop, task)
         try:
             for _ in range(REFUSALS):
-                try:
-                    coroutine.close()
-                except BaseException as error:
-                    logger.debug("%s: %r while it was disposed of", task.get_name(), error)
-                if inspect.getcoroutinestate(coroutine) in _OVER:
-                    return
+                coroutine.throw(Closing)
             self._warn_parked(coroutine)
+        except BaseException as error:  # it is over; or it runs: in a greenlet that was parked
+            logger.debug("%s: %r while it was disposed of", task.get_name(), error)
         finally:
             leave_task(self._loop, task)
 

@@ -77,17 +77,17 @@ _SUSPECT_TEXT = re.compile(rb'(?:nan|inf)"|:\d\d(?:\.\d+)?[+-]\d\d:\d\d"').searc
 _PATH = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?")
 
 
-def encode(value: object, *, what: str) -> str:
+def encode(value: object, *, what: object) -> str:
     """Return ``value`` as JSON text.
 
-    ``what`` names it in messages: ``"the result of step 'charge'"``.
+    ``what`` names it in messages, as its `str` does: ``"the result of step 'charge'"``.
 
     Raises `SerializationError` with the path to whatever can't be stored, or would be lost.
     """
     return _checked(value, what)[0].decode()
 
 
-def decode(text: str | None, annotation: object = Any, *, what: str) -> object:
+def decode(text: str | None, annotation: object = Any, *, what: object) -> object:
     """Return the value that JSON text stands for, converted to ``annotation``.
 
     No text is JSON null.
@@ -97,7 +97,7 @@ def decode(text: str | None, annotation: object = Any, *, what: str) -> object:
     return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
 
 
-def roundtrip(value: object, annotation: object, *, what: str) -> tuple[str, object]:
+def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, object]:
     """Return the JSON text of ``value``, and the value that ``annotation`` makes of that text.
 
     Raises `SerializationError` as `encode` and `decode` do.
@@ -115,7 +115,7 @@ def roundtrip(value: object, annotation: object, *, what: str) -> tuple[str, obj
     return data.decode(), typed
 
 
-def decoder_for(annotation: object, *, what: str) -> Decode:
+def decoder_for(annotation: object, *, what: object) -> Decode:
     """Return the function from JSON text to ``annotation``; use it to check a type early.
 
     Raises `SerializationError` if values of that type can't be read from JSON.
@@ -154,7 +154,7 @@ def _make_decoder(annotation: object) -> Decode:
 _known_decoder = lru_cache(maxsize=512)(_make_decoder)
 
 
-def _checked(value: object, what: str) -> tuple[bytes, object]:
+def _checked(value: object, what: object) -> tuple[bytes, object]:
     try:
         data = _encode(value)
         plain = _decode(data)
@@ -172,7 +172,7 @@ def _checked(value: object, what: str) -> tuple[bytes, object]:
     return data, plain
 
 
-def _load(text: bytes | str, load: Decode, annotation: object, what: str) -> object:
+def _load(text: bytes | str, load: Decode, annotation: object, what: object) -> object:
     try:
         return load(text)
     except Exception as error:
@@ -187,14 +187,15 @@ def _load(text: bytes | str, load: Decode, annotation: object, what: str) -> obj
         ) from error
 
 
-def _refusal(what: str, path: str, fault: str) -> SerializationError:
+def _refusal(what: object, path: str, fault: str) -> SerializationError:
     return SerializationError(
         f"{_start(what)} can't be stored as JSON: {path}: {fault}.", path=path
     )
 
 
-def _start(what: str) -> str:
-    return what[:1].upper() + what[1:]
+def _start(what: object) -> str:
+    text = str(what)
+    return text[:1].upper() + text[1:]
 
 
 def _name(annotation: object) -> str:

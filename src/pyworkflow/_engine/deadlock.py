@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow.errors import DeadlockError
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from pyworkflow._engine.tasks import Task
 
 
+# Where frames are that tell an author nothing: asyncio's and our own.
+_LIBRARIES = (str(Path(asyncio.__file__).parent), str(Path(__file__).parents[1]))
+
+
 def deadlock_error(tasks: Iterable[Task[Any]]) -> DeadlockError:
     """Return the error that lists where each unfinished task is and what it awaits."""
     lines = [f"  {task.get_name()}: {_whereabouts(task)}" for task in tasks if not task.done()]
@@ -21,30 +26,36 @@ def deadlock_error(tasks: Iterable[Task[Any]]) -> DeadlockError:
         "the workflow awaits something that can never happen: no step runs, and no timer, retry or "
         "other outside event is pending.\n"
         + "\n".join(lines)
-        + "\nAn Event, Queue, Lock or Future that is only set by code which never runs is the usual "
-        "cause."
+        + "\nAn Event, Queue, Lock or Future that only code which never runs would set is the "
+        "usual cause."
     )
 
 
 def _whereabouts(task: Task[Any]) -> str:
     awaited: Any = task.get_coro()
-    frame: FrameType | None = None
-    while getattr(awaited, "cr_frame", None) is not None:
-        frame = awaited.cr_frame
-        awaited = awaited.cr_await
-    where = "not started" if frame is None else _line(frame)
-    if task.blocked_on is not None:
-        awaited = task.blocked_on
-    return f"{where}, awaits {_name(awaited)}"
+    frames: list[FrameType] = []
+    while (frame := _frame(awaited)) is not None:
+        frames.append(frame)
+        awaited = awaited.cr_await if hasattr(awaited, "cr_await") else awaited.gi_yieldfrom
+    where = _line(frames) if frames else "not started"
+    return f"{where}, awaits {_name(task.awaited(), awaited)}"
 
 
-def _line(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+def _frame(awaited: Any) -> FrameType | None:
+    return getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
 
 
-def _name(awaited: Any) -> str:
-    if isinstance(awaited, asyncio.Task):
-        return awaited.get_name()
-    if isinstance(awaited, asyncio.Future):
+def _line(frames: list[FrameType]) -> str:
+    """Return the innermost line of the author's own code, and what of the library it is in."""
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_LIBRARIES)]
+    frame = (own or frames)[-1]
+    line = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+    return line if frame is frames[-1] else f"{line}, {frames[-1].f_code.co_qualname}"
+
+
+def _name(future: asyncio.Future[Any] | None, awaited: Any) -> str:
+    if isinstance(future, asyncio.Task):
+        return future.get_name()
+    if future is not None:
         return "a future that nobody completes"
     return f"{type(awaited).__name__} {getattr(awaited, '__qualname__', '')}".strip()

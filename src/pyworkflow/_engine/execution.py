@@ -1,4 +1,4 @@
-"""The engine: a machine that runs workflow code over recorded history. No I/O, no clock, no threads.
+"""The engine: it runs workflow code over recorded history, without I/O, clock or threads.
 
 It has four verbs. `start` takes the code and the history; `resolve` brings one fact of the outside
 world; `advance` runs the code as far as it goes and returns a `Turn`; `close` disposes of the run.
@@ -19,7 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine import codec
+from pyworkflow._engine.bodies import Bodies
 from pyworkflow._engine.bridge import Bridge
+from pyworkflow._engine.calls import Calls
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.ids import Namespace, Scope, hash_path
@@ -27,7 +29,6 @@ from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
 from pyworkflow._engine.mismatch import difference, mismatch_error, unconsumed_error
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.ops.step import StepCall, StepOp
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
@@ -88,18 +89,15 @@ class Execution:
         self.bridge = Bridge(self.loop)
         self.journal = Journal()
         self.outbox = Outbox()
+        self.bodies = Bodies()
+        self.calls = Calls()
+        self.outside = Outside()
         self.now_ms = 0
         self.is_closing = False
         self._start_ms = 0
         self._known_errors = known_errors
         self._observer = observer
-        self._outside = Outside()
-        self._launches: dict[str, tuple[StepOp, StepCall]] = {}
-        self._running: dict[str, StepOp] = {}
-        self._cancels: list[str] = []
         self._scopes: dict[Scope, None] = {self.loop.root: None}
-        self._calls: dict[int, tuple[object, str]] = {}
-        self._calls_made = 0
         self._main: Task[Any] | None = None
         self._result_type: object = Any
         self._has_returned = False
@@ -110,7 +108,7 @@ class Execution:
     def start(
         self, main: Callable[[], Any], result_type: object, operations: Iterable[Operation]
     ) -> None:
-        """Take the code and all that is recorded. ``main`` returns a value or an awaitable of one."""
+        """Take the code and all that is recorded. ``main`` returns a value or an awaitable."""
         operations = list(operations)
         self.journal.load(operations)
         first = next((o for o in operations if o.type is OperationType.EXECUTION), None)
@@ -123,15 +121,15 @@ class Execution:
         """Take one fact. The code sees what follows from it in the next `advance`."""
         match fact:
             case StepReturned():
-                op = self._running.pop(fact.id, None)
+                op = self.bodies.take_outcome_of(fact.id, fact.attempt)
                 if op is not None:
-                    op.succeed(fact.attempt, fact.payload, fact.value)
+                    op.succeed(fact.payload, fact.value)
             case StepRaised():
-                op = self._running.pop(fact.id, None)
+                op = self.bodies.take_outcome_of(fact.id, fact.attempt)
                 if op is not None:
-                    op.fail(fact.attempt, fact.error)
+                    op.fail(fact.error)
             case Committed():
-                self.outbox.acknowledged()
+                self.outbox.in_flight = False
                 for record in fact.operations:
                     self._take_change(record)
             case LagElapsed():
@@ -141,7 +139,8 @@ class Execution:
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        self.loop.inside(self._run_until_idle)
+        if self.loop.has_ready or self.journal.has_ends:
+            self.loop.inside(self._run_until_idle)
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
         if self._has_returned and not self._tasks_go_on():
@@ -154,38 +153,33 @@ class Execution:
             return
         self.is_closing = True
         self.outbox.clear()
-        self._launches.clear()
+        self.bodies.clear()
         tasks = [task for scope in self._scopes for task in scope.tasks]
         self.loop.inside(lambda: self.bridge.close(tasks))
-        for call, _ in self._calls.values():
-            if inspect.iscoroutine(call):
-                call.close()
+        self.loop.dispose_asyncgens()
+        self.calls.close()
 
     # -- running ---------------------------------------------------------------------------------
 
     def _run_until_idle(self) -> None:
-        self._run_code()
-        while not self.loop.stopped:
-            end = self.journal.take_end()
-            if end is None:
-                break
-            self._deliver(*end)
-            self._run_code()
+        self.bridge.run()
         if self.journal.unconsumed and not self.loop.stopped:
             reached = (
                 "the workflow returned" if self._has_returned else "it waits for something new"
             )
             self.break_with(unconsumed_error(self.journal.unconsumed.values(), reached))
 
-    def _run_code(self) -> None:
-        self.bridge.run()
+    def bring_next(self) -> bool:
+        """The code is idle: give it the next recorded end; False if there is none."""
         if not self._has_returned and self._main is not None and self._main.done():
             self._has_returned = True
             for task in self.loop.root.tasks:
                 task.cancel()
-            self.bridge.run()
-
-    def _deliver(self, op: Op, record: Operation) -> None:
+            return True
+        end = self.journal.take_end()
+        if end is None:
+            return False
+        op, record = end
         self._leave(op)
         if record.end_ms is not None and record.end_ms > self.now_ms:
             self.now_ms = record.end_ms
@@ -193,43 +187,40 @@ class Execution:
         if self._observer is not None:
             self._observer.on_delivery(op, record)
         op.deliver(record)
+        return True
 
     def _take_change(self, record: Operation) -> None:
         op = self.journal.take_change(record)
         if op is None or op.abandoned:
             return
         if record.ended:
-            self.journal.queue_end(op, record)
+            self.journal.queue_end(op, record, is_replay=False)
         else:
-            self._outside.discard(op)
+            self.outside.discard(op)
             op.on_change(record)
 
     # -- turns -----------------------------------------------------------------------------------
 
     def _take_turn(self) -> Turn:
-        launch = tuple(call for _, call in self._launches.values())
-        for op, call in self._launches.values():
-            self._running[call.id] = op
-        self._launches.clear()
-        cancel, self._cancels = tuple(self._cancels), []
+        launch = self.bodies.take_launches()
+        are_running = self.bodies.are_running
         outbox = self.outbox
         write: tuple[Update, ...] = ()
-        if not outbox.in_flight and (outbox.is_urgent or (len(outbox) and not self._running)):
+        if outbox.is_due or (not are_running and outbox.is_waiting):
             write = outbox.take_batch()
-        is_idle = not (self._running or outbox.in_flight)
         return Turn(
-            launch=launch,
-            cancel=cancel,
-            write=write,
-            lags=len(outbox) > 0 and not outbox.in_flight,
-            next_due_ms=self._outside.next_due_ms() if self._running else None,
-            end=self._take_end() if is_idle else None,
+            launch,
+            self.bodies.take_cancels(),
+            write,
+            outbox.is_waiting,
+            self.outside.next_due_ms() if are_running else None,
+            None if are_running or outbox.in_flight else self._take_end(),
         )
 
     def _take_end(self) -> End:
-        if self._has_returned:
+        if self._has_returned and not self._tasks_go_on():
             return self._outcome()
-        if self._outside:
+        if self.outside:
             return Suspended()
         error = deadlock_error(task for scope in self._scopes for task in scope.tasks)
         return Failed(record_error(error), error)
@@ -237,8 +228,9 @@ class Execution:
     def _tasks_go_on(self) -> bool:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
         unfinished = any(not task.done() for task in self.loop.root.tasks)
-        expects = self._launches or self._running or self._outside or self.outbox.in_flight
-        return unfinished and bool(expects or self.outbox.is_urgent)
+        bodies, outbox = self.bodies, self.outbox
+        expects = bodies.are_waiting or bodies.are_running or outbox.in_flight or outbox.is_waiting
+        return unfinished and bool(expects or self.outside)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):
@@ -249,7 +241,7 @@ class Execution:
         assert self._main is not None
         try:
             value = self._main.result()
-            self._check_calls()
+            self.calls.check()
             payload, value = codec.roundtrip(
                 value, self._result_type, what="the result of the workflow"
             )
@@ -260,12 +252,13 @@ class Execution:
     # -- what operations ask for -----------------------------------------------------------------
 
     def identify(self, namespace: Namespace, key: str | None) -> tuple[str, str]:
-        """Return the id of a new operation and its position, for messages."""
-        self.admit("a durable operation")
+        """Return the id of a new operation, and the path or key that it hashes."""
+        if self.is_closing or namespace.detached or namespace.scope.is_over:
+            self.admit("a durable operation")
         if key is not None:
             return namespace.scope.take_key(key), f"key {key!r}"
         path = namespace.take_path()
-        return hash_path(path), f"position {path}"
+        return hash_path(path), path
 
     def issue(self, op: Op) -> None:
         """Begin ``op``, or go on with it from its record."""
@@ -278,8 +271,7 @@ class Execution:
         elif (what := difference(op, record)) is not None:
             self.break_with(mismatch_error(what))
         elif record.ended:
-            self.journal.queue_end(op, record)
-            op.on_recorded_end()
+            self.journal.queue_end(op, record, is_replay=True)
         else:
             op.replay(record)
 
@@ -293,34 +285,17 @@ class Execution:
 
     def _leave(self, op: Op) -> None:
         op.scope.live.pop(op, None)
-        self._outside.discard(op)
-
-    def wait_outside(self, op: Op, due_ms: int | None) -> None:
-        """``op`` can only go on by an event outside."""
-        self._outside.add(op, due_ms)
-
-    def launch(self, op: StepOp, call: StepCall) -> None:
-        """Have the runtime run an attempt, once replay is over."""
-        self._launches[op.id] = (op, call)
-
-    def cancel_launch(self, op: StepOp) -> None:
-        """Take back a launch, or cancel the body if it runs."""
-        if self._launches.pop(op.id, None) is None and self._running.pop(op.id, None) is not None:
-            self._cancels.append(op.id)
-
-    def give(self, op: Op, value: Any) -> None:
-        """Complete ``op`` with ``value``."""
-        if not op.future.done():
-            op.future.set_result(value)
+        self.outside.discard(op)
 
     def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
         """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
         try:
-            value = codec.decode(payload, result_type, what=f"the recorded result of {op.awaits()}")
+            value = codec.decode(payload, result_type, what=op)
         except SerializationError as error:
-            self.break_with(mismatch_error(f"{op.path}: {error}"))
-        else:
-            self.give(op, value)
+            self.break_with(mismatch_error(f"{op.position}: {error}"))
+            return
+        if not op.future.done():
+            op.future.set_result(value)
 
     def give_error(
         self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
@@ -345,45 +320,24 @@ class Execution:
         """Refuse ``what`` in a run that is disposed of and in finalisers of async generators."""
         if self.is_closing:
             self.bridge.refuse()
-        if self.loop.namespace().detached:
+        namespace = self.loop.namespace()
+        if namespace.scope.is_over:
+            raise UsageError(
+                f"{what} was asked for below a child context that is over, where nothing is "
+                "recorded any more. Await what the child starts before the child returns"
+            )
+        if namespace.detached:
             raise UsageError(
                 f"{what} was asked for while an unfinished async generator was finalised, which "
                 "happens at a moment that no replay repeats. Close it: "
                 "contextlib.aclosing(generator), or end its loop"
             )
 
-    def take_ticket(self) -> int:
-        """Return a number for a call that the workflow has to await before it ends."""
-        self._calls_made += 1
-        return self._calls_made
-
-    def expect_call(self, ticket: int, call: object, name: str) -> None:
-        """Remember a coroutine or future of a call until `call_awaited` is told its ticket."""
-        self._calls[ticket] = (call, name)
-
-    def call_awaited(self, ticket: int) -> None:
-        """Somebody awaits the call."""
-        self._calls.pop(ticket, None)
-
-    def _check_calls(self) -> None:
-        forgotten = [
-            name
-            for call, name in self._calls.values()
-            if not inspect.iscoroutine(call)
-            or inspect.getcoroutinestate(call) == inspect.CORO_CREATED
-        ]
-        if forgotten:
-            raise UsageError(
-                f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
-                "nobody knows whether it ran. Await the call, or take the result of what .submit(...) "
-                "returned; in a def workflow, call an async step as step.submit(...).result()"
-            )
-
     def wait(self, op: Op) -> Any:
         """Block the running task until ``op`` is over; give its value or raise its error."""
         try:
             return self.bridge.wait(op.future)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, UsageError):
             self.abandon_if_cancelled(op)
             raise
 
@@ -402,13 +356,20 @@ class Execution:
         """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
         self._scopes[child.namespace.scope] = None
         outer, task.namespace = task.namespace, child.namespace
+        self.loop.make_callbacks_in(child.namespace)
         return outer
 
     def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> None:
         """End the namespace of ``child``; what still runs in it is abandoned."""
         task.namespace = outer
+        self.loop.make_callbacks_in(outer)
         scope = child.namespace.scope
+        scope.is_over = True
         del self._scopes[scope]
+        for left in scope.tasks:
+            if not left.done():
+                left.cancel()
+                outer.scope.add_task(left)
         for op in list(scope.live):
             self.abandon(op)
 

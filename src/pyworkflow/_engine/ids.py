@@ -32,15 +32,18 @@ class Scope:
     """One child context, or the root: what ends when its code returns.
 
     ``operation_id`` is the context operation's id, `None` at the root. ``tasks`` are the asyncio
-    tasks that were created in it, in order, ``live`` its operations that have not ended.
+    tasks that were created in it, in order, ``live`` its operations that have not ended,
+    ``patches`` the decisions of `ctx.patched`. Once it ``is_over``, nothing durable happens in it.
     """
 
-    __slots__ = ("_keys", "_prune_at", "live", "operation_id", "tasks")
+    __slots__ = ("_keys", "_prune_at", "is_over", "live", "operation_id", "patches", "tasks")
 
     def __init__(self, operation_id: str | None) -> None:
         self.operation_id = operation_id
         self.tasks: list[Task[Any]] = []
         self.live: dict[Op, None] = {}
+        self.is_over = False
+        self.patches: dict[str, bool] = {}
         self._keys: set[str] = set()
         self._prune_at = 64
 

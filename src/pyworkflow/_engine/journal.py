@@ -1,8 +1,8 @@
 """What is recorded, what of it the code has consumed, and which end is delivered next.
 
-Two laws live here. *Identity*: each operation that the code issues takes its record, and differs from
-it in nothing; what nobody took by the time that something new would happen is history that the code
-no longer consumes. *Order*: ends reach the workflow one at a time. Services of ours number them
+Two laws live here. *Identity*: each operation that the code issues takes its record, and differs
+from it in nothing; what nobody took by the time that something new would happen is history that the
+code no longer consumes. *Order*: ends reach the workflow one at a time. Services of ours number them
 (`Operation.sequence`), and that number alone decides; on Lambda it is the end's time in whole
 milliseconds, then the order of issue, where a wait counts from when it was due.
 """
@@ -25,9 +25,12 @@ class Journal:
 
     def __init__(self) -> None:
         self.unconsumed: dict[str, Operation] = {}
+        self.is_complete = False
+        """Whether the execution has ended, so that all of this run is replay."""
         self._records: dict[str, Operation] = {}
         self._children: dict[str, list[Operation]] = {}
-        self._ends: list[tuple[int, int, Op]] = []
+        self._ends: list[tuple[int, int, Op, Operation, bool]] = []
+        self._replays = 0
         self._issued: dict[str, Op] = {}
 
     def load(self, operations: Iterable[Operation]) -> None:
@@ -43,7 +46,7 @@ class Journal:
     @property
     def is_replaying(self) -> bool:
         """Whether recorded history is still ahead of the code."""
-        return bool(self.unconsumed or self._ends)
+        return bool(self.is_complete or self.unconsumed or self._replays)
 
     def issue(self, op: Op) -> Operation | None:
         """Register what the code issues; return its record, `None` if it is new."""
@@ -53,6 +56,11 @@ class Journal:
         if record is not None:
             self.unconsumed.pop(op.id, None)
         return record
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether an end waits for its delivery."""
+        return bool(self._ends)
 
     def knows(self, operation_id: str) -> bool:
         """Whether something is recorded for this operation."""
@@ -65,7 +73,7 @@ class Journal:
             self.consume_below(child.id)
 
     def has_unconsumed_in(self, parent_id: str | None) -> bool:
-        """Whether unconsumed history is left in the child context ``parent_id`` (`None`: the root)."""
+        """Whether unconsumed history is left in a child context (`None`: the root)."""
         return any(record.parent_id == parent_id for record in self.unconsumed.values())
 
     def take_change(self, record: Operation) -> Op | None:
@@ -73,20 +81,24 @@ class Journal:
         self._records[record.id] = record
         return self._issued.get(record.id)
 
-    def queue_end(self, op: Op, record: Operation) -> None:
-        """Queue the recorded end of an issued operation for delivery, once."""
-        if op.ended:
-            return
-        op.ended = True
-        major = record.sequence if record.sequence is not None else _end_ms(record)
-        heappush(self._ends, (major, op.number, op))
+    def queue_end(self, op: Op, record: Operation, *, is_replay: bool) -> None:
+        """Queue the end of an issued operation for delivery, once.
+
+        ``is_replay`` says that it was recorded before the operation was issued.
+        """
+        if not op.ended:
+            op.ended = True
+            major = record.sequence if record.sequence is not None else _end_ms(record)
+            heappush(self._ends, (major, op.number, op, record, is_replay))
+            self._replays += is_replay
 
     def take_end(self) -> tuple[Op, Operation] | None:
-        """Take the end that is to be delivered next; those of abandoned operations are passed by."""
+        """Take the end to be delivered next; those of abandoned operations are passed by."""
         while self._ends:
-            op = heappop(self._ends)[2]
+            _, _, op, record, is_replay = heappop(self._ends)
+            self._replays -= is_replay
             if not op.abandoned:
-                return op, self._records[op.id]
+                return op, record
         return None
 
 

@@ -9,7 +9,7 @@ seconds. Everything that touches the world is refused: see `traps`.
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import sys
 import weakref
 from collections import deque
@@ -24,14 +24,18 @@ from pyworkflow._engine.tasks import (
     current_task,
     running_loop,
     set_running_loop,
+    task_of_step,
 )
 from pyworkflow._engine.traps import refuse_world
+from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
 T = TypeVar("T")
+
+logger = logging.getLogger("pyworkflow.engine")
 
 _callback_namespace: ContextVar[Namespace] = ContextVar("pyworkflow.namespace")
 
@@ -86,6 +90,10 @@ class TimerHandle(Handle):
 class Owner(Protocol):
     """What the loop asks of the execution that owns it."""
 
+    def bring_next(self) -> bool:
+        """No handle is ready: queue what comes next; False if nothing does."""
+        ...
+
     def start_timer(self, seconds: int, handle: TimerHandle) -> None:
         """Run ``handle`` when a durable timer of ``seconds`` is over."""
         ...
@@ -114,19 +122,40 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- turns -----------------------------------------------------------------------------------
 
     def run_ready(self) -> None:
-        """Run handles until none is ready, or until `stopped` is set by one of them."""
+        """Run handles until the owner brings no more, or until `stopped` is set by one of them."""
         ready = self._ready
-        while ready and not self.stopped:
-            handle = ready.popleft()
-            callback = handle.callback
-            if callback is None:
-                continue
-            try:
-                handle.context.run(callback, *handle.args)
-            except Exception as error:
-                self.call_exception_handler(
-                    {"message": f"Exception in callback {callback!r}", "exception": error}
-                )
+        bring_next = self.owner.bring_next
+        while not self.stopped and (ready or bring_next()):
+            while ready and not self.stopped:
+                handle = ready.popleft()
+                callback = handle.callback
+                if callback is None:
+                    continue
+                try:
+                    handle.context.run(callback, *handle.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._on_error(callback, error)
+
+    def _on_error(self, callback: Callable[..., Any], error: BaseException) -> None:
+        if isinstance(error, RuntimeError) and str(error).startswith("cannot enter context"):
+            error = UsageError(
+                "a task or callback was to go on in a context (context=...) in which another task "
+                "is blocked, and Python lets only one be inside. Give each a copy: "
+                "create_task(..., context=context.copy()), or wait there with await: "
+                "pyworkflow.sleep, async steps"
+            )
+            if (task := task_of_step(callback)) is not None:
+                task.fail(error)
+                return
+        message = f"Exception in callback {callback!r}"
+        self.call_exception_handler({"message": message, "exception": error})
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a handle waits its turn."""
+        return bool(self._ready)
 
     def inside(self, function: Callable[[], None]) -> None:
         """Call ``function`` with this loop as the running loop of the thread.
@@ -145,12 +174,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- namespaces ------------------------------------------------------------------------------
 
+    def make_callbacks_in(self, namespace: Namespace) -> None:
+        """Let the callbacks that the running task makes from here on belong to ``namespace``."""
+        _callback_namespace.set(namespace)
+
     def namespace(self) -> Namespace:
         """Return the namespace of the running code: its task's, or its callback's maker's."""
         task = current_task(self)
         if task is not None:
-            return task.namespace  # type: ignore[attr-defined, no-any-return] # our Task
-        return _callback_namespace.get()
+            return task.namespace  # type: ignore[no-any-return] # our Task
+        namespace = _callback_namespace.get(None)
+        if namespace is None:
+            raise UsageError(
+                "a callback that was given an empty context (context=contextvars.Context()) asked "
+                "for a task or something durable: nothing says to which task that belongs. Give it "
+                "contextvars.copy_context() instead"
+            )
+        return namespace
 
     # -- asyncio's interface ---------------------------------------------------------------------
 
@@ -158,7 +198,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Handle:
         """Run ``callback`` after what is ready already."""
-        handle = Handle(callback, args, context or copy_context())
+        handle = Handle(callback, args, copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
 
@@ -169,8 +209,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if delay <= 0:
             return self.call_soon(callback, *args, context=context)
         when = self.time() + delay
-        timer = TimerHandle(when, callback, args, context or copy_context())
-        self.owner.start_timer(math.ceil(round(delay, 3)) or 1, timer)
+        timer = TimerHandle(when, callback, args, copy_context() if context is None else context)
+        self.owner.start_timer(whole_seconds(delay), timer)
         return timer
 
     def call_at(  # type: ignore[override]
@@ -205,8 +245,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.owner.admit("creating a task")
             if created_out_of_order():
                 raise UsageError(
-                    "asyncio.as_completed got a bare coroutine: it keeps coroutines in a set, whose "
-                    "order changes with each replay. Pass tasks: "
+                    "asyncio.as_completed got a bare coroutine: it keeps them in a set, whose order "
+                    "changes with each replay. Pass tasks: "
                     "asyncio.as_completed([asyncio.create_task(c) for c in coroutines])"
                 )
         except BaseException:
@@ -225,14 +265,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> Task[T]:
         """Make a task that runs in ``namespace``; the engine's own take no number."""
-        if context is None:
-            context = copy_context()
+        is_own = context is None
+        context = copy_context() if context is None else context
+        if is_own or _callback_namespace not in context:
             context.run(_callback_namespace.set, namespace)
         task = Task(coro, self, namespace, number, name, context)
         namespace.scope.add_task(task)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an error that nobody handles."""
+        self.owner.report(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Report an error that nobody handles."""
         self.owner.report(context)
 
@@ -253,8 +298,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _finalize_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator that was dropped half-way, in a task that may do nothing durable."""
         self._asyncgens.discard(generator)
+        if self.stopped:
+            self.inside(lambda: _unwind(generator))
+            return
         namespace = Namespace("finaliser", self.root, detached=True)
         self.make_task(_close(generator), namespace)
+
+    def dispose_asyncgens(self) -> None:
+        """Unwind the generators that are still open when the run is disposed of."""
+        for generator in list(self._asyncgens):
+            self._finalize_asyncgen(generator)
 
     async def shutdown_asyncgens(self) -> None:
         """Close the generators that are still open, as `asyncio.run` does at its end."""
@@ -263,9 +316,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
 
 def make_loop(owner: Owner) -> WorkflowLoop:
-    """Return a loop for one run. A type checker can't see the methods that `refuse_world` gave it."""
+    """Return a loop for one run. (No type checker sees the methods that `refuse_world` adds.)"""
     return WorkflowLoop(owner)  # type: ignore[abstract]
 
 
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:
     await generator.aclose()
+
+
+def _unwind(generator: AsyncGenerator[Any, Any]) -> None:
+    """Run a generator's cleanup up to its first ``await`` that has to wait."""
+    try:
+        generator.aclose().__await__().send(None)
+    except BaseException as error:
+        logger.debug("%r while %r was disposed of", error, generator)

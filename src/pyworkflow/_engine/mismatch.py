@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 _ADVICE = """\
-Usual causes: the workflow's code was changed while this execution was running; the code depends on \
+Usual causes: the workflow's code was changed while this execution was running; it depends on \
 time, chance, a set's order or global state instead of ctx.now(), ctx.random and recorded results; \
 or the execution began on another minor version of Python, whose asyncio makes other tasks.
 Remedies: finish running executions with the code they began with (a new version of the function); \
-keep the old path for them with ctx.patched("..."); or give operations a key (step.options(key=...)), \
-which makes them independent of their position.
+keep the old path for them with ctx.patched("..."); or give operations a key \
+(step.options(key=...)), which makes them independent of their position.
 Nothing was run or written; the recorded history is intact."""
 
 
@@ -39,7 +39,7 @@ def difference(op: Op, record: Operation) -> str | None:
     ):
         return None
     return (
-        f"history and code disagree at {op.path}.\n"
+        f"history and code disagree at {op.position}.\n"
         f"  recorded:  {_describe(record.type, record.subtype, record.name, record.parent_id)}\n"
         f"  attempted: {_describe(op.type, op.subtype, op.name, op.scope.operation_id)}"
     )

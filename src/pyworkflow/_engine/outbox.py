@@ -84,15 +84,17 @@ class Outbox:
                 self._urgent += 1
 
     @property
-    def is_urgent(self) -> bool:
-        """Whether something waits that must be written now."""
-        return self._urgent > 0
+    def is_due(self) -> bool:
+        """Whether something must be written now: it is urgent and the writer is free."""
+        return self._urgent > 0 and not self.in_flight
 
-    def __len__(self) -> int:
-        return self._waiting
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something can be written now: anything waits and the writer is free."""
+        return self._waiting > 0 and not self.in_flight
 
     def take_batch(self) -> tuple[Update, ...]:
-        """Take what fits into one checkpoint. The caller says `acknowledged` when it is durable."""
+        """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""
         batch: list[Update] = []
         size = 0
         while self._entries:
@@ -108,10 +110,6 @@ class Outbox:
             self._entries.popleft()
         self.in_flight = bool(batch)
         return tuple(batch)
-
-    def acknowledged(self) -> None:
-        """Note that the batch in flight is durable."""
-        self.in_flight = False
 
 
 def _wire_size(update: Update) -> int:

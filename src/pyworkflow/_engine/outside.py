@@ -37,7 +37,3 @@ class Outside:
                 return due_ms
             heappop(self._due)
         return None
-
-    def describe(self) -> tuple[str, ...]:
-        """Say what is waited for, one line an operation."""
-        return tuple(op.awaits() for op in self._waiting)

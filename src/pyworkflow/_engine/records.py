@@ -8,10 +8,27 @@ of our own: `Operation.sequence`. Payloads are JSON text. Records are data: no b
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 
+E = TypeVar("E", bound=type[StrEnum])
+
+
+def _plain(words: E) -> E:
+    """Make the members as cheap as the strings that they are.
+
+    Python 3.11 looks a member up through a descriptor (0.25 µs) and hashes it in Python code; both
+    happen a dozen times in each step.
+    """
+    for word in words:
+        type.__setattr__(words, word.name, word)
+    type.__setattr__(words, "__hash__", str.__hash__)
+    return words
+
+
+@_plain
 class OperationType(StrEnum):
     EXECUTION = "EXECUTION"
     CONTEXT = "CONTEXT"
@@ -21,6 +38,7 @@ class OperationType(StrEnum):
     CHAINED_INVOKE = "CHAINED_INVOKE"
 
 
+@_plain
 class SubType(StrEnum):
     STEP = "Step"
     WAIT = "Wait"
@@ -35,6 +53,7 @@ class SubType(StrEnum):
     CHAINED_INVOKE = "ChainedInvoke"
 
 
+@_plain
 class Action(StrEnum):
     START = "START"
     SUCCEED = "SUCCEED"
@@ -43,6 +62,7 @@ class Action(StrEnum):
     CANCEL = "CANCEL"
 
 
+@_plain
 class Status(StrEnum):
     STARTED = "STARTED"
     PENDING = "PENDING"
@@ -59,7 +79,7 @@ ENDED = frozenset(
 )
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An error as it is recorded. ``data`` is JSON text; ``stack_trace`` is innermost last."""
 
     message: str = ""
@@ -68,7 +88,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     stack_trace: tuple[str, ...] = ()
 
 
-class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One durable operation as the service keeps it.
 
     ``sequence`` is the execution-wide number of this operation's end, counted by services of ours;
@@ -100,7 +120,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.status in ENDED
 
 
-class Update(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Update(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One move of one operation, sent to the service in a checkpoint."""
 
     id: str

@@ -7,7 +7,7 @@ along, and nothing leaks into threads or step bodies.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from pyworkflow._engine.loop import WorkflowLoop
 from pyworkflow._engine.tasks import running_loop
@@ -31,8 +31,8 @@ running_step: ContextVar[Named | None] = ContextVar("pyworkflow.step", default=N
 def current_execution() -> Execution | None:
     """Return the execution whose workflow code is running, `None` elsewhere."""
     loop = running_loop()
-    if isinstance(loop, WorkflowLoop):
-        return cast("Execution", loop.owner)
+    if type(loop) is WorkflowLoop:
+        return loop.owner  # type: ignore[return-value] # an Execution owns each of them
     return None
 
 
@@ -44,10 +44,10 @@ def require_execution(what: str) -> Execution:
     step = running_step.get()
     if step is not None:
         raise UsageError(
-            f"{what} was called inside step {step.name!r}. A step's body is plain code whose outcome is "
-            "recorded as a whole; durable operations belong into the workflow function around it."
+            f"{what} was called inside step {step.name!r}. A step's body is plain code whose outcome "
+            "is recorded as a whole; durable operations belong into the workflow function around it."
         )
     raise UsageError(
-        f"{what} was called outside of a running workflow. Call it from the code of a function with "
-        "@workflow, on the thread that runs it."
+        f"{what} was called outside of a running workflow. Call it from the code of a function "
+        "with @workflow, on the thread that runs it."
     )

@@ -25,6 +25,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*").fullmatch
 _REMEDY = "annotate the return type of the step or workflow that makes it"
 
 
+_PLAIN = {str, int, bool, type(None)}
+
+
 def find_stumble(value: object, plain_form: PlainForm) -> tuple[str, str] | None:
     """Return the path and the reason of the first part that JSON can't hold, `None` if all can be.
 
@@ -38,6 +41,8 @@ def lossless(value: object, decoded: object) -> str | None:
 
     Types count: a tuple is no list, the key 1 is not "1", and 1, 1.0 and True are three values.
     """
+    if type(value) in _PLAIN and type(value) is type(decoded) and value == decoded:
+        return None
     return _difference(value, decoded, "$")
 
 

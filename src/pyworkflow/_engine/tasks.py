@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-current_task = _tasks.current_task
+if sys.version_info >= (3, 12):
+    current_task: Callable[[Any], Any] = _tasks.current_task
+else:
+    # There `current_task` is Python code around this look-up.
+    current_task = _tasks._current_tasks.get  # type: ignore[attr-defined]
 enter_task: Callable[[Any, Any], None] = _tasks._enter_task
 leave_task: Callable[[Any, Any], None] = _tasks._leave_task
 running_loop = _events._get_running_loop
@@ -49,6 +53,12 @@ def created_out_of_order() -> bool:
     return frame.f_code in _UNORDERED or (
         frame.f_back is not None and frame.f_back.f_code in _UNORDERED
     )
+
+
+def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
+    """Return the task that ``callback`` would continue, `None` if it is no step of a task."""
+    owner = getattr(callback, "__self__", None)
+    return owner if isinstance(owner, Task) else None
 
 
 class Future(asyncio.Future[T]):
@@ -121,6 +131,19 @@ class Task(asyncio.Task[T]):
         due, self._cancel_is_due = self._cancel_is_due, False
         return due
 
+    def fail(self, error: Exception) -> None:
+        """End with ``error`` without running on: the coroutine is closed where it is."""
+        try:
+            coroutine: Any = self.get_coro()
+            coroutine.close()
+        except BaseException as raised:  # its cleanup may do anything
+            error.__context__ = raised
+        asyncio.Future.set_exception(self, error)
+
+    def awaited(self) -> asyncio.Future[Any] | None:
+        """Return what this task waits for, `None` if it can go on."""
+        return self.blocked_on or self._fut_waiter  # type: ignore[attr-defined]
+
     def forget(self) -> None:
         """Silence asyncio's reports about a task that ends unfinished or unread."""
         self._log_destroy_pending = False
@@ -129,5 +152,9 @@ class Task(asyncio.Task[T]):
 
     def _cancel_after_this_step(self) -> None:
         if self.take_cancel() and not self.done():
-            self._cancels -= 1
+            # Counted here already, unless it was withdrawn; asyncio counts it now.
             super().cancel()
+            if self._cancels:
+                self._cancels -= 1
+            else:
+                super().uncancel()

@@ -33,17 +33,22 @@ _REASONS = {
     "remove_signal_handler": "listens to signals",
 }
 
-# What the loop answers itself, or what asks for nothing of the world.
-_ALLOWED = {"get_exception_handler", "get_task_factory", "default_exception_handler"}
+# They ask nothing of the world: no such thing is set, for none can be.
+_NONE = {"get_exception_handler", "get_task_factory"}
 
 
 def refuse_world(loop_class: C) -> C:
     """Give ``loop_class`` a refusing method for each one of asyncio's that it does not define."""
     for name in dir(asyncio.AbstractEventLoop):
-        if name.startswith("_") or name in vars(loop_class) or name in _ALLOWED:
+        if name.startswith("_") or name in vars(loop_class):
             continue
-        setattr(loop_class, name, _refusal(name, _REASONS.get(name, "does I/O")))
+        answer = _nothing if name in _NONE else _refusal(name, _REASONS.get(name, "does I/O"))
+        setattr(loop_class, name, answer)
     return loop_class
+
+
+def _nothing(self: object) -> None:
+    """Return None: none is set, and none can be."""
 
 
 def _refusal(name: str, reason: str) -> Callable[..., Any]:

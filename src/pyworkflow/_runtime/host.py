@@ -21,17 +21,17 @@ def run_to_end(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run_here(main)
-    return _run_on_thread(main)
+        run = _run_here
+    else:
+        run = _run_on_thread
+    # Not above: what it raises would come with the RuntimeError as its context.
+    return run(main)
 
 
 def _run_here(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+    # A factory, or the loop would become the thread's own, and be gone from there afterwards.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(main())
 
 
 def _run_on_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

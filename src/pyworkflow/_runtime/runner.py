@@ -1,8 +1,8 @@
 """One invocation: drive the engine from its history to its next suspension, or its end.
 
 The only place that awaits the world. The engine says what to do, in turns; steps and checkpoints
-answer with facts; each fact leads to the next turn. Turns run in plain callbacks of the host's loop,
-never inside one of its tasks: since 3.14 the current task belongs to the thread.
+answer with facts; each fact leads to the next turn. Turns run in plain callbacks of the host's
+loop, never inside one of its tasks: since 3.14 the current task belongs to the thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow.services.base import Invocation, Service
 
-LAG_SECONDS = 0.1
+LAG_MS = 100
 """How long the start of a step or timer may wait for company in its checkpoint."""
 
 
@@ -69,7 +69,7 @@ class Runner:
         return await _Run(self, invocation).drive()
 
     async def run_and_record(self, invocation: Invocation) -> End:
-        """Run, and write the end of the execution: for services that have no other way to learn it."""
+        """Run, and write the end of the execution, for services that learn it in no other way."""
         run = _Run(self, invocation)
         end = await run.drive()
         match end:
@@ -97,7 +97,7 @@ class _Run:
         )
         self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_fact)
         self._end: asyncio.Future[End] = self._loop.create_future()
-        self._lag: asyncio.TimerHandle | None = None
+        self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
 
     async def drive(self) -> End:
@@ -108,7 +108,7 @@ class _Run:
             return Failed(record_error(error), error)
         self._execution.start(call, self._runner._workflow.result_type, operations)
         try:
-            self._loop.call_soon(self._take_turn)
+            self._loop.call_soon(self._on_fact, None)
             return await self._end
         finally:
             await self._close()
@@ -121,46 +121,50 @@ class _Run:
 
     # -- turns -----------------------------------------------------------------------------------
 
-    def _on_fact(self, fact: Fact) -> None:
-        if not self._end.done():
-            self._execution.resolve(fact)
-            self._take_turn()
-
-    def _take_turn(self) -> None:
-        if self._end.done():
-            return
+    def _on_fact(self, fact: Fact | None) -> None:
+        """Take a fact, and advance until what is to come needs waiting."""
         try:
-            turn = self._execution.advance()
-        except BaseException as error:  # SystemExit and the like, from workflow code
-            self._end.set_exception(error)
-            return
-        self._carry_out(turn)
+            while not self._end.done():
+                if fact is not None:
+                    self._execution.resolve(fact)
+                if isinstance(fact, Refreshing):
+                    fact = self._write(())
+                else:
+                    fact = self._carry_out(self._execution.advance())
+                if fact is None:
+                    return
+                if self._writer.is_revoked:
+                    self._end.set_result(Suspended())
+        except BaseException as error:  # from a service, or SystemExit and the like from the code
+            if not self._end.done():
+                self._end.set_exception(error)
 
-    def _carry_out(self, turn: Turn) -> None:
+    def _carry_out(self, turn: Turn) -> Committed | None:
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         for call in turn.launch:
             self._steps.launch(call)
-        if turn.write:
-            self._write(turn.write)
         if turn.lags and self._lag is None:
-            self._lag = self._loop.call_later(LAG_SECONDS, self._on_lag)
+            self._lag = self._clock.call_at(self._clock.now_ms() + LAG_MS, self._on_lag)
         if turn.next_due_ms is not None:
             self._look_again_at(turn.next_due_ms)
         if turn.end is not None:
             self._end.set_result(turn.end)
+        return self._write(turn.write) if turn.write else None
 
-    def _write(self, updates: tuple[Update, ...]) -> None:
-        self._clock.hold()
-        self._writer.write(updates, self._on_written)
+    def _write(self, updates: tuple[Update, ...]) -> Committed | None:
+        answer = self._writer.write(updates, self._on_written)
+        if answer is None:
+            self._clock.hold()
+        return answer
 
     def _on_written(self, answer: Committed | BaseException) -> None:
-        if isinstance(answer, BaseException):
-            if not self._end.done():
-                self._end.set_exception(answer)
+        if self._end.done():
+            pass
+        elif isinstance(answer, BaseException):
+            self._end.set_exception(answer)
         elif self._writer.is_revoked:
-            if not self._end.done():
-                self._end.set_result(Suspended())
+            self._end.set_result(Suspended())
         else:
             self._on_fact(answer)
         self._clock.release()
@@ -178,9 +182,8 @@ class _Run:
 
     def _look_again(self) -> None:
         self._due = None
-        if not self._end.done() and not self._writer.is_writing:
-            self._execution.resolve(Refreshing())
-            self._write(())
+        if not self._writer.is_writing:
+            self._on_fact(Refreshing())
 
     async def _close(self) -> None:
         if self._lag is not None:

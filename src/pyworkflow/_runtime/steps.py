@@ -45,6 +45,7 @@ class StepRunner:
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, _Attempt] = {}
+        self._leaving: list[asyncio.Task[Outcome]] = []
 
     def launch(self, call: StepCall) -> None:
         """Start an attempt."""
@@ -57,6 +58,7 @@ class StepRunner:
             return
         context = contextvars.copy_context()
         future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
+        attempt.thread = future
         attempt.follow(future, self._on_sync_done)
         if call.settings.timeout_seconds is not None:
             attempt.alarm = self._loop.call_later(
@@ -72,10 +74,19 @@ class StepRunner:
     def _begin(self, call: StepCall) -> _Attempt:
         attempt = _Attempt(call)
         self._running[call.id] = attempt
-        if self.holds_clock(call):
-            attempt.holds = True
-            self._clock.hold()
+        self.hold_clock(attempt)
         return attempt
+
+    def hold_clock(self, attempt: _Attempt) -> None:
+        """Let virtual time stand still: something real goes on."""
+        attempt.holds = True
+        self._clock.hold()
+
+    def release_clock(self, attempt: _Attempt) -> None:
+        """Let virtual time pass."""
+        if attempt.holds:
+            attempt.holds = False
+            self._clock.release()
 
     def cancel(self, operation_id: str) -> None:
         """Cancel the running attempt of a step: a sync body is left to itself."""
@@ -84,20 +95,16 @@ class StepRunner:
             self._let_go(attempt)
             if attempt.task is not None:
                 attempt.task.cancel()
+                self._leaving.append(attempt.task)
 
     async def close(self) -> None:
         """Cancel what still runs, and see async bodies to their end."""
-        tasks = [attempt.task for attempt in self._running.values() if attempt.task is not None]
         for operation_id in list(self._running):
             self.cancel(operation_id)
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
     # -- bodies; a test double overrides these ---------------------------------------------------
-
-    def holds_clock(self, call: StepCall) -> bool:
-        """Whether virtual time has to stand still while this attempt runs."""
-        return True
 
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
@@ -118,8 +125,7 @@ class StepRunner:
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         """Return the fact of an attempt that returned ``value``; raises `SerializationError`."""
-        what = f"the result of step {call.name!r}"
-        payload, decoded = codec.roundtrip(value, call.settings.result_type, what=what)
+        payload, decoded = codec.roundtrip(value, call.settings.result_type, what=call)
         return StepReturned(call.id, call.attempt, payload, decoded)
 
     async def _within_timeout(self, call: StepCall) -> Any:
@@ -139,15 +145,20 @@ class StepRunner:
     # -- ends ------------------------------------------------------------------------------------
 
     def _run_inline(self, attempt: _Attempt) -> None:
-        outcome = contextvars.copy_context().run(self.run_sync, attempt.call)
-        self._end(attempt, outcome)
+        if self._running.get(attempt.call.id) is attempt:
+            self._end(attempt, contextvars.copy_context().run(self.run_sync, attempt.call))
 
     def _on_async_done(self, attempt: _Attempt, task: asyncio.Future[Outcome]) -> None:
+        call = attempt.call
+        error: BaseException | None
         if task.cancelled():
-            error = asyncio.CancelledError(f"step {attempt.call.name!r} cancelled itself")
-            self._end(attempt, StepRaised(attempt.call.id, attempt.call.attempt, error))
-        elif task.exception() is None:  # else the interpreter is exiting, and the loop says so
+            error = asyncio.CancelledError(f"step {call.name!r} cancelled itself")
+        else:
+            error = task.exception()
+        if error is None:
             self._end(attempt, task.result())
+        elif not isinstance(error, (SystemExit, KeyboardInterrupt)):  # those end the loop itself
+            self._end(attempt, StepRaised(call.id, call.attempt, error))
 
     def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
         if not future.cancelled():
@@ -166,19 +177,20 @@ class StepRunner:
     def _let_go(self, attempt: _Attempt) -> None:
         if attempt.alarm is not None:
             attempt.alarm.cancel()
-        if attempt.holds:
-            attempt.holds = False
-            self._clock.release()
+        if attempt.thread is not None:
+            attempt.thread.cancel()  # a body that has no thread yet never begins
+        self.release_clock(attempt)
 
 
 class _Attempt:
     """An attempt that is running."""
 
-    __slots__ = ("alarm", "call", "holds", "task")
+    __slots__ = ("alarm", "call", "holds", "task", "thread")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
         self.task: asyncio.Task[Outcome] | None = None
+        self.thread: asyncio.Future[Outcome] | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.holds = False
 

@@ -28,7 +28,7 @@ from pyworkflow._runtime.host import run_to_end
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
-from pyworkflow.errors import UsageError
+from pyworkflow.errors import ReplayHazardError, UsageError
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.testing.drive import CrashingService, Driver
 from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
@@ -92,7 +92,7 @@ class MockDurableContext:
 
     @property
     def invocations(self) -> int:
-        """How often the workflow was invoked: once, and once more after each suspension or crash."""
+        """How often the workflow was invoked: once, and again after each suspension or crash."""
         return self._seen.invocations
 
     @property
@@ -144,7 +144,7 @@ class MockDurableContext:
     # -- running ---------------------------------------------------------------------------------
 
     def run(self, workflow: Workflow[..., Any], event: Any) -> Any:
-        """Start a new execution with ``event`` as its input; return its result or raise its error."""
+        """Start a new execution with the input ``event``; return its result or raise its error."""
         payload = codec.encode(event, what="the event")
         return run_to_end(functools.partial(self._run, workflow, payload))
 
@@ -169,7 +169,11 @@ class MockDurableContext:
         end = await driver.run_to_end(seen.execution_id)
         if self._strict and not isinstance(end, Broken):
             history = service.operations(seen.execution_id)
-            await check_replay(Replay(workflow, history, known_errors, strictness), end)
+            try:
+                await check_replay(Replay(workflow, history, known_errors, strictness), end)
+            except ReplayHazardError as hazard:
+                # What was seen first is the cause, and says more.
+                raise strictness.hazard or hazard from None
             if strictness.hazard is not None:
                 raise strictness.hazard
         if isinstance(end, Succeeded):

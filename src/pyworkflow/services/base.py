@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -87,4 +87,13 @@ class Service(Protocol):
         An empty ``updates`` refreshes. Raises `StaleTokenError` when the token was used already,
         `InvalidUpdateError` when an update is not a legal move; nothing was written then.
         """
+        ...
+
+
+@runtime_checkable
+class ImmediateService(Service, Protocol):
+    """A service in this process, whose checkpoints need no waiting."""
+
+    def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Do at once what `commit` does."""
         ...

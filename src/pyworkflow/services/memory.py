@@ -85,6 +85,10 @@ class MemoryService:
 
         Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
         """
+        return self.commit_now(execution_id, token, updates)
+
+    def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Do at once what `commit` does."""
         execution = self._execution(execution_id)
         execution.check_token(token)
         now_ms = self._now_ms()

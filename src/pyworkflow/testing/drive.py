@@ -25,7 +25,8 @@ class SimulatedCrashError(Exception):
 class CrashingService:
     """A memory service that simulates a crash after certain checkpoints.
 
-    ``crash_after`` holds the numbers of those checkpoints, counted from 1 over the execution.
+    ``crash_after`` holds the numbers of those checkpoints, counted from 1 over the execution. The
+    one that ends it is followed by nothing that a crash could interrupt.
     """
 
     def __init__(self, service: MemoryService, crash_after: Sequence[int]) -> None:
@@ -39,9 +40,13 @@ class CrashingService:
 
     async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Apply a checkpoint, and crash if its number says so."""
-        answer = await self._service.commit(execution_id, token, updates)
+        return self.commit_now(execution_id, token, updates)
+
+    def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Do at once what `commit` does."""
+        answer = self._service.commit_now(execution_id, token, updates)
         self.commits += 1
-        if self.commits in self._crash_after:
+        if self.commits in self._crash_after and answer.token is not None:
             raise SimulatedCrashError
         return answer
 

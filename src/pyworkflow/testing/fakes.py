@@ -17,7 +17,7 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall
-    from pyworkflow._runtime.clock import Clock
+    from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow.testing.strictness import Strictness
 
     Outcome = StepReturned | StepRaised
@@ -99,11 +99,7 @@ class FakingStepRunner(StepRunner):
         self._fakes = fakes
         self._strictness = strictness
         self._taken: dict[tuple[str, int], Fake] = {}
-
-    def holds_clock(self, call: StepCall) -> bool:
-        """Time passes for fakes alone."""
-        fake = self._taken.get((call.id, call.attempt))
-        return fake is None or not fake.seconds
+        self._alarms: dict[str, Alarm] = {}
 
     def launch(self, call: StepCall) -> None:
         """Start an attempt: of the body, or of its fake."""
@@ -114,12 +110,21 @@ class FakingStepRunner(StepRunner):
             self._taken[call.id, call.attempt] = fake
             self.launch_async(call)
 
+    def cancel(self, operation_id: str) -> None:
+        """Cancel an attempt at once: the rest of the time that its fake takes does not pass."""
+        alarm = self._alarms.pop(operation_id, None)
+        if alarm is not None:
+            alarm.cancel()
+        super().cancel(operation_id)
+
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body, or a fake, to its outcome."""
         fake = self._taken.pop((call.id, call.attempt), None)
         if fake is None:
-            with self._strictness.watching(call):
-                return await super().run_async(call)
+            before = self._strictness.before(call)
+            outcome = await super().run_async(call)
+            self._strictness.after(call, before)
+            return outcome
         running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             await self._pass_time(fake, call)
@@ -129,8 +134,10 @@ class FakingStepRunner(StepRunner):
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome."""
-        with self._strictness.watching(call):
-            return super().run_sync(call)
+        before = self._strictness.before(call)
+        outcome = super().run_sync(call)
+        self._strictness.after(call, before)
+        return outcome
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         """Look at whether the workflow receives what the body returned."""
@@ -143,11 +150,16 @@ class FakingStepRunner(StepRunner):
         seconds = fake.seconds if limit is None else min(fake.seconds, limit)
         if seconds:
             over: asyncio.Future[None] = self._loop.create_future()
+            attempt = self._running[call.id]
+
+            def ring() -> None:
+                self.hold_clock(attempt)
+                over.set_result(None)
+
             due_ms = self._clock.now_ms() + round(seconds * 1000)
-            alarm = self._clock.call_at(due_ms, lambda: over.set_result(None))
-            try:
-                await over
-            finally:
-                alarm.cancel()
+            self._alarms[call.id] = self._clock.call_at(due_ms, ring)
+            self.release_clock(attempt)
+            await over
+            del self._alarms[call.id]
         if limit is not None and fake.seconds > limit:
             raise timeout_error(call)

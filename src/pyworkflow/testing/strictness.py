@@ -8,7 +8,6 @@ then: state changed in a child workflow's closure, the order of a set, time, cha
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +18,7 @@ from pyworkflow._engine.stumbles import lossless
 from pyworkflow.errors import ReplayHazardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.step import StepCall
@@ -31,7 +30,7 @@ class Strictness:
 
     def __init__(self) -> None:
         self.hazard: ReplayHazardError | None = None
-        self._arguments: dict[str, str | None] = {}
+        self._arguments: dict[str, bytes | None] = {}
 
     def on_issue(self, op: Op) -> None:
         """Compare a step's arguments with those that it was issued with before."""
@@ -41,8 +40,8 @@ class Strictness:
         known = self._arguments.setdefault(op.id, found)
         if known != found:
             self._report(
-                f"step {op.name!r} ({op.path}) was called with other arguments on a replay.\n"
-                f"  first:    {known}\n  replayed: {found}\n"
+                f"step {op.name!r} ({op.position}) was called with other arguments on a replay.\n"
+                f"  first:    {_shown(known)}\n  replayed: {_shown(found)}\n"
                 "The code depends on something that is not recorded: an object that a step or a "
                 "child workflow changed, the order of a set, time or chance. Return such values "
                 "from steps; use ctx.now() and ctx.random."
@@ -59,16 +58,17 @@ class Strictness:
                 f"the result of step {call.name!r} does not come back as it was: {difference}"
             )
 
-    @contextlib.contextmanager
-    def watching(self, call: StepCall) -> Iterator[None]:
+    def before(self, call: StepCall) -> bytes | None:
+        """Return what to hand to `after` when the body has run."""
+        return _text_of(call.args, call.kwargs)
+
+    def after(self, call: StepCall, before: bytes | None) -> None:
         """Compare a step's arguments before and after its body ran."""
-        before = _text_of(call.args, call.kwargs)
-        yield
-        after = _text_of(call.args, call.kwargs)
-        if before != after:
+        now = _text_of(call.args, call.kwargs)
+        if before != now:
             self._report(
                 f"step {call.name!r} changed its arguments.\n"
-                f"  before: {before}\n  after:  {after}\n"
+                f"  before: {_shown(before)}\n  after:  {_shown(now)}\n"
                 "On a replay the body does not run, so the workflow would see the old value. Copy "
                 "the argument, and return what changed."
             )
@@ -77,11 +77,16 @@ class Strictness:
         self.hazard = self.hazard or ReplayHazardError(message)
 
 
-def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+_encode = msgspec.json.Encoder(enc_hook=codec.plain_form, order="sorted").encode
+
+
+def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
     """Return arguments as JSON, the order of sets aside; `None` where they are no values."""
     try:
-        return msgspec.json.encode(
-            [args, kwargs], enc_hook=codec.plain_form, order="sorted"
-        ).decode()
+        return _encode([args, kwargs])
     except Exception:  # whatever an argument's own code raises: it is no value then
         return None
+
+
+def _shown(text: bytes | None) -> str:
+    return "no JSON values" if text is None else text.decode()

@@ -31,6 +31,7 @@ class Replay:
         self._operations = operations
         root = operations[0]
         self._execution = Execution(root.id, root.name or root.id, known_errors, observer)
+        self._execution.journal.is_complete = True
 
     async def run(self) -> Turn:
         """Return the turn in which the replay comes to rest."""

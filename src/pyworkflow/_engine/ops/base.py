@@ -61,15 +61,20 @@ class Op:
     def on_change(self, record: Operation) -> None:
         """Take a new state that is not an end."""
 
-    def on_recorded_end(self) -> None:
-        """Take note that the end is recorded already, and will be delivered in its turn."""
-
     def deliver(self, record: Operation) -> None:
         """Give the recorded end to the workflow."""
         raise NotImplementedError
 
     def abandon(self) -> None:
         """Stop what can be stopped: the workflow was cancelled here, or has returned."""
+
+    @property
+    def position(self) -> str:
+        """Where in the code the operation stands, for messages."""
+        return self.path if self.path.startswith("key") else f"position {self.path}"
+
+    def __str__(self) -> str:
+        return f"the recorded result of {self.awaits()}"
 
     def awaits(self) -> str:
         """Say in a few words what is waited for."""

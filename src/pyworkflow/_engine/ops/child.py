@@ -24,7 +24,7 @@ class ChildOp(Op):
     type = OperationType.CONTEXT
     subtype = SubType.RUN_IN_CHILD_CONTEXT
 
-    __slots__ = ("_result_type", "_value", "is_recorded", "namespace")
+    __slots__ = ("_result_type", "_value", "namespace")
 
     def __init__(
         self, execution: Execution, name: str | None, key: str | None, result_type: object
@@ -32,7 +32,6 @@ class ChildOp(Op):
         super().__init__(execution, name, key)
         self._result_type = result_type
         self._value: tuple[str, Any] | None = None
-        self.is_recorded = False
         self.namespace = Namespace(self.id, Scope(self.id))
 
     def start(self) -> None:
@@ -41,11 +40,6 @@ class ChildOp(Op):
 
     def replay(self, record: Operation) -> None:
         """Run the code again, over what is recorded below."""
-
-    def on_recorded_end(self) -> None:
-        """Skip the code: its outcome is recorded."""
-        self.is_recorded = True
-        self.execution.journal.consume_below(self.id)
 
     def succeed(self, payload: str, value: Any) -> None:
         """Record what the code returned."""
@@ -61,7 +55,7 @@ class ChildOp(Op):
         if record.status is Status.SUCCEEDED:
             value = self._value
             if value is not None and value[0] == record.payload:
-                self.execution.give(self, value[1])
+                self.future.set_result(value[1])
             else:
                 self.execution.give_decoded(self, record.payload, self._result_type)
         else:

@@ -57,6 +57,9 @@ class StepCall(msgspec.Struct, frozen=True, eq=False):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return f"the result of step {self.name!r}"
+
 
 class StepOp(Op):
     """One step of the workflow."""
@@ -65,13 +68,13 @@ class StepOp(Op):
     subtype = SubType.STEP
 
     __slots__ = (
-        "_attempt",
         "_function",
         "_has_outcome",
         "_is_recorded_started",
         "_start",
         "_value",
         "args",
+        "attempt",
         "kwargs",
         "settings",
     )
@@ -89,7 +92,7 @@ class StepOp(Op):
         self._function = function
         self.args = args
         self.kwargs = kwargs
-        self._attempt = 1
+        self.attempt = 1
         self._start: Entry | None = None
         self._is_recorded_started = False
         self._has_outcome = False
@@ -103,15 +106,15 @@ class StepOp(Op):
 
     def replay(self, record: Operation) -> None:
         """Go on: an attempt that was begun is run again, or is lost if it may run only once."""
-        self._attempt = record.attempt + 1
+        self.attempt = record.attempt + 1
         if record.status is not Status.STARTED:
             self.on_change(record)
             return
         self._is_recorded_started = True
         if self.settings.at_most_once:
-            self._fail_attempt(
+            self.fail(
                 StepInterruptedError(
-                    f"step {self.name!r} was found started (attempt {self._attempt}): the process "
+                    f"step {self.name!r} was found started (attempt {self.attempt}): the process "
                     "ended before its outcome was recorded, and at_most_once=True forbids to run "
                     "that attempt again"
                 )
@@ -121,7 +124,7 @@ class StepOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """Follow the service: started, waiting for its next attempt, or due."""
-        self._attempt = record.attempt + 1
+        self.attempt = record.attempt + 1
         match record.status:
             case Status.STARTED if self.settings.at_most_once and not self._is_recorded_started:
                 self._is_recorded_started = True
@@ -129,7 +132,7 @@ class StepOp(Op):
             case Status.STARTED:
                 self._is_recorded_started = True
             case Status.PENDING:
-                self.execution.wait_outside(self, record.next_attempt_ms)
+                self.execution.outside.add(self, record.next_attempt_ms)
             case Status.READY:
                 self._begin_attempt()
             case _:
@@ -140,7 +143,7 @@ class StepOp(Op):
         if record.status is Status.SUCCEEDED:
             value = self._value
             if value is not None and value[0] == record.payload:
-                self.execution.give(self, value[1])
+                self.future.set_result(value[1])
             else:
                 self.execution.give_decoded(self, record.payload, self.settings.result_type)
         else:
@@ -159,33 +162,25 @@ class StepOp(Op):
         call = StepCall(
             self.id,
             self.name or "",
-            self._attempt,
+            self.attempt,
             self.settings,
             self._function,
             self.args,
             self.kwargs,
         )
-        self.execution.launch(self, call)
+        self.execution.bodies.launch(self, call)
 
-    def succeed(self, attempt: int, payload: str, value: Any) -> None:
+    def succeed(self, payload: str, value: Any) -> None:
         """Record the outcome of the running attempt; ``value`` is ``payload`` decoded."""
-        if self._takes_outcome_of(attempt):
-            self._value = (payload, value)
-            self._has_outcome = True
-            self.write(Action.SUCCEED, urgent=True, payload=payload)
+        self._value = (payload, value)
+        self._has_outcome = True
+        self.write(Action.SUCCEED, urgent=True, payload=payload)
 
-    def fail(self, attempt: int, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Record that the running attempt raised ``error``: try again, or fail."""
-        if self._takes_outcome_of(attempt):
-            self._fail_attempt(error)
-
-    def _takes_outcome_of(self, attempt: int) -> bool:
-        return not self.abandoned and attempt == self._attempt
-
-    def _fail_attempt(self, error: BaseException) -> None:
-        seed = f"{self.execution.id}/{self.id}/{self._attempt}"
+        seed = f"{self.execution.id}/{self.id}/{self.attempt}"
         jitter = random.Random(seed)  # noqa: S311 - spreads retries; replayable
-        delay = self.settings.retry.delay_after(error, self._attempt, jitter)
+        delay = self.settings.retry.delay_after(error, self.attempt, jitter)
         self._has_outcome = True
         if delay is None:
             self.write(Action.FAIL, urgent=True, error=record_error(error))
@@ -193,8 +188,8 @@ class StepOp(Op):
             self.write(Action.RETRY, urgent=True, error=record_error(error), delay_seconds=delay)
 
     def abandon(self) -> None:
-        """Cancel the body. A start that was written is closed; one that was not is never written."""
-        self.execution.cancel_launch(self)
+        """Cancel the body. A start that was written is closed; another is never written."""
+        self.execution.bodies.cancel(self)
         if self._has_outcome:
             return
         if self._start is not None:

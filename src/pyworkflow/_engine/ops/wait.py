@@ -46,7 +46,7 @@ class WaitOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """The service keeps the timer now."""
-        self.execution.wait_outside(self, record.scheduled_end_ms)
+        self.execution.outside.add(self, record.scheduled_end_ms)
 
     def deliver(self, record: Operation) -> None:
         """Resume the code."""

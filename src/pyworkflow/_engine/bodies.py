@@ -1,0 +1,64 @@
+"""The bodies of steps as the engine sees them: to be launched, running, to be cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ops.step import StepCall, StepOp
+
+
+class Bodies:
+    """The attempts of one run. An outcome counts only for an attempt that is running here."""
+
+    def __init__(self) -> None:
+        self._launches: dict[str, tuple[StepOp, StepCall]] = {}
+        self._running: dict[str, StepOp] = {}
+        self._cancels: list[str] = []
+
+    def launch(self, op: StepOp, call: StepCall) -> None:
+        """Have the runtime run an attempt, once replay is over."""
+        self._launches[op.id] = (op, call)
+
+    def cancel(self, op: StepOp) -> None:
+        """Take back a launch, or cancel the body if it runs."""
+        if self._launches.pop(op.id, None) is None and self._running.pop(op.id, None) is not None:
+            self._cancels.append(op.id)
+
+    def take_outcome_of(self, operation_id: str, attempt: int) -> StepOp | None:
+        """An attempt is over: return its step, `None` if that attempt does not run any more."""
+        op = self._running.get(operation_id)
+        if op is None or op.attempt != attempt:
+            return None
+        return self._running.pop(operation_id)
+
+    def take_launches(self) -> tuple[StepCall, ...]:
+        """Take the attempts to start; they run from now on."""
+        if not self._launches:
+            return ()
+        launches = tuple(self._launches.values())
+        self._launches.clear()
+        for op, call in launches:
+            self._running[call.id] = op
+        return tuple([call for _, call in launches])
+
+    def take_cancels(self) -> tuple[str, ...]:
+        """Take the ids of the steps whose bodies are to be cancelled."""
+        if not self._cancels:
+            return ()
+        cancels, self._cancels = tuple(self._cancels), []
+        return cancels
+
+    @property
+    def are_running(self) -> bool:
+        """Whether an attempt runs."""
+        return bool(self._running)
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether an attempt is to be launched."""
+        return bool(self._launches)
+
+    def clear(self) -> None:
+        """Forget what was not launched."""
+        self._launches.clear()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+from pyworkflow._engine.outside import Outside
+
+
+class Waiting:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def op(number: int) -> Any:
+    return Waiting(number)
+
+
+def test_nothing_is_waited_for_at_first() -> None:
+    outside = Outside()
+    assert not outside
+    assert outside.next_due_ms() is None
+
+
+def test_the_earliest_is_next() -> None:
+    outside = Outside()
+    late, early = op(0), op(1)
+    outside.add(late, 20)
+    outside.add(early, 10)
+    assert outside
+    assert outside.next_due_ms() == 10
+    outside.discard(early)
+    outside.discard(early)
+    assert outside.next_due_ms() == 20
+
+
+def test_equal_times_do_not_compare_operations() -> None:
+    outside = Outside()
+    for number in range(3):
+        outside.add(op(number), 10)
+    assert outside.next_due_ms() == 10
+
+
+def test_an_event_without_a_time_is_waited_for_but_never_due() -> None:
+    outside = Outside()
+    callback = op(0)
+    outside.add(callback, None)
+    assert outside
+    assert outside.next_due_ms() is None
+    outside.discard(callback)
+    assert not outside
+
+
+def test_a_new_time_replaces_the_old_one() -> None:
+    outside = Outside()
+    retried = op(0)
+    outside.add(retried, 10)
+    outside.discard(retried)
+    outside.add(retried, 30)
+    assert outside.next_due_ms() == 30

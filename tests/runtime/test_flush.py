@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._engine.turn import Committed
+from pyworkflow._runtime.flush import Writer
+from pyworkflow.errors import InvalidUpdateError, StaleTokenError
+from pyworkflow.services.memory import MemoryService
+from tests.runtime.world import WatchedService
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Answers = list[Committed | BaseException]
+
+
+def start(name: str) -> Update:
+    return Update(id=name, type=OperationType.STEP, action=Action.START, name=name)
+
+
+def succeed(name: str) -> Update:
+    return Update(id=name, type=OperationType.STEP, action=Action.SUCCEED, payload="1", name=name)
+
+
+class Desk:
+    """A writer over a service that answers at once, or later."""
+
+    def __init__(self, *, at_once: bool = False, page_size: int = 1000) -> None:
+        self.memory = MemoryService(lambda: 1000, page_size=page_size)
+        self.watched = WatchedService(self.memory)
+        self.id = self.memory.start("greet", "1")
+        self.service = self.memory if at_once else self.watched
+        self.answers: Answers = []
+
+    def writer(self) -> Writer:
+        return Writer(self.service, self.memory.claim(self.id))
+
+    async def write(self, writer: Writer, *updates: Update) -> Committed | BaseException:
+        answer = writer.write(updates, self.answers.append)
+        if answer is not None:
+            return answer
+        assert writer.is_writing
+        assert self.answers == []
+        await writer.close()
+        assert not writer.is_writing
+        await asyncio.sleep(0)
+        return self.answers.pop()
+
+
+def run(main: Callable[[], Awaitable[Any]]) -> None:
+    async def body() -> None:
+        await main()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_each_checkpoint_has_the_token_of_the_last(at_once: bool) -> None:
+    async def main() -> None:
+        desk = Desk(at_once=at_once)
+        writer = desk.writer()
+        for name in "abc":
+            answer = await desk.write(writer, start(name))
+            assert isinstance(answer, Committed)
+            assert [one.id for one in answer.operations] == [name]
+        assert [one.id for one in desk.memory.operations(desk.id)[1:]] == ["a", "b", "c"]
+        assert not writer.is_revoked
+
+    run(main)
+
+
+def test_a_service_at_hand_answers_at_once() -> None:
+    async def main() -> None:
+        desk = Desk(at_once=True)
+        writer = desk.writer()
+        answer = writer.write((start("a"),), desk.answers.append)
+        assert answer is not None
+        assert [one.id for one in answer.operations] == ["a"]
+        assert not writer.is_writing
+        await writer.close()
+        assert desk.answers == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_pages_are_read_to_the_last(at_once: bool) -> None:
+    async def main() -> None:
+        desk = Desk(at_once=at_once, page_size=2)
+        writer = desk.writer()
+        names = [f"s{number}" for number in range(5)]
+        answer = await desk.write(writer, *(start(name) for name in names))
+        assert isinstance(answer, Committed)
+        assert [one.id for one in answer.operations] == names
+        invocation = desk.memory.claim(desk.id)
+        again = Writer(desk.service, invocation)
+        assert len(invocation.operations) == 2
+        history = await again.load(invocation)
+        assert [one.id for one in history] == [desk.id, *names]
+
+    run(main)
+
+
+def test_a_history_of_one_page_is_not_asked_for() -> None:
+    async def main() -> None:
+        desk = Desk()
+        invocation = desk.memory.claim(desk.id)
+        history = await Writer(desk.service, invocation).load(invocation)
+        assert [one.id for one in history] == [desk.id]
+        assert desk.watched.loads == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_no_token_means_that_nothing_more_may_be_written(at_once: bool) -> None:
+    async def main() -> None:
+        desk = Desk(at_once=at_once, page_size=1)
+        writer = desk.writer()
+        end = Update(
+            id=desk.id, type=OperationType.EXECUTION, action=Action.SUCCEED, payload='"out"'
+        )
+        answer = await desk.write(writer, start("a"), succeed("a"), end)
+        assert isinstance(answer, Committed)
+        assert writer.is_revoked
+        with pytest.raises(AssertionError, match="after the last token"):
+            await writer.commit(())
+
+    run(main)
+
+
+def test_errors_of_the_service_are_answers() -> None:
+    async def main() -> None:
+        desk = Desk()
+        writer = desk.writer()
+        assert isinstance(await desk.write(writer, succeed("none")), Committed)
+        assert isinstance(await desk.write(writer, start("none")), InvalidUpdateError)
+        # The token is still good after that.
+        assert isinstance(await desk.write(writer, start("b")), Committed)
+        desk.memory.claim(desk.id)
+        assert isinstance(await desk.write(writer, start("c")), StaleTokenError)
+
+    run(main)
+
+
+def test_errors_of_a_service_at_hand_are_raised() -> None:
+    async def main() -> None:
+        desk = Desk(at_once=True)
+        writer = desk.writer()
+        desk.memory.claim(desk.id)
+        with pytest.raises(StaleTokenError):
+            writer.write((start("a"),), desk.answers.append)
+        assert not writer.is_writing
+        assert desk.answers == []
+
+    run(main)
+
+
+def test_closing_sees_the_checkpoint_in_flight_to_its_end() -> None:
+    async def main() -> None:
+        desk = Desk()
+        writer = desk.writer()
+        gate = desk.watched.gates[1] = asyncio.Event()
+        writer.write((start("a"),), desk.answers.append)
+        closing = asyncio.create_task(writer.close())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        gate.set()
+        await closing
+        assert len(desk.answers) == 1
+
+    run(main)
+
+
+def test_a_checkpoint_that_was_cancelled_has_no_answer() -> None:
+    async def main() -> None:
+        desk = Desk()
+        writer = desk.writer()
+        desk.watched.gates[1] = asyncio.Event()
+        writer.write((start("a"),), desk.answers.append)
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await writer.close()
+        assert desk.answers == []
+        assert not writer.is_writing
+
+    run(main)
