@@ -17,14 +17,13 @@ from pyworkflow.errors import (
     DurationError,
     FatalError,
     RetryableError,
-    SerializationError,
     StepInterruptedError,
     StepTimeoutError,
     UsageError,
 )
 
-# Running a body again can't make its result storable; it would only repeat its side effects.
-_NEVER = (FatalError, SerializationError)
+# Running a body again mends no wrong use and makes no result storable: it repeats its side effects.
+_NEVER = (FatalError, UsageError)
 _ALWAYS = (RetryableError, StepTimeoutError, StepInterruptedError)
 
 

@@ -20,14 +20,22 @@ if TYPE_CHECKING:
 
     from pyworkflow import Workflow
     from pyworkflow._engine.records import Operation
+    from pyworkflow.aws.handler import WorkflowHandler
 
 
 class World:
     """One execution in memory; time jumps to what is due whenever it suspends."""
 
-    def __init__(self, payload: str = "{}", *, crash_after: Sequence[int] = ()) -> None:
-        self.clock = VirtualClock()
-        self.service = MemoryService(self.clock.now_ms)
+    def __init__(
+        self,
+        payload: str = "{}",
+        *,
+        crash_after: Sequence[int] = (),
+        beside: World | None = None,
+    ) -> None:
+        clock = VirtualClock()
+        self.clock: VirtualClock = beside.clock if beside else clock
+        self.service: MemoryService = beside.service if beside else MemoryService(clock.now_ms)
         self.crashing = CrashingService(self.service, crash_after)
         self.id = self.service.start("versions", payload)
 
@@ -67,12 +75,14 @@ class World:
         return list(self.service.operations(self.id)[1:])
 
     def names(self) -> list[str]:
-        """Return the names of what is recorded, in the order of the start; types for the unnamed."""
+        """Return the names of what is recorded (types, where there is none) in starting order."""
         return [op.name or op.type.value for op in self.operations()]
 
 
 def run(
-    workflow: Workflow[..., Any], event: Any = None, mock_ctx: MockDurableContext | None = None
+    workflow: Workflow[..., Any] | WorkflowHandler[..., Any],
+    event: Any = None,
+    mock_ctx: MockDurableContext | None = None,
 ) -> Any:
     """Run a workflow to its end, with all that a mock context looks at."""
     return create_test_handler(workflow, mock_ctx)(event)

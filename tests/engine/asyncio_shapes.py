@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
@@ -416,7 +416,7 @@ async def async_generator() -> Any:
 
 @returns([[1, "closed"], [1, "closed"], 2])
 async def async_generators_left_early() -> Any:
-    async def numbers(log: list[Any]) -> AsyncIterator[int]:
+    async def numbers(log: list[Any]) -> AsyncGenerator[int, None]:
         try:
             yield 1
             yield 2

@@ -1,7 +1,8 @@
 """Drive an `Execution` by hand: facts in, turns out, and a service of a few lines behind it.
 
-The service applies each batch through `transitions.apply_batch`, so an illegal one raises; it numbers
-ends and fires timers only when told. A crash drops the run and starts a new one from what it holds.
+The service applies each batch through `transitions.apply_batch`, so an illegal one raises; it
+numbers ends and fires timers only when told. A crash drops the run and starts a new one from what
+the service holds.
 """
 
 from __future__ import annotations

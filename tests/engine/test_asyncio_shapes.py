@@ -1,7 +1,7 @@
 """The ids that asyncio's shapes lead to: the same on every Python, run and replay.
 
-An execution in flight depends on them, so the golden file changes by intent alone. To write it anew,
-run ``python -m tests.engine.test_asyncio_shapes`` once with Python 3.11 and once with a later one.
+An execution in flight depends on them, so the golden file changes by intent alone. To write it
+anew, run ``python -m tests.engine.test_asyncio_shapes`` with Python 3.11, then with a later one.
 """
 
 from __future__ import annotations

@@ -129,9 +129,32 @@ def test_lagging_updates_behind_the_last_urgent_one_can_be_dropped() -> None:
     assert not outbox.is_waiting
 
 
+def test_patient_updates_do_not_ride_along() -> None:
+    outbox = Outbox()
+    outbox.put(update("timer"), patient=True)
+    put(outbox, "a")
+    assert ids(outbox.take_batch()) == ["a"]
+    assert (outbox.is_waiting, outbox.is_lagging) == (False, True)
+    outbox.hurry()
+    outbox.in_flight = False
+    assert outbox.is_due
+    assert ids(outbox.take_batch()) == ["timer"]
+    assert not outbox.is_lagging
+
+
+def test_patient_updates_can_be_dropped() -> None:
+    outbox = Outbox()
+    outbox.drop(outbox.put(update("timer"), patient=True))
+    outbox.put(update("other"), patient=True)
+    outbox.drop_lagging()
+    outbox.hurry()
+    assert (outbox.is_due, outbox.is_lagging) == (False, False)
+
+
 def test_clear_forgets_everything() -> None:
     outbox = Outbox()
     put(outbox, "a")
+    outbox.put(update("timer"), patient=True)
     put(outbox, "b", urgent=False)
     outbox.clear()
     assert (outbox.is_due, outbox.is_waiting) == (False, False)

@@ -22,6 +22,7 @@ from pyworkflow._engine.ops.step import StepCall
 from pyworkflow._engine.records import Status
 from pyworkflow._engine.turn import Failed, Succeeded, Suspended
 from pyworkflow._runtime import steps
+from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 if TYPE_CHECKING:
@@ -359,7 +360,7 @@ def test_a_value_that_cannot_be_stored_is_told_at_once_and_not_retried(world: Wo
         paths = []
         for bad in (sync_bad.submit, async_bad):
             with pytest.raises(SerializationError) as caught:
-                await bad()  # type: ignore[operator]
+                await bad()
             paths.append(f"{caught.value.path} {caught.value}")
         return paths
 
@@ -512,6 +513,38 @@ def test_bodies_see_the_callers_context_and_do_not_change_it() -> None:
     ]
     with pytest.raises(UsageError, match="outside of a step"):
         current_step()
+
+
+def test_virtual_time_stands_still_while_a_body_runs() -> None:
+    clock = VirtualClock(0)
+    rung: list[str] = []
+    reports: list[Any] = []
+
+    async def body() -> None:
+        await never()
+
+    async def main() -> None:
+        runner = steps.StepRunner("execution", clock, reports.append)
+        for name in ("a", "b"):
+            runner.launch(StepCall(name, name, 1, step(body)._settings, body, (), {}))
+        clock.call_at(10, lambda: rung.append("alarm"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        runner.cancel("a")
+        await asyncio.sleep(0)
+        assert rung == []
+        # A double whose bodies let time pass releases the clock for itself.
+        runner.release_clock(runner._running["b"])
+        await asyncio.sleep(0)
+        assert rung == ["alarm"]
+        runner.cancel("b")
+        clock.hold()
+        clock.call_at(20, lambda: rung.append("held"))
+        await runner.close()
+        assert rung == ["alarm"]
+
+    asyncio.run(main())
+    assert reports == []
 
 
 # -- cancellation and closing --------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import selectors
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import KnownErrors
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
     from pyworkflow._runtime.clock import Alarm
     from pyworkflow.services.base import Committed, Invocation, Page
+
+T = TypeVar("T")
 
 START_MS = 1_000_000_000
 
@@ -130,7 +132,7 @@ class World:
         self.service = WatchedService(self.memory)
         self.execution_id = ""
 
-    def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
 
     def start(self, workflow: Workflow[..., Any], *args: object) -> None:
@@ -151,7 +153,9 @@ class World:
         """Start an execution, and invoke it until it ends."""
         self.start(workflow, *args)
         while isinstance(end := self.do(self.invoke(workflow, **options)), Suspended):
-            if len(self.service.batches) != self.service.revoke_at:
+            if len(self.service.batches) == self.service.revoke_at:
+                self.service.revoke_at = 0  # invoked again at once
+            else:
                 self.pass_time()
         return end
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,8 @@ from pyworkflow._engine.scope import running_step
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from pyworkflow._engine.ops.step import StepCall
 
 
@@ -45,7 +47,17 @@ class CurrentStep(msgspec.Struct, frozen=True):
             "step": self.name,
             "attempt": self.attempt,
         }
-        return logging.LoggerAdapter(logging.getLogger("pyworkflow.step"), extra)
+        return _StepLogger(logging.getLogger("pyworkflow.step"), extra)
+
+
+class _StepLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds the attempt to what a call gives as ``extra``; a plain adapter drops the latter."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
 
 
 def current_step() -> CurrentStep:

@@ -58,6 +58,6 @@ def take_for(decorated: Any, function: Callable[..., Any]) -> None:
 
 
 def _telling(function: Any) -> Any:
-    """Return the outermost ``async def`` among ``function`` and what it wraps, else ``function``."""
+    """Return the outermost ``async def`` of ``function`` and what it wraps, else ``function``."""
     found = inspect.unwrap(function, stop=inspect.iscoroutinefunction)
     return found if inspect.iscoroutinefunction(found) else function

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -61,10 +62,10 @@ class StepSettings:
         return annotation
 
 
-class Step(Generic[P, R]):
+class Step(Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
 
-    def __init__(self, function: Callable[P, R], settings: StepSettings) -> None:
+    def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
         take_for(self, function)
         self._function = function
         self._settings = settings
@@ -74,21 +75,24 @@ class Step(Generic[P, R]):
         """The operation's name."""
         return self._settings.name
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the step; outside of a workflow, call the plain function."""
         execution = current_execution()
         if execution is None:
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
-            return execution.wait(self._issue(execution, args, kwargs))  # type: ignore[no-any-return]
+            op = StepOp(execution, self._settings, self._function, args, kwargs)
+            execution.issue(op)
+            return execution.wait(op)  # type: ignore[no-any-return]
         coroutine: Any = self._await(execution, args, kwargs)
         execution.calls.expect(coroutine, self._settings.name)
-        return coroutine  # type: ignore[no-any-return] # R is its type: the function is async
+        return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
     async def _await(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        op = self._issue(execution, args, kwargs)
+        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        execution.issue(op)
         try:
             return await op.future
         except asyncio.CancelledError:
@@ -101,27 +105,15 @@ class Step(Generic[P, R]):
     ) -> StepFuture[T]: ...
 
     @overload
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R_co]: ...
 
     def submit(self, *args: Any, **kwargs: Any) -> StepFuture[Any]:
         """Start the step at once; return a future: ``await`` it, or call its ``result()``."""
         execution = require_execution(f"{self.name}.submit()")
-        op = self._operation(execution, args, kwargs)
+        op = StepOp(execution, self._settings, self._function, args, kwargs)
         future: StepFuture[Any] = StepFuture(execution, op)
         execution.issue(op)
         return future
-
-    def _operation(
-        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> StepOp:
-        return StepOp(execution, self._settings, self._function, args, kwargs)
-
-    def _issue(
-        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> StepOp:
-        op = self._operation(execution, args, kwargs)
-        execution.issue(op)
-        return op
 
     def options(
         self,
@@ -131,7 +123,7 @@ class Step(Generic[P, R]):
         retry: Retry | int | bool | None = _UNSET,
         timeout: Duration | None = _UNSET,
         at_most_once: bool = _UNSET,
-    ) -> Step[P, R]:
+    ) -> Step[P, R_co]:
         """Return the same step with other settings; what is not given stays as it is.
 
         ``key`` gives the operation an identity of its own, independent of its position: unique
@@ -152,12 +144,12 @@ class Step(Generic[P, R]):
         return Step(self._function, settings)
 
     @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Step[P, R]: ...
+    def __get__(self, instance: None, owner: type | None = None) -> Step[P, R_co]: ...
 
     @overload
     def __get__(
-        self: Step[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> Step[Q, R]: ...
+        self: Step[Concatenate[S, Q], R_co], instance: S, owner: type | None = None
+    ) -> Step[Q, R_co]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Step[Any, Any]:
         """Bind a method to its instance."""

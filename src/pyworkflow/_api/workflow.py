@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
-class Workflow(Generic[P, R]):
+class Workflow(Generic[P, R_co]):
     """A function with `@workflow`. Call it as the function that it is."""
 
-    def __init__(self, function: Callable[P, R], name: str, key: str | None = None) -> None:
+    def __init__(self, function: Callable[P, R_co], name: str, key: str | None = None) -> None:
         take_for(self, function)
         self._function = function
         self._key = key
@@ -45,7 +46,7 @@ class Workflow(Generic[P, R]):
 
     # -- what an author calls --------------------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run as a child context; outside of an execution, call the plain function."""
         execution = current_execution()
         if execution is None:
@@ -55,9 +56,9 @@ class Workflow(Generic[P, R]):
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
         coroutine: Any = self._run(execution, args, kwargs)
         execution.calls.expect(coroutine, self.name)
-        return coroutine  # type: ignore[no-any-return] # R is its type: the function is async
+        return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
-    def options(self, *, name: str | None = None, key: str | None = None) -> Workflow[P, R]:
+    def options(self, *, name: str | None = None, key: str | None = None) -> Workflow[P, R_co]:
         """Return the same workflow, as a child context with another name, or with a key."""
         if key is not None:
             check_key(key, f"workflow {self.name!r}")
@@ -66,12 +67,12 @@ class Workflow(Generic[P, R]):
         return Workflow(self._function, name or self.name, key or self._key)
 
     @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R]: ...
+    def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R_co]: ...
 
     @overload
     def __get__(
-        self: Workflow[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> Workflow[Q, R]: ...
+        self: Workflow[Concatenate[S, Q], R_co], instance: S, owner: type | None = None
+    ) -> Workflow[Q, R_co]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Workflow[Any, Any]:
         """Bind a method to its instance."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from pyworkflow._engine.loop import Runner
 from pyworkflow._engine.tasks import Task, current_task, enter_task, leave_task
 from pyworkflow.errors import UsageError
 
@@ -55,7 +56,9 @@ class Bridge:
         self._is_runner_due = True
         while self._is_runner_due:
             self._is_runner_due = False
-            runner = self._spares.pop() if self._spares else greenlet(self._serve, self._hub)
+            runner = (
+                self._spares.pop() if self._spares else Runner(self._serve, self._loop, self._hub)
+            )
             runner.switch()
 
     def wait(self, future: asyncio.Future[T]) -> T:
@@ -132,7 +135,7 @@ class Bridge:
         for task in tasks:
             if not task.done():
                 self._refusals = 0
-                unwinder = greenlet(self._unwind, self._hub)
+                unwinder = Runner(self._unwind, self._loop, self._hub)
                 unwinder.switch(task)
         while self._spares:
             self._spares.pop().switch()
@@ -154,12 +157,15 @@ class Bridge:
 
     def _park(self) -> NoReturn:
         """Leave this greenlet where it is, for good."""
-        self._warn_parked(getcurrent())
+        me = getcurrent()
+        hub = me.parent or self._hub
+        self._refusals = 0
+        self._warn_parked(me)
         task = current_task(self._loop)
         if task is not None:
             leave_task(self._loop, task)
         while True:
-            self._hub.switch()
+            hub.switch()
 
     def _warn_parked(self, parked: object) -> None:
         _parked.append(parked)

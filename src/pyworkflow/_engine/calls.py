@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 
+_CREATED = inspect.CORO_CREATED
+
+
 class Started(Protocol):
     """A call that was started at once; ``is_awaited`` once somebody asked for its outcome."""
 
@@ -55,5 +58,5 @@ class Calls:
 
 def _is_forgotten(call: Coroutine[Any, Any, Any] | Started) -> bool:
     if inspect.iscoroutine(call):
-        return inspect.getcoroutinestate(call) == inspect.CORO_CREATED
+        return call.cr_frame is not None and inspect.getcoroutinestate(call) == _CREATED
     return not call.is_awaited  # type: ignore[union-attr] # no coroutine: it is Started

@@ -94,7 +94,10 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
 
     Raises `SerializationError` with the path to whatever does not fit.
     """
-    return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
+    try:
+        return _known_decoder(annotation)(text or "null")
+    except Exception:  # an unhashable annotation, or a fault that is told here
+        return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
 
 
 def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow.errors import DeadlockError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # Where frames are that tell an author nothing: asyncio's and our own.
-_LIBRARIES = (str(Path(asyncio.__file__).parent), str(Path(__file__).parents[1]))
+_LIBRARIES = (asyncio.__file__.rpartition("__init__")[0], __file__.rpartition("_engine")[0])
 
 
 def deadlock_error(tasks: Iterable[Task[Any]]) -> DeadlockError:
@@ -37,8 +36,8 @@ def _whereabouts(task: Task[Any]) -> str:
     while (frame := _frame(awaited)) is not None:
         frames.append(frame)
         awaited = awaited.cr_await if hasattr(awaited, "cr_await") else awaited.gi_yieldfrom
-    where = _line(frames) if frames else "not started"
-    return f"{where}, awaits {_name(task.awaited(), awaited)}"
+    awaits = f"awaits {_name(task.awaited(), awaited)}"
+    return f"{_line(frames)}, {awaits}" if frames else awaits
 
 
 def _frame(awaited: Any) -> FrameType | None:

@@ -24,7 +24,7 @@ from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.calls import Calls
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.ids import Namespace, Scope, hash_path
+from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
 from pyworkflow._engine.mismatch import difference, mismatch_error, unconsumed_error
@@ -206,13 +206,15 @@ class Execution:
         are_running = self.bodies.are_running
         outbox = self.outbox
         write: tuple[Update, ...] = ()
-        if outbox.is_due or (not are_running and outbox.is_waiting):
+        if not outbox.is_due and not are_running and outbox.is_waiting:
+            outbox.hurry()
+        if outbox.is_due:
             write = outbox.take_batch()
         return Turn(
             launch,
             self.bodies.take_cancels(),
             write,
-            outbox.is_waiting,
+            outbox.is_lagging,
             self.outside.next_due_ms() if are_running else None,
             None if are_running or outbox.in_flight else self._take_end(),
         )
@@ -251,15 +253,6 @@ class Execution:
 
     # -- what operations ask for -----------------------------------------------------------------
 
-    def identify(self, namespace: Namespace, key: str | None) -> tuple[str, str]:
-        """Return the id of a new operation, and the path or key that it hashes."""
-        if self.is_closing or namespace.detached or namespace.scope.is_over:
-            self.admit("a durable operation")
-        if key is not None:
-            return namespace.scope.take_key(key), f"key {key!r}"
-        path = namespace.take_path()
-        return hash_path(path), path
-
     def issue(self, op: Op) -> None:
         """Begin ``op``, or go on with it from its record."""
         record = self.journal.issue(op)
@@ -285,7 +278,8 @@ class Execution:
 
     def _leave(self, op: Op) -> None:
         op.scope.live.pop(op, None)
-        self.outside.discard(op)
+        if op.is_outside:
+            self.outside.discard(op)
 
     def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
         """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
@@ -294,15 +288,13 @@ class Execution:
         except SerializationError as error:
             self.break_with(mismatch_error(f"{op.position}: {error}"))
             return
-        if not op.future.done():
-            op.future.set_result(value)
+        op.future.set_result(value)
 
     def give_error(
         self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
     ) -> None:
         """Complete ``op`` with the exception that ``record`` describes."""
-        if not op.future.done():
-            op.future.set_exception(self._known_errors.rebuild(record or ErrorRecord(), fallback))
+        op.future.set_exception(self._known_errors.rebuild(record or ErrorRecord(), fallback))
 
     @property
     def is_broken(self) -> bool:
@@ -349,7 +341,7 @@ class Execution:
     def start_timer(self, seconds: int, handle: TimerHandle) -> None:
         """Start the durable timer behind a callback of the loop."""
         op = TimerOp(self, seconds, handle)
-        handle.starts(lambda: self.abandon(op))
+        handle.abandon = lambda: self.abandon(op)
         self.issue(op)
 
     def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:

@@ -1,9 +1,9 @@
 """What is recorded, what of it the code has consumed, and which end is delivered next.
 
 Two laws live here. *Identity*: each operation that the code issues takes its record, and differs
-from it in nothing; what nobody took by the time that something new would happen is history that the
-code no longer consumes. *Order*: ends reach the workflow one at a time. Services of ours number them
-(`Operation.sequence`), and that number alone decides; on Lambda it is the end's time in whole
+from it in nothing; what nobody took by the time that something new would happen is history that
+the code no longer consumes. *Order*: ends reach the workflow one at a time. Services of ours number
+them (`Operation.sequence`), and that number alone decides; on Lambda it is the end's time in whole
 milliseconds, then the order of issue, where a wait counts from when it was due.
 """
 

@@ -13,8 +13,12 @@ import logging
 import sys
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+from greenlet import greenlet
 
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.tasks import (
@@ -31,7 +35,7 @@ from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Coroutine
 
 T = TypeVar("T")
 
@@ -40,15 +44,12 @@ logger = logging.getLogger("pyworkflow.engine")
 _callback_namespace: ContextVar[Namespace] = ContextVar("pyworkflow.namespace")
 
 
-class Handle:
+class Handle(msgspec.Struct, eq=False):
     """A callback that waits its turn."""
 
-    __slots__ = ("args", "callback", "context")
-
-    def __init__(self, callback: Callable[..., Any] | None, args: Any, context: Context) -> None:
-        self.callback = callback
-        self.args = args
-        self.context = context
+    callback: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    context: Context
 
     def cancel(self) -> None:
         """Take the callback out of the queue."""
@@ -60,31 +61,31 @@ class Handle:
 
 
 class TimerHandle(Handle):
-    """A callback that waits for a durable timer."""
+    """A callback that waits for a durable timer; ``abandon`` abandons the timer."""
 
-    __slots__ = ("_abandon", "_when")
-
-    def __init__(
-        self, when: float, callback: Callable[..., Any], args: Any, context: Context
-    ) -> None:
-        super().__init__(callback, args, context)
-        self._when = when
-        self._abandon: Callable[[], None] | None = None
+    due: float
+    abandon: Callable[[], None] | None = None
 
     def when(self) -> float:
         """Return the loop's time at which the callback is due."""
-        return self._when
-
-    def starts(self, abandon: Callable[[], None]) -> None:
-        """Remember how to abandon the timer behind this handle."""
-        self._abandon = abandon
+        return self.due
 
     def cancel(self) -> None:
         """Abandon the timer; its callback will not run."""
-        super().cancel()
-        if self._abandon is not None:
-            abandon, self._abandon = self._abandon, None
+        self.callback = None
+        if self.abandon is not None:
+            abandon, self.abandon = self.abandon, None
             abandon()
+
+
+class Runner(greenlet):
+    """A greenlet of one run. Workflow code runs in these, and nothing else does."""
+
+    def __init__(
+        self, run: Callable[..., Any], loop: WorkflowLoop, parent: greenlet | None = None
+    ) -> None:
+        super().__init__(run, parent)
+        self.loop = loop
 
 
 class Owner(Protocol):
@@ -209,7 +210,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if delay <= 0:
             return self.call_soon(callback, *args, context=context)
         when = self.time() + delay
-        timer = TimerHandle(when, callback, args, copy_context() if context is None else context)
+        timer = TimerHandle(callback, args, copy_context() if context is None else context, when)
         self.owner.start_timer(whole_seconds(delay), timer)
         return timer
 
@@ -245,8 +246,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.owner.admit("creating a task")
             if created_out_of_order():
                 raise UsageError(
-                    "asyncio.as_completed got a bare coroutine: it keeps them in a set, whose order "
-                    "changes with each replay. Pass tasks: "
+                    "asyncio.as_completed got a bare coroutine: it keeps them in a set, whose "
+                    "order changes with each replay. Pass tasks: "
                     "asyncio.as_completed([asyncio.create_task(c) for c in coroutines])"
                 )
         except BaseException:
@@ -298,10 +299,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _finalize_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator that was dropped half-way, in a task that may do nothing durable."""
         self._asyncgens.discard(generator)
-        if self.stopped:
-            self.inside(lambda: _unwind(generator))
-            return
         namespace = Namespace("finaliser", self.root, detached=True)
+        if self.stopped:
+            # In a greenlet of its own, for code that swallows its end is parked there.
+            self.inside(lambda: Runner(_unwind, self).switch(generator, namespace))
+            return
         self.make_task(_close(generator), namespace)
 
     def dispose_asyncgens(self) -> None:
@@ -324,8 +326,9 @@ async def _close(generator: AsyncGenerator[Any, Any]) -> None:
     await generator.aclose()
 
 
-def _unwind(generator: AsyncGenerator[Any, Any]) -> None:
+def _unwind(generator: AsyncGenerator[Any, Any], namespace: Namespace) -> None:
     """Run a generator's cleanup up to its first ``await`` that has to wait."""
+    _callback_namespace.set(namespace)  # a greenlet begins with a context of its own
     try:
         generator.aclose().__await__().send(None)
     except BaseException as error:

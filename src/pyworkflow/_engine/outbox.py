@@ -6,14 +6,15 @@ update                                       acknowledged before
 step START, at-least-once                    nothing: it rides with the next batch
 step START, at most once                     the step's body runs
 step SUCCEED / FAIL / RETRY                  the workflow sees the outcome
-wait START                                   the invocation ends
+wait START                                   the invocation ends; it does not ride along
 child context START                          nothing
 child context SUCCEED / FAIL                 the parent sees it
 ===========================================  ===================================
 
 *Urgent* updates are sent as soon as the one writer is free. The others may lag, so that a fast step
-costs one request and a timer that was never needed costs none; they go with the next batch, when
-`hurry` is called, or when nothing else is going on. Order is kept. A batch is atomic, so none may
+costs one request: they go with the next batch. *Patient* ones do not even do that, so that a timer
+that was never needed costs none: they go when `hurry` is called, as it is when they have lagged
+long enough or nothing else is going on. Otherwise order is kept. A batch is atomic, so none may
 hold a move that the service could have overtaken: there is no CANCEL, and the START of a retry is
 queued only after READY was read.
 """
@@ -47,13 +48,14 @@ class Outbox:
     def __init__(self) -> None:
         self.in_flight = False
         self._entries: deque[Entry] = deque()
+        self._patient: deque[Entry] = deque()
         self._urgent = 0
         self._waiting = 0
 
-    def put(self, update: Update, *, urgent: bool) -> Entry:
+    def put(self, update: Update, *, urgent: bool = False, patient: bool = False) -> Entry:
         """Queue ``update`` behind the others."""
         entry = Entry(update, urgent)
-        self._entries.append(entry)
+        (self._patient if patient else self._entries).append(entry)
         self._waiting += 1
         self._urgent += urgent
         return entry
@@ -68,16 +70,22 @@ class Outbox:
     def clear(self) -> None:
         """Forget all that was not sent."""
         self._entries.clear()
+        self._patient.clear()
         self._waiting = self._urgent = 0
 
     def drop_lagging(self) -> None:
-        """Forget what nothing waits for: all behind the last urgent update."""
+        """Forget what nothing waits for: the patient, and all behind the last urgent update."""
+        for entry in self._patient:
+            self.drop(entry)
+        self._patient.clear()
         while self._entries and not (self._entries[-1].urgent and self._entries[-1].update):
             self.drop(self._entries[-1])
             self._entries.pop()
 
     def hurry(self) -> None:
         """Make everything urgent that waits now."""
+        self._entries.extend(self._patient)
+        self._patient.clear()
         for entry in self._entries:
             if entry.update is not None and not entry.urgent:
                 entry.urgent = True
@@ -92,6 +100,11 @@ class Outbox:
     def is_waiting(self) -> bool:
         """Whether something can be written now: anything waits and the writer is free."""
         return self._waiting > 0 and not self.in_flight
+
+    @property
+    def is_lagging(self) -> bool:
+        """Whether anything waits, be the writer free or not."""
+        return self._waiting > 0
 
     def take_batch(self) -> tuple[Update, ...]:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""

@@ -18,12 +18,14 @@ class Outside:
 
     def add(self, op: Op, due_ms: int | None) -> None:
         """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
+        op.is_outside = True
         self._waiting[op] = due_ms
         if due_ms is not None:
             heappush(self._due, (due_ms, op.number, op))
 
     def discard(self, op: Op) -> None:
         """``op`` waits no longer."""
+        op.is_outside = False
         self._waiting.pop(op, None)
 
     def __bool__(self) -> bool:

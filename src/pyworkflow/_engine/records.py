@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import msgspec
 
-
 E = TypeVar("E", bound=type[StrEnum])
 
 
@@ -79,7 +78,13 @@ ENDED = frozenset(
 )
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
+    """Base of the records; they hold nothing that could refer back, so no cycle can pass here."""
+
+
+class ErrorRecord(
+    msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False
+):
     """An error as it is recorded. ``data`` is JSON text; ``stack_trace`` is innermost last."""
 
     message: str = ""
@@ -88,7 +93,9 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     stack_trace: tuple[str, ...] = ()
 
 
-class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+class Operation(
+    msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True, gc=False
+):
     """One durable operation as the service keeps it.
 
     ``sequence`` is the execution-wide number of this operation's end, counted by services of ours;
@@ -120,7 +127,9 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
         return self.status in ENDED
 
 
-class Update(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+class Update(
+    msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True, gc=False
+):
     """One move of one operation, sent to the service in a checkpoint."""
 
     id: str

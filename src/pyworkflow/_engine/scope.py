@@ -1,6 +1,6 @@
 """Where the running code is: in workflow code, in a step, or in neither.
 
-Workflow code is code on a `WorkflowLoop`, so asyncio's own "running loop" tells; nothing is passed
+Workflow code runs in the greenlets of its run, so the current greenlet tells; nothing is passed
 along, and nothing leaks into threads or step bodies.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-from pyworkflow._engine.loop import WorkflowLoop
-from pyworkflow._engine.tasks import running_loop
+from greenlet import getcurrent
+
+from pyworkflow._engine.loop import Runner
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ running_step: ContextVar[Named | None] = ContextVar("pyworkflow.step", default=N
 
 def current_execution() -> Execution | None:
     """Return the execution whose workflow code is running, `None` elsewhere."""
-    loop = running_loop()
-    if type(loop) is WorkflowLoop:
-        return loop.owner  # type: ignore[return-value] # an Execution owns each of them
+    runner = getcurrent()
+    if type(runner) is Runner:
+        return runner.loop.owner  # type: ignore[return-value] # an Execution owns each of them
     return None
 
 
@@ -44,8 +45,8 @@ def require_execution(what: str) -> Execution:
     step = running_step.get()
     if step is not None:
         raise UsageError(
-            f"{what} was called inside step {step.name!r}. A step's body is plain code whose outcome "
-            "is recorded as a whole; durable operations belong into the workflow function around it."
+            f"{what} was called inside step {step.name!r}. A step's body is plain code, recorded "
+            "as a whole; durable operations belong into the workflow function around it."
         )
     raise UsageError(
         f"{what} was called outside of a running workflow. Call it from the code of a function "

@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-if sys.version_info >= (3, 12):
-    current_task: Callable[[Any], Any] = _tasks.current_task
-else:
-    # There `current_task` is Python code around this look-up.
-    current_task = _tasks._current_tasks.get  # type: ignore[attr-defined]
+# On 3.11 `current_task` is Python code around this look-up.
+current_task: Callable[[Any], Any] = (
+    _tasks.current_task if sys.version_info >= (3, 12) else _tasks._current_tasks.get  # type: ignore[attr-defined]
+)
 enter_task: Callable[[Any, Any], None] = _tasks._enter_task
 leave_task: Callable[[Any, Any], None] = _tasks._leave_task
 running_loop = _events._get_running_loop
 set_running_loop = _events._set_running_loop
 
 # The code objects that turn a set of bare coroutines into tasks, in the order of their addresses.
-_UNORDERED = {_tasks.as_completed.__code__} | {
-    const for const in _tasks.as_completed.__code__.co_consts if hasattr(const, "co_code")
+_ITERATOR: Any = getattr(_tasks, "_AsCompletedIterator", None)  # from 3.13 on
+_AS_COMPLETED = _ITERATOR.__init__ if _ITERATOR else _tasks.as_completed
+_UNORDERED = {_AS_COMPLETED.__code__} | {
+    const for const in _AS_COMPLETED.__code__.co_consts if hasattr(const, "co_code")
 }
-if hasattr(_tasks, "_AsCompletedIterator"):  # 3.13
-    _UNORDERED.add(_tasks._AsCompletedIterator.__init__.__code__)
 
 UNCANCEL_FORGETS = sys.version_info >= (3, 13)
 """Since 3.13 the last `uncancel` also withdraws a cancellation that was not delivered yet."""

@@ -114,10 +114,9 @@ class _Run:
             await self._close()
 
     async def record_end(self, action: Action, **fields: Any) -> None:
-        if not self._writer.is_revoked:
-            execution = self._invocation.operations[0]
-            update = Update(id=execution.id, type=OperationType.EXECUTION, action=action, **fields)
-            await self._writer.commit((update,))
+        execution = self._invocation.operations[0]
+        update = Update(id=execution.id, type=OperationType.EXECUTION, action=action, **fields)
+        await self._writer.commit((update,))
 
     # -- turns -----------------------------------------------------------------------------------
 

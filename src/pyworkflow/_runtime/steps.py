@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.attempt import CurrentStep
@@ -59,7 +60,7 @@ class StepRunner:
         context = contextvars.copy_context()
         future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
         attempt.thread = future
-        attempt.follow(future, self._on_sync_done)
+        future.add_done_callback(partial(self._on_sync_done, attempt))
         if call.settings.timeout_seconds is not None:
             attempt.alarm = self._loop.call_later(
                 call.settings.timeout_seconds, self._on_sync_timeout, attempt
@@ -69,7 +70,7 @@ class StepRunner:
         """Start an attempt as a task of the host's loop."""
         attempt = self._begin(call)
         attempt.task = self._loop.create_task(self.run_async(call))
-        attempt.follow(attempt.task, self._on_async_done)
+        attempt.task.add_done_callback(partial(self._on_async_done, attempt))
 
     def _begin(self, call: StepCall) -> _Attempt:
         attempt = _Attempt(call)
@@ -193,13 +194,6 @@ class _Attempt:
         self.thread: asyncio.Future[Outcome] | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.holds = False
-
-    def follow(
-        self,
-        future: asyncio.Future[Outcome],
-        on_done: Callable[[_Attempt, asyncio.Future[Outcome]], None],
-    ) -> None:
-        future.add_done_callback(lambda done: on_done(self, done))
 
 
 def timeout_error(call: StepCall) -> StepTimeoutError:

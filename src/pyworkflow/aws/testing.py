@@ -169,13 +169,14 @@ class MockDurableContext:
         end = await driver.run_to_end(seen.execution_id)
         if self._strict and not isinstance(end, Broken):
             history = service.operations(seen.execution_id)
+            cause = end.error if isinstance(end, Failed) else None
             try:
                 await check_replay(Replay(workflow, history, known_errors, strictness), end)
             except ReplayHazardError as hazard:
                 # What was seen first is the cause, and says more.
-                raise strictness.hazard or hazard from None
+                raise strictness.hazard or hazard from cause
             if strictness.hazard is not None:
-                raise strictness.hazard
+                raise strictness.hazard from cause
         if isinstance(end, Succeeded):
             return end.value
         assert isinstance(end, Failed | Broken)
@@ -191,15 +192,14 @@ class _Seen:
         self.execution_id = ""
         self.invocations = 0
         self._service = service
-        self._strictness = strictness
+        self._strictness = strictness or Strictness()
         self._results: dict[str, tuple[str, str | None, object]] = {}
 
     def on_invocation(self) -> None:
         self.invocations += 1
 
     def on_issue(self, op: Op) -> None:
-        if self._strictness is not None:
-            self._strictness.on_issue(op)
+        self._strictness.on_issue(op)
 
     def on_delivery(self, op: Op, record: Operation) -> None:
         if isinstance(op, StepOp) and record.status is Status.SUCCEEDED:

@@ -44,11 +44,6 @@ class Fake:
         self.side_effect = side_effect
         self.seconds = seconds
 
-    @property
-    def is_real(self) -> bool:
-        """Whether the step's own body runs."""
-        return self.result is _UNSET and self.error is None and self.side_effect is None
-
     async def call(self, call: StepCall) -> Any:
         """Do what the fake does instead of the body."""
         if self.error is not None:
@@ -128,7 +123,10 @@ class FakingStepRunner(StepRunner):
         running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             await self._pass_time(fake, call)
-            return self.returned(call, await fake.call(call))
+            before = self._strictness.before(call)
+            value = await fake.call(call)
+            self._strictness.after(call, before)
+            return self.returned(call, value)
         except Exception as error:
             return StepRaised(call.id, call.attempt, error)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.records import Action, Operation, OperationType, SubType, Update
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Op:
         "execution",
         "future",
         "id",
+        "is_outside",
         "name",
         "number",
         "path",
@@ -41,13 +43,21 @@ class Op:
 
     def __init__(self, execution: Execution, name: str | None, key: str | None = None) -> None:
         namespace = execution.loop.namespace()
+        if execution.is_closing or namespace.detached or namespace.scope.is_over:
+            execution.admit("a durable operation")
         self.execution = execution
         self.name = name
         self.scope: Scope = namespace.scope
-        self.id, self.path = execution.identify(namespace, key)
+        if key is None:
+            self.path = namespace.take_path()
+            self.id = hash_path(self.path)
+        else:
+            self.path = f"key {key!r}"
+            self.id = namespace.scope.take_key(key)
         self.number = 0
         self.abandoned = False
         self.ended = False
+        self.is_outside = False
         self.future: asyncio.Future[Any] = asyncio.Future(loop=execution.loop)
 
     def start(self) -> None:
@@ -80,7 +90,9 @@ class Op:
         """Say in a few words what is waited for."""
         return f"{self.subtype} {self.name!r}" if self.name else str(self.subtype)
 
-    def write(self, action: Action, *, urgent: bool, **fields: Any) -> Entry:
+    def write(
+        self, action: Action, *, urgent: bool = False, patient: bool = False, **fields: Any
+    ) -> Entry:
         """Queue an update of this operation."""
         update = Update(
             id=self.id,
@@ -91,4 +103,4 @@ class Op:
             subtype=self.subtype,
             **fields,
         )
-        return self.execution.outbox.put(update, urgent=urgent)
+        return self.execution.outbox.put(update, urgent=urgent, patient=patient)

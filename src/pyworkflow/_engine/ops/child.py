@@ -36,7 +36,7 @@ class ChildOp(Op):
 
     def start(self) -> None:
         """Open the context; the code runs now."""
-        self.write(Action.START, urgent=False)
+        self.write(Action.START)
 
     def replay(self, record: Operation) -> None:
         """Run the code again, over what is recorded below."""

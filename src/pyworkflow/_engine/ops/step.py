@@ -133,7 +133,7 @@ class StepOp(Op):
                 self._is_recorded_started = True
             case Status.PENDING:
                 self.execution.outside.add(self, record.next_attempt_ms)
-            case Status.READY:
+            case Status.READY if self._has_outcome or self._start is None:
                 self._begin_attempt()
             case _:
                 pass

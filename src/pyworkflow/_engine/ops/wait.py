@@ -38,7 +38,7 @@ class WaitOp(Op):
 
     def start(self) -> None:
         """Ask for the timer; it lags, for it may turn out not to be needed."""
-        self._entry = self.write(Action.START, urgent=False, wait_seconds=self._seconds)
+        self._entry = self.write(Action.START, patient=True, wait_seconds=self._seconds)
 
     def replay(self, record: Operation) -> None:
         """Wait on."""
