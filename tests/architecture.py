@@ -59,6 +59,7 @@ ENGINE_ASYNCIO = {
     "_engine.deadlock": "it tells what each task awaits",
     "_engine.ops.base": "an operation's outcome is a future",
     "_engine.bridge": "it lends the loop to synchronous code",
+    "_engine.execution": "it tells a cancelled task from one that failed",
 }
 PRIVATE_ASYNCIO = {"_engine.tasks": "private names lie in one module, under test"}
 

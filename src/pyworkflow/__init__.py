@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 from pyworkflow._api.attempt import CurrentStep, current_step
+from pyworkflow._api.batch import BatchResult
 from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext, current_context
 from pyworkflow._api.futures import StepFuture
 from pyworkflow._api.sleep import sleep
 from pyworkflow._api.step import Step, step
 from pyworkflow._api.workflow import Workflow, workflow
 from pyworkflow.errors import (
-    ChildContextError,
+    BatchError,
+    CallbackError,
     DeadlockError,
     DurationError,
     FatalError,
     InputError,
     NonDeterminismError,
-    OperationError,
     PyWorkflowError,
     ReplayHazardError,
     RetryableError,
@@ -32,14 +33,15 @@ from pyworkflow.errors import (
 from pyworkflow.retry import Retry
 
 __all__ = [
-    "ChildContextError",
+    "BatchError",
+    "BatchResult",
+    "CallbackError",
     "CurrentStep",
     "DeadlockError",
     "DurationError",
     "FatalError",
     "InputError",
     "NonDeterminismError",
-    "OperationError",
     "PyWorkflowError",
     "ReplayHazardError",
     "Retry",

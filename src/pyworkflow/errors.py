@@ -6,12 +6,13 @@ They are sorted by who is to blame:
 * what a durable operation ended with: `OperationError` and below;
 * wrong use of the library: `UsageError` and below, raised where the mistake is made;
 * history and code disagree: `NonDeterminismError`;
+* an invocation's time is over: `OutOfTimeError`;
 * the service that keeps the history: `ServiceError` and below.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,80 @@ class ChildContextError(OperationError):
     """A child workflow failed with an exception whose class is not known to this process."""
 
 
+class CallbackError(OperationError):
+    """Whoever a callback was for sent a failure, or a result that does not fit its type.
+
+    ``error_type`` and ``message`` are the sender's words; that class is never looked for here.
+    """
+
+
+class CallbackTimeoutError(CallbackError):
+    """Nobody completed a callback in time, or no heartbeat came in time.
+
+    ``error_type`` is ``Callback.Timeout`` or ``Callback.Heartbeat``.
+    """
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Whether it was the heartbeat that did not come."""
+        return self.error_type == "Callback.Heartbeat"
+
+
+class InvokeError(OperationError):
+    """An invoked function failed, was stopped, or returned what does not fit the result's type.
+
+    ``error_type`` and ``message`` are the callee's words; that class is never looked for here.
+    """
+
+
+class BatchError(PyWorkflowError):
+    """More branches of a ``ctx.parallel`` or ``ctx.map`` failed than its options tolerate.
+
+    ``result`` is the `BatchResult`, with what did succeed; it is `None` where the error came out of
+    a child workflow, whose record holds the message alone. The cause is the first branch's error.
+    """
+
+    result: Any = None
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        if result is not None:
+            self.result = result
+
+
+class ConditionTimeoutError(PyWorkflowError):
+    """What ``ctx.wait_for_condition`` waits for did not come true in time, or in so many polls.
+
+    ``polls`` is how often it was looked at, ``state`` what the last look gave, as plain JSON
+    values. With a state that is too large for the record of an error, neither is kept.
+    """
+
+    polls = 0
+    state: Any = None
+
+    def __init__(self, message: str = "", *, polls: int = 0, state: Any = None) -> None:
+        super().__init__(message)
+        self.polls = polls
+        self.state = state
+
+
+class SagaError(PyWorkflowError, ExceptionGroup[Exception]):
+    """A ``ctx.saga`` block failed, and not all of its compensations succeeded.
+
+    An `ExceptionGroup` of the block's own error and those of the compensations that failed.
+    """
+
+    @property
+    def reason(self) -> Exception:
+        """What the block failed with."""
+        return self.exceptions[0]
+
+    @property
+    def failures(self) -> tuple[Exception, ...]:
+        """What the compensations failed with that did not succeed, in the order of their run."""
+        return self.exceptions[1:]
+
+
 class StepTimeoutError(PyWorkflowError):
     """A step's attempt ran longer than its ``timeout``. It is retried as the policy says."""
 
@@ -131,15 +206,46 @@ class NonDeterminismError(PyWorkflowError):
     """
 
 
+# -- the invocation ------------------------------------------------------------------------------
+
+
+class OutOfTimeError(PyWorkflowError):
+    """An invocation's time is over while steps wait to run; the next one goes on from there.
+
+    Raised out of a Lambda handler, to be invoked again at once. Nothing recorded is lost.
+    """
+
+
 # -- the service ---------------------------------------------------------------------------------
 
 
 class ServiceError(PyWorkflowError):
-    """The service that keeps the history refused a request or could not be used."""
+    """The service that keeps the history refused a request or could not be used.
+
+    ``is_final`` says that it will refuse the same again, so that no further invocation can help.
+    """
+
+    is_final = False
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service could not be reached, or could not answer now, and retries did not help."""
+
+
+class RequestRefusedError(ServiceError):
+    """The service refuses this request for good; ``code`` is its name for the reason."""
+
+    is_final = True
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class InvalidUpdateError(ServiceError):
     """An update is not a legal move for its operation; the whole batch was refused."""
+
+    is_final = True
 
 
 class StaleTokenError(ServiceError):

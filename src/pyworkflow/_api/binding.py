@@ -95,7 +95,7 @@ class InputBinder:
             whole = msgspec.json.decode(payload, type=msgspec.Raw)
             is_object = payload.lstrip()[0] == "{"
             fields = msgspec.json.decode(payload, type=dict[str, msgspec.Raw]) if is_object else {}
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise self._error([f"the input is not JSON: {error}"]) from error
         single = self._named[0] if len(self._named) == 1 and self._rest is None else None
         if is_object:

@@ -10,7 +10,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pyworkflow._api.condition import BlockingConditionCalls, ConditionCalls
+from pyworkflow._api.inside import BlockingChildCalls, ChildCalls
 from pyworkflow._api.naming import check_key
+from pyworkflow._api.outside import BlockingOutsideCalls, OutsideCalls
+from pyworkflow._api.saga import SagaCalls
 from pyworkflow._api.sleep import Slept, seconds_until, start_wait
 from pyworkflow._engine.ops.patch import PatchOp
 from pyworkflow._engine.scope import require_execution
@@ -151,7 +155,7 @@ class BaseContext:
         return execution
 
 
-class WorkflowContext(BaseContext):
+class WorkflowContext(BaseContext, ChildCalls, OutsideCalls, ConditionCalls, SagaCalls):
     """The ``ctx`` of an ``async def`` workflow."""
 
     def sleep(
@@ -173,7 +177,9 @@ class WorkflowContext(BaseContext):
         return Slept()
 
 
-class SyncWorkflowContext(BaseContext):
+class SyncWorkflowContext(
+    BaseContext, BlockingChildCalls, BlockingOutsideCalls, BlockingConditionCalls, SagaCalls
+):
     """The ``ctx`` of a ``def`` workflow: the same names, and they block."""
 
     def sleep(self, duration: Duration, *, name: str | None = None, key: str | None = None) -> None:

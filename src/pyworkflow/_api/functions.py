@@ -7,6 +7,7 @@ A function below `@step` or `@workflow` may be wrapped by other decorators. One 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 
 def check_function(function: Callable[..., Any], decorator: str) -> None:
@@ -42,9 +43,46 @@ def name_of(function: Callable[..., Any], decorator: str) -> str:
     return function.__name__
 
 
+class Described:
+    """What makes coroutines that durable operations are: a step, a workflow."""
+
+    def describe(self) -> tuple[str, object]:
+        """Return the operation's name and the type that its result is converted to."""
+        raise NotImplementedError
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether a call of ``function`` gives a coroutine."""
     return inspect.iscoroutinefunction(_telling(function))
+
+
+def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return ``function`` as an async one: a sync function runs in a thread.
+
+    A coroutine that a sync function returns is awaited: a lambda's call of an async function.
+    """
+    if is_async(function) or is_async(type(function).__call__):
+        return function
+
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        value = await asyncio.to_thread(function, *args, **kwargs)
+        return await value if inspect.isawaitable(value) else value
+
+    return run
+
+
+def check_bound(function: Callable[..., Any], what: str) -> None:
+    """Raise `UsageError` for a class method that came without its class.
+
+    Since 3.13 `classmethod` binds calls alone: ``Shop.charge.options(...)`` finds the step beneath,
+    and the first argument of the call would be taken for the class.
+    """
+    if inspect.isfunction(function) and function.__code__.co_varnames[:1] == ("cls",):
+        raise UsageError(
+            f"{what} was asked of the class method {function.__qualname__!r}, whose class is not "
+            "known here: on Python 3.13 and later, @classmethod passes on nothing but calls. Make "
+            "it a @staticmethod or a function"
+        )
 
 
 def take_for(decorated: Any, function: Callable[..., Any]) -> None:

@@ -11,12 +11,20 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from pyworkflow._api.functions import check_function, is_async, name_of, take_for
+from pyworkflow._api.functions import (
+    Described,
+    check_bound,
+    check_function,
+    is_async,
+    name_of,
+    take_for,
+)
 from pyworkflow._api.futures import StepFuture
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
 from pyworkflow._engine.codec import decoder_for
 from pyworkflow._engine.ops.step import StepOp
+from pyworkflow._engine.recall import recall_step
 from pyworkflow._engine.scope import current_execution, require_execution
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
@@ -62,7 +70,7 @@ class StepSettings:
         return annotation
 
 
-class Step(Generic[P, R_co]):
+class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
 
     def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
@@ -75,22 +83,39 @@ class Step(Generic[P, R_co]):
         """The operation's name."""
         return self._settings.name
 
+    def describe(self) -> tuple[str, object]:
+        """Return the operation's name and the type that its result is converted to."""
+        return self._settings.name, self._settings.result_type
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the step; outside of a workflow, call the plain function."""
         execution = current_execution()
         if execution is None:
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
-            op = StepOp(execution, self._settings, self._function, args, kwargs)
-            execution.issue(op)
-            return execution.wait(op)  # type: ignore[no-any-return]
+            return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
         coroutine: Any = self._await(execution, args, kwargs)
         execution.calls.expect(coroutine, self._settings.name)
         return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
+    def _run_blocking(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if execution.journal.unconsumed:
+            recalled = recall_step(execution, self._settings, args, kwargs)
+            if recalled is not None:
+                return recalled[0]
+        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        execution.issue(op)
+        return execution.wait(op)
+
     async def _await(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
+        if execution.journal.unconsumed:
+            recalled = recall_step(execution, self._settings, args, kwargs)
+            if recalled is not None:
+                return recalled[0]
         op = StepOp(execution, self._settings, self._function, args, kwargs)
         execution.issue(op)
         try:
@@ -109,6 +134,7 @@ class Step(Generic[P, R_co]):
 
     def submit(self, *args: Any, **kwargs: Any) -> StepFuture[Any]:
         """Start the step at once; return a future: ``await`` it, or call its ``result()``."""
+        check_bound(self._function, "submit()")
         execution = require_execution(f"{self.name}.submit()")
         op = StepOp(execution, self._settings, self._function, args, kwargs)
         future: StepFuture[Any] = StepFuture(execution, op)
@@ -129,6 +155,7 @@ class Step(Generic[P, R_co]):
         ``key`` gives the operation an identity of its own, independent of its position: unique
         within the workflow or child context, the same on each replay.
         """
+        check_bound(self._function, "options()")
         settings = self._settings
         if at_most_once is not _UNSET:
             retry = _retry(settings.retry if retry is _UNSET else retry, at_most_once, retry)

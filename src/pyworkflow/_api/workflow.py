@@ -7,23 +7,21 @@ recorded it never runs again.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.child import run_child, run_child_blocking
 from pyworkflow._api.context import BaseContext, SyncWorkflowContext, WorkflowContext
-from pyworkflow._api.functions import check_function, is_async, name_of, take_for
+from pyworkflow._api.functions import Described, check_function, is_async, name_of, take_for
 from pyworkflow._api.naming import check_key, check_name
-from pyworkflow._engine import codec
 from pyworkflow._engine.annotations import return_annotation
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.scope import current_execution
-from pyworkflow._engine.tasks import Task, current_task
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pyworkflow._engine.execution import Execution
 
@@ -34,7 +32,7 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
-class Workflow(Generic[P, R_co]):
+class Workflow(Described, Generic[P, R_co]):
     """A function with `@workflow`. Call it as the function that it is."""
 
     def __init__(self, function: Callable[P, R_co], name: str, key: str | None = None) -> None:
@@ -105,6 +103,10 @@ class Workflow(Generic[P, R_co]):
             args.insert(0, context(execution))
         return functools.partial(self._function, *args, **kwargs)
 
+    def describe(self) -> tuple[str, object]:
+        """Return the operation's name and the type that its result is converted to."""
+        return self.name, self.result_type
+
     # -- as a child context ----------------------------------------------------------------------
 
     def _check_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -118,107 +120,17 @@ class Workflow(Generic[P, R_co]):
     async def _run(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        child = _Child(execution, self)
-        try:
-            if child.begins():
-                try:
-                    value: Any = await self._function(*args, **kwargs)  # type: ignore[misc]
-                except Exception as error:
-                    for ends in child.leftovers():
-                        await ends
-                    child.fail(error)
-                except asyncio.CancelledError:
-                    for ends in child.leftovers():
-                        await ends
-                    raise
-                else:
-                    for ends in child.leftovers():
-                        await ends
-                    child.succeed(value)
-            return await child.op.future
-        except asyncio.CancelledError:
-            execution.abandon_if_cancelled(child.op)
-            raise
-        finally:
-            child.ends()
+        function: Any = functools.partial(self._function, *args, **kwargs)
+        return await run_child(execution, self._child(execution), function)
 
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        child = _Child(execution, self)
-        try:
-            if child.begins():
-                try:
-                    value = self._function(*args, **kwargs)
-                except Exception as error:
-                    for ends in child.leftovers():
-                        execution.bridge.wait(ends)
-                    child.fail(error)
-                except asyncio.CancelledError:
-                    for ends in child.leftovers():
-                        execution.bridge.wait(ends)
-                    raise
-                else:
-                    for ends in child.leftovers():
-                        execution.bridge.wait(ends)
-                    child.succeed(value)
-            return execution.wait(child.op)
-        finally:
-            child.ends()
+        function = functools.partial(self._function, *args, **kwargs)
+        return run_child_blocking(execution, self._child(execution), function)
 
-
-class _Child:
-    """One run of a child context's code, inline in the task that called it."""
-
-    def __init__(self, execution: Execution, workflow: Workflow[..., Any]) -> None:
-        self.op = ChildOp(execution, workflow.name, workflow._key, workflow.result_type)
-        self._execution = execution
-        self._workflow = workflow
-        self._task: Task[Any] = current_task(execution.loop)
-        self._outer = self._task.namespace
-        self._is_inside = False
-
-    def begins(self) -> bool:
-        """Issue the operation; return whether its code has to run."""
-        self._execution.issue(self.op)
-        if self._execution.is_broken:
-            return False
-        if self.op.ended:
-            self._execution.journal.consume_below(self.op.id)
-            return False
-        self._execution.enter(self.op, self._task)
-        self._is_inside = True
-        return True
-
-    def leftovers(self) -> Iterator[asyncio.Future[Any]]:
-        """Cancel the tasks that the code left behind and yield their ends, until none is left."""
-        while left := [task for task in self.op.namespace.scope.tasks if not task.done()]:
-            for task in left:
-                task.cancel()
-            yield asyncio.gather(*left, return_exceptions=True)
-
-    def succeed(self, value: Any) -> None:
-        """Record the code's value; one that can't be stored is the child's failure."""
-        self.ends()
-        try:
-            payload, value = codec.roundtrip(
-                value, self._workflow.result_type, what=f"the result of {self._workflow.name!r}"
-            )
-        except Exception as error:
-            self.op.fail(error)
-        else:
-            self.op.succeed(payload, value)
-
-    def fail(self, error: Exception) -> None:
-        """Record what the code raised."""
-        self.ends()
-        self.op.fail(error)
-
-    def ends(self) -> None:
-        """Come back to the namespace around."""
-        if self._is_inside:
-            self._is_inside = False
-            self._execution.leave(self.op, self._task, self._outer)
+    def _child(self, execution: Execution) -> ChildOp:
+        return ChildOp(execution, self.name, self._key, self.result_type)
 
 
 @overload

@@ -15,6 +15,19 @@ class Bodies:
         self._launches: dict[str, tuple[StepOp, StepCall]] = {}
         self._running: dict[str, StepOp] = {}
         self._cancels: list[str] = []
+        self._held: dict[str, None] | None = None
+
+    def hold_back(self) -> None:
+        """Begin no further attempt: this invocation has no time for it."""
+        if self._held is None:
+            self._held = {}
+
+    def holds(self, op: StepOp) -> bool:
+        """Whether the next attempt of ``op`` must wait for a later invocation."""
+        if self._held is None:
+            return False
+        self._held[op.id] = None
+        return True
 
     def launch(self, op: StepOp, call: StepCall) -> None:
         """Have the runtime run an attempt, once replay is over."""
@@ -22,6 +35,8 @@ class Bodies:
 
     def cancel(self, op: StepOp) -> None:
         """Take back a launch, or cancel the body if it runs."""
+        if self._held is not None:
+            self._held.pop(op.id, None)
         if self._launches.pop(op.id, None) is None and self._running.pop(op.id, None) is not None:
             self._cancels.append(op.id)
 
@@ -58,6 +73,11 @@ class Bodies:
     def are_waiting(self) -> bool:
         """Whether an attempt is to be launched."""
         return bool(self._launches)
+
+    @property
+    def are_held(self) -> bool:
+        """Whether an attempt waits for a later invocation."""
+        return bool(self._held)
 
     def clear(self) -> None:
         """Forget what was not launched."""

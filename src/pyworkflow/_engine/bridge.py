@@ -53,13 +53,14 @@ class Bridge:
     def run(self) -> None:
         """Drain the loop until it is idle. Called by the host, within `WorkflowLoop.inside`."""
         self._hub = getcurrent()
-        self._is_runner_due = True
+        self._switch_to_runner()
         while self._is_runner_due:
-            self._is_runner_due = False
-            runner = (
-                self._spares.pop() if self._spares else Runner(self._serve, self._loop, self._hub)
-            )
-            runner.switch()
+            self._switch_to_runner()
+
+    def _switch_to_runner(self) -> None:
+        self._is_runner_due = False
+        runner = self._spares.pop() if self._spares else Runner(self._serve, self._loop, self._hub)
+        runner.switch()
 
     def wait(self, future: asyncio.Future[T]) -> T:
         """Block the running task until ``future`` is done; return its result or raise its error.
@@ -108,7 +109,12 @@ class Bridge:
 
     def _serve(self) -> None:
         while not self._closing:
-            self._loop.run_ready()
+            try:
+                self._loop.run_ready()
+            except BaseException as error:  # `sys.exit`, of the workflow or of its cleanup
+                if not self._closing:
+                    raise
+                logger.debug("%r while a blocked task was disposed of", error)
             if not self._closing:
                 self._spares.append(getcurrent())
                 self._hub.switch()
@@ -128,10 +134,7 @@ class Bridge:
         self._hub = getcurrent()
         for blocked in list(self._blocked.values()):
             self._refusals = 0
-            try:
-                blocked.throw(Closing)
-            except BaseException as error:  # `sys.exit` in its cleanup
-                logger.debug("%r while a blocked task was disposed of", error)
+            blocked.throw(Closing)
         for task in tasks:
             if not task.done():
                 self._refusals = 0

@@ -16,21 +16,22 @@ import asyncio
 import inspect
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.bodies import Bodies
 from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.calls import Calls
+from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
-from pyworkflow._engine.mismatch import difference, mismatch_error, unconsumed_error
+from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.ops.wait import TimerOp
-from pyworkflow._engine.outbox import Outbox
+from pyworkflow._engine.outbox import BATCH_UPDATES, Outbox
 from pyworkflow._engine.outside import Outside
 from pyworkflow._engine.records import ErrorRecord, OperationType
 from pyworkflow._engine.turn import (
@@ -40,6 +41,8 @@ from pyworkflow._engine.turn import (
     Fact,
     Failed,
     LagElapsed,
+    LastCall,
+    OutOfTime,
     Refreshing,
     StepRaised,
     StepReturned,
@@ -52,6 +55,7 @@ from pyworkflow.errors import NonDeterminismError, OperationError, Serialization
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow._engine.tasks import Task
@@ -59,18 +63,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.workflow")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Observer(Protocol):
-    """Somebody who watches a run: tests."""
-
-    def on_issue(self, op: Op) -> None:
-        """The code issued an operation."""
-        ...
-
-    def on_delivery(self, op: Op, record: Operation) -> None:
-        """A recorded end reaches the code."""
-        ...
 
 
 class Execution:
@@ -88,15 +80,17 @@ class Execution:
         self.loop: WorkflowLoop = make_loop(self)
         self.bridge = Bridge(self.loop)
         self.journal = Journal()
+        self.creations = Creations(self.journal)
         self.outbox = Outbox()
         self.bodies = Bodies()
         self.calls = Calls()
         self.outside = Outside()
         self.now_ms = 0
         self.is_closing = False
+        self.max_operations: int | None = None
         self._start_ms = 0
-        self._known_errors = known_errors
-        self._observer = observer
+        self.known_errors = known_errors
+        self.observer = observer
         self._scopes: dict[Scope, None] = {self.loop.root: None}
         self._main: Task[Any] | None = None
         self._result_type: object = Any
@@ -110,10 +104,10 @@ class Execution:
     ) -> None:
         """Take the code and all that is recorded. ``main`` returns a value or an awaitable."""
         operations = list(operations)
-        self.journal.load(operations)
-        first = next((o for o in operations if o.type is OperationType.EXECUTION), None)
-        if first is not None:
-            self._start_ms = self.now_ms = first.start_ms
+        if (fault := self.journal.load(operations)) is not None:
+            self.break_with(fault)
+        starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
+        self._start_ms = self.now_ms = next(starts, 0)
         self._result_type = result_type
         self._main = self.loop.make_task(_run(main), Namespace("", self.loop.root))
 
@@ -123,10 +117,12 @@ class Execution:
             case StepReturned():
                 op = self.bodies.take_outcome_of(fact.id, fact.attempt)
                 if op is not None:
+                    op.attempt_end_ms = fact.end_ms
                     op.succeed(fact.payload, fact.value)
             case StepRaised():
                 op = self.bodies.take_outcome_of(fact.id, fact.attempt)
                 if op is not None:
+                    op.attempt_end_ms = fact.end_ms
                     op.fail(fact.error)
             case Committed():
                 self.outbox.in_flight = False
@@ -136,10 +132,12 @@ class Execution:
                 self.outbox.hurry()
             case Refreshing():
                 self.outbox.in_flight = True
+            case LastCall():
+                self.bodies.hold_back()
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        if self.loop.has_ready or self.journal.has_ends:
+        if self.loop.has_ready or self.journal.has_ends or self.creations:
             self.loop.inside(self._run_until_idle)
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
@@ -163,7 +161,9 @@ class Execution:
 
     def _run_until_idle(self) -> None:
         self.bridge.run()
-        if self.journal.unconsumed and not self.loop.stopped:
+        if self.journal.reruns and not self.loop.stopped and not self._is_held():
+            self.break_with(rerun_error(next(iter(self.journal.reruns))))
+        if self.journal.unconsumed and not self.loop.stopped and not self._is_held():
             reached = (
                 "the workflow returned" if self._has_returned else "it waits for something new"
             )
@@ -176,18 +176,30 @@ class Execution:
             for task in self.loop.root.tasks:
                 task.cancel()
             return True
-        end = self.journal.take_end()
+        if self.creations:
+            return self.creations.bring_next()
+        end = None if self._is_held() else self.journal.take_end()
         if end is None:
             return False
         op, record = end
         self._leave(op)
+        self.pass_time(record)
+        if self.observer is not None:
+            self.observer.on_delivery(op, record)
+        op.deliver(record)
+        return True
+
+    def _is_held(self) -> bool:
+        """Whether a wait was due before the next end, but its own end is not known yet."""
+        next_ms = self.journal.order.next_ms()
+        wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
+        return wait_ms is not None and next_ms is not None and wait_ms <= next_ms
+
+    def pass_time(self, record: Operation) -> None:
+        """It is now the time at which a delivered operation ended; time never goes back."""
         if record.end_ms is not None and record.end_ms > self.now_ms:
             self.now_ms = record.end_ms
             self.loop.elapsed_ms = self.now_ms - self._start_ms
-        if self._observer is not None:
-            self._observer.on_delivery(op, record)
-        op.deliver(record)
-        return True
 
     def _take_change(self, record: Operation) -> None:
         op = self.journal.take_change(record)
@@ -202,14 +214,16 @@ class Execution:
     # -- turns -----------------------------------------------------------------------------------
 
     def _take_turn(self) -> Turn:
-        launch = self.bodies.take_launches()
+        must_hold = self.creations.hold_launches or self._is_held()
+        launch = () if must_hold else self.bodies.take_launches()
         are_running = self.bodies.are_running
         outbox = self.outbox
         write: tuple[Update, ...] = ()
         if not outbox.is_due and not are_running and outbox.is_waiting:
             outbox.hurry()
         if outbox.is_due:
-            write = outbox.take_batch()
+            first = self.journal.order.take_record()
+            write = first + outbox.take_batch(BATCH_UPDATES - len(first))
         return Turn(
             launch,
             self.bodies.take_cancels(),
@@ -222,6 +236,8 @@ class Execution:
     def _take_end(self) -> End:
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
+        if self.bodies.are_held:
+            return OutOfTime(self.outside.next_due_ms())
         if self.outside:
             return Suspended()
         error = deadlock_error(task for scope in self._scopes for task in scope.tasks)
@@ -232,7 +248,7 @@ class Execution:
         unfinished = any(not task.done() for task in self.loop.root.tasks)
         bodies, outbox = self.bodies, self.outbox
         expects = bodies.are_waiting or bodies.are_running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or self.outside)
+        return unfinished and bool(expects or bodies.are_held or self.outside)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):
@@ -244,9 +260,8 @@ class Execution:
         try:
             value = self._main.result()
             self.calls.check()
-            payload, value = codec.roundtrip(
-                value, self._result_type, what="the result of the workflow"
-            )
+            what = "the result of the workflow"
+            payload, value = codec.roundtrip(value, self._result_type, what=what)
         except BaseException as error:
             return Failed(record_error(error), error)
         return Succeeded(payload, value)
@@ -257,14 +272,14 @@ class Execution:
         """Begin ``op``, or go on with it from its record."""
         record = self.journal.issue(op)
         op.scope.live[op] = None
-        if self._observer is not None:
-            self._observer.on_issue(op)
+        if self.observer is not None:
+            self.observer.on_issue(op)
         if record is None:
             op.start()
         elif (what := difference(op, record)) is not None:
             self.break_with(mismatch_error(what))
         elif record.ended:
-            self.journal.queue_end(op, record, is_replay=True)
+            op.replay_end(record)
         else:
             op.replay(record)
 
@@ -294,7 +309,12 @@ class Execution:
         self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
     ) -> None:
         """Complete ``op`` with the exception that ``record`` describes."""
-        op.future.set_exception(self._known_errors.rebuild(record or ErrorRecord(), fallback))
+        op.future.set_exception(self.known_errors.rebuild(record or ErrorRecord(), fallback))
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether this run is broken or being disposed of: no code goes on."""
+        return self.loop.stopped or self.is_closing
 
     @property
     def is_broken(self) -> bool:

@@ -15,20 +15,24 @@ import sys
 import traceback
 from collections import deque
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.failure_state import Blueprint, restore, state_of
 from pyworkflow._engine.records import ErrorRecord
-from pyworkflow.errors import OperationError, SerializationError
+from pyworkflow.errors import CallbackError, InvokeError, OperationError, SerializationError
+
+E = TypeVar("E", bound=Exception)
 
 STACK_NOTE = "Recorded stack trace (innermost last):\n"
 
 _MOST_FRAMES = 200
 _CUT = "… [truncated]"
 _REFUSED = (StopIteration, StopAsyncIteration)
+# Recorded as what they are: a name that somebody outside chose must never be looked for.
+_FROM_OUTSIDE = (CallbackError, InvokeError)
 _FRAME_START = re.compile(r'\n(?=  File ")')
 
 _to_json = msgspec.json.Encoder().encode
@@ -50,12 +54,17 @@ class _Data(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 # -- recording -----------------------------------------------------------------------------------
 
 
-def record_error(error: BaseException, *, limit_bytes: int = 32_768) -> ErrorRecord:
+MAX_ERROR_BYTES = 32 * 1024 - 64
+"""What Lambda takes, less what the longer names of the fields on its wire may add."""
+
+
+def record_error(error: BaseException, *, limit_bytes: int = MAX_ERROR_BYTES) -> ErrorRecord:
     """Return ``error`` as a record of at most ``limit_bytes`` as JSON.
 
     What is too long loses first the outermost frames, then the data, then the end of the message.
     """
-    if isinstance(error, OperationError) and vars(error).get("error_type"):
+    is_own = not isinstance(error, _FROM_OUTSIDE)
+    if is_own and isinstance(error, OperationError) and vars(error).get("error_type"):
         # It stands for a recorded error; recording it anew would name the stand-in.
         record = ErrorRecord(
             _storable(error.message), error.error_type, None, tuple(error.stack_trace)
@@ -219,11 +228,7 @@ class KnownErrors:
             error = self._restored(record, fallback)
         except Exception:
             error = None
-        if error is None:
-            error = fallback(record.message, error_type=record.type, stack_trace=record.stack_trace)
-        if record.stack_trace:
-            BaseException.add_note(error, STACK_NOTE + "\n".join(record.stack_trace))
-        return error
+        return stand_in(record, fallback) if error is None else _with_stack(error, record)
 
     def _restored(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception | None:
         data = msgspec.json.decode(record.data, type=_Data) if record.data else _Data()
@@ -258,6 +263,18 @@ class KnownErrors:
                 return None
             names.insert(0, rest)
         return _exception_class(_walk(sys.modules.get(module), names))
+
+
+def stand_in(record: ErrorRecord, kind: type[OperationError]) -> OperationError:
+    """Return a ``kind`` that carries ``record``; the class that it names is not looked for."""
+    error = kind(record.message, error_type=record.type, stack_trace=record.stack_trace)
+    return _with_stack(error, record)
+
+
+def _with_stack(error: E, record: ErrorRecord) -> E:
+    if record.stack_trace:
+        BaseException.add_note(error, STACK_NOTE + "\n".join(record.stack_trace))
+    return error
 
 
 def _walk(module: object, names: list[str]) -> object:

@@ -85,10 +85,20 @@ class Namespace:
         self._hashes = 0
         self._chance: dict[str, random.Random] = {}
 
+    @property
+    def next_path(self) -> str:
+        """The path that `take_path` will return next."""
+        number = self._next + 1
+        return f"{self.prefix}-{number}" if self.prefix else str(number)
+
     def take_path(self) -> str:
         """Take the next number; return its path."""
         self._next += 1
         return f"{self.prefix}-{self._next}" if self.prefix else str(self._next)
+
+    def go_to(self, number: int) -> None:
+        """Let `take_path` take this number next: branches count from 0, by their place."""
+        self._next = number - 1
 
     @property
     def number(self) -> int:

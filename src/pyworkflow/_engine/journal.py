@@ -1,18 +1,17 @@
-"""What is recorded, what of it the code has consumed, and which end is delivered next.
+"""What is recorded, what of it the code has consumed, and which ends wait for their delivery.
 
-Two laws live here. *Identity*: each operation that the code issues takes its record, and differs
-from it in nothing; what nobody took by the time that something new would happen is history that
-the code no longer consumes. *Order*: ends reach the workflow one at a time. Services of ours number
-them (`Operation.sequence`), and that number alone decides; on Lambda it is the end's time in whole
-milliseconds, then the order of issue, where a wait counts from when it was due.
+*Identity* lives here: each operation that the code issues takes its record, and differs from it in
+nothing; what nobody took by the time that something new would happen is history that the code no
+longer consumes. The order of delivery is `order`'s.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from pyworkflow._engine.order import DeliveryOrder
 from pyworkflow._engine.records import Operation, OperationType
+from pyworkflow.errors import NonDeterminismError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,16 +24,19 @@ class Journal:
 
     def __init__(self) -> None:
         self.unconsumed: dict[str, Operation] = {}
+        self.order = DeliveryOrder()
         self.is_complete = False
         """Whether the execution has ended, so that all of this run is replay."""
         self._records: dict[str, Operation] = {}
         self._children: dict[str, list[Operation]] = {}
-        self._ends: list[tuple[int, int, Op, Operation, bool]] = []
+        self.reruns: dict[Op, Operation] = {}
+        """Ended operations whose code has to run again before their end can be delivered."""
         self._replays = 0
         self._issued: dict[str, Op] = {}
+        self._issues = 0
 
-    def load(self, operations: Iterable[Operation]) -> None:
-        """Take the recorded history, before anything is issued."""
+    def load(self, operations: Iterable[Operation]) -> NonDeterminismError | None:
+        """Take the recorded history, before anything is issued; return what is wrong with it."""
         for operation in operations:
             if operation.type is OperationType.EXECUTION:
                 continue
@@ -42,35 +44,61 @@ class Journal:
             self.unconsumed[operation.id] = operation
             if operation.parent_id is not None:
                 self._children.setdefault(operation.parent_id, []).append(operation)
+        try:
+            order_records = self.order.load(self._records)
+        except NonDeterminismError as error:
+            return error
+        for operation_id in order_records:
+            del self.unconsumed[operation_id]
+        return None
 
     @property
     def is_replaying(self) -> bool:
         """Whether recorded history is still ahead of the code."""
-        return bool(self.is_complete or self.unconsumed or self._replays)
+        return bool(self.is_complete or self.unconsumed or self._replays or self.reruns)
 
     def issue(self, op: Op) -> Operation | None:
         """Register what the code issues; return its record, `None` if it is new."""
-        op.number = len(self._issued)
+        op.number = self._issues
+        self._issues += 1
         self._issued[op.id] = op
         record = self._records.get(op.id)
         if record is not None:
             self.unconsumed.pop(op.id, None)
         return record
 
+    def recall(self, record: Operation) -> None:
+        """Take note that a recorded operation was issued, and its end delivered, in one."""
+        del self.unconsumed[record.id]
+        self.order.note(record, self.order.place(record, self._issues))
+        self._issues += 1
+
     @property
     def has_ends(self) -> bool:
         """Whether an end waits for its delivery."""
-        return bool(self._ends)
+        return bool(self.order)
+
+    def record_of(self, operation_id: str) -> Operation | None:
+        """Return what is recorded for this operation, `None` if nothing is."""
+        return self._records.get(operation_id)
 
     def knows(self, operation_id: str) -> bool:
         """Whether something is recorded for this operation."""
         return operation_id in self._records
 
+    def count_operations(self) -> int:
+        """Return how many operations the execution has, those not written yet included."""
+        return len(self._records.keys() | self._issued.keys())
+
+    def consume(self, operation_id: str) -> None:
+        """Consume an operation that is not issued again, and what is recorded below it."""
+        self.unconsumed.pop(operation_id, None)
+        self.consume_below(operation_id)
+
     def consume_below(self, operation_id: str) -> None:
         """Consume what is recorded below a child context that is over: it will not run again."""
-        for child in self._children.get(operation_id, ()):
-            self.unconsumed.pop(child.id, None)
-            self.consume_below(child.id)
+        for child in self._children.pop(operation_id, ()):
+            self.consume(child.id)
 
     def has_unconsumed_in(self, parent_id: str | None) -> bool:
         """Whether unconsumed history is left in a child context (`None`: the root)."""
@@ -88,22 +116,14 @@ class Journal:
         """
         if not op.ended:
             op.ended = True
-            major = record.sequence if record.sequence is not None else _end_ms(record)
-            heappush(self._ends, (major, op.number, op, record, is_replay))
+            self.order.put(op, record, is_replay=is_replay)
             self._replays += is_replay
 
     def take_end(self) -> tuple[Op, Operation] | None:
         """Take the end to be delivered next; those of abandoned operations are passed by."""
-        while self._ends:
-            _, _, op, record, is_replay = heappop(self._ends)
+        while self.order:
+            op, record, is_replay = self.order.take()
             self._replays -= is_replay
             if not op.abandoned:
                 return op, record
         return None
-
-
-def _end_ms(record: Operation) -> int:
-    end_ms = record.end_ms if record.end_ms is not None else record.start_ms
-    if record.scheduled_end_ms is not None:
-        return min(record.scheduled_end_ms, end_ms)
-    return end_ms

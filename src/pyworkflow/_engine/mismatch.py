@@ -64,6 +64,16 @@ def unconsumed_error(records: Collection[Operation], reached: str) -> NonDetermi
     return mismatch_error("\n".join(lines))
 
 
+def rerun_error(op: Op) -> NonDeterminismError:
+    """Return the error for a child context that is over, and whose code goes on all the same."""
+    return mismatch_error(
+        f"history and code disagree below {op.position}.\n"
+        f"  recorded:  {op.awaits()} has succeeded\n"
+        "  attempted: its code, run again over its record because its result was too large to be "
+        "stored, came to something that is not recorded"
+    )
+
+
 def _describe(type_: str, subtype: str | None, name: str | None, parent_id: str | None) -> str:
     kind = type_ if subtype is None else f"{type_} ({subtype})"
     where = "" if parent_id is None else f" in child context {parent_id[:8]}…"

@@ -7,6 +7,8 @@ step START, at-least-once                    nothing: it rides with the next bat
 step START, at most once                     the step's body runs
 step SUCCEED / FAIL / RETRY                  the workflow sees the outcome
 wait START                                   the invocation ends; it does not ride along
+callback START                               `ctx.callback` returns: see `creations`
+invoke START                                 the invocation ends; it is urgent
 child context START                          nothing
 child context SUCCEED / FAIL                 the parent sees it
 ===========================================  ===================================
@@ -106,7 +108,7 @@ class Outbox:
         """Whether anything waits, be the writer free or not."""
         return self._waiting > 0
 
-    def take_batch(self) -> tuple[Update, ...]:
+    def take_batch(self, room: int = BATCH_UPDATES) -> tuple[Update, ...]:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""
         batch: list[Update] = []
         size = 0
@@ -114,7 +116,7 @@ class Outbox:
             entry = self._entries[0]
             if entry.update is not None:
                 size += _wire_size(entry.update)
-                if batch and (len(batch) == BATCH_UPDATES or size > BATCH_BYTES):
+                if batch and (len(batch) == room or size > BATCH_BYTES):
                     break
                 batch.append(entry.update)
                 entry.sent = True
@@ -126,11 +128,15 @@ class Outbox:
 
 
 def _wire_size(update: Update) -> int:
-    """Return about how many bytes an update takes: an upper bound but for exotic text."""
-    size = 512
-    if update.payload is not None:
-        size += 2 * len(update.payload)
+    """Return an upper bound of the bytes that an update takes in a request."""
+    size = 512 + _text_size(update.payload)
     if update.error is not None:
         error = update.error
-        size += len(error.message) + len(error.data or "") + sum(map(len, error.stack_trace))
+        size += _text_size(error.message) + _text_size(error.data)
+        size += sum(map(_text_size, error.stack_trace))
     return size
+
+
+def _text_size(text: str | None) -> int:
+    # In a JSON string a character takes two bytes if it is escaped, six as \\uXXXX.
+    return 0 if text is None else len(text) * (2 if text.isascii() else 6)

@@ -1,9 +1,11 @@
-"""What the run waits for outside: timers, retries and, in time, whatever else the service ends."""
+"""What the run waits for outside: timers, retries, callbacks and invokes."""
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
+
+from pyworkflow._engine.records import OperationType
 
 if TYPE_CHECKING:
     from pyworkflow._engine.ops.base import Op
@@ -15,6 +17,7 @@ class Outside:
     def __init__(self) -> None:
         self._waiting: dict[Op, int | None] = {}
         self._due: list[tuple[int, int, Op]] = []
+        self._waits: list[tuple[int, int, Op]] = []
 
     def add(self, op: Op, due_ms: int | None) -> None:
         """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
@@ -22,6 +25,8 @@ class Outside:
         self._waiting[op] = due_ms
         if due_ms is not None:
             heappush(self._due, (due_ms, op.number, op))
+            if op.type is OperationType.WAIT:
+                heappush(self._waits, (due_ms, op.number, op))
 
     def discard(self, op: Op) -> None:
         """``op`` waits no longer."""
@@ -33,9 +38,16 @@ class Outside:
 
     def next_due_ms(self) -> int | None:
         """Return when the first of them is due."""
-        while self._due:
-            due_ms, _, op = self._due[0]
+        return self._first(self._due)
+
+    def next_wait_ms(self) -> int | None:
+        """Return when the first WAIT is due; a retry that is due ends nothing."""
+        return self._first(self._waits)
+
+    def _first(self, due: list[tuple[int, int, Op]]) -> int | None:
+        while due:
+            due_ms, _, op = due[0]
             if self._waiting.get(op) == due_ms:
                 return due_ms
-            heappop(self._due)
+            heappop(due)
         return None

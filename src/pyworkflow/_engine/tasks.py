@@ -121,8 +121,7 @@ class Task(asyncio.Task[T]):
         else:
             super().uncancel()
         remaining = self.cancelling()
-        if not remaining and UNCANCEL_FORGETS:
-            self._cancel_is_due = False
+        self._cancel_is_due &= remaining > 0 or not UNCANCEL_FORGETS
         return remaining
 
     def take_cancel(self) -> bool:

@@ -13,12 +13,16 @@ from pyworkflow._engine.records import ErrorRecord, Operation, Update
 
 
 class StepReturned(msgspec.Struct, frozen=True, eq=False):
-    """An attempt of a step returned; ``value`` is ``payload`` decoded to the step's result type."""
+    """An attempt of a step returned; ``value`` is ``payload`` decoded to the step's result type.
+
+    ``end_ms`` is when, by the runner's clock.
+    """
 
     id: str
     attempt: int
     payload: str
     value: Any
+    end_ms: int = 0
 
 
 class StepRaised(msgspec.Struct, frozen=True, eq=False):
@@ -27,6 +31,7 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
     id: str
     attempt: int
     error: BaseException
+    end_ms: int = 0
 
 
 class Committed(msgspec.Struct, frozen=True, eq=False):
@@ -43,13 +48,26 @@ class Refreshing(msgspec.Struct, frozen=True, eq=False):
     """An empty checkpoint is on its way, to learn what has changed: `Committed` will follow."""
 
 
-Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing
+class LastCall(msgspec.Struct, frozen=True, eq=False):
+    """The time of this invocation is nearly over: no further attempt may begin."""
+
+
+Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing | LastCall
 
 # -- ends ----------------------------------------------------------------------------------------
 
 
 class Suspended(msgspec.Struct, frozen=True, eq=False):
     """Only outside events can make progress."""
+
+
+class OutOfTime(msgspec.Struct, frozen=True, eq=False):
+    """Steps wait for a later invocation, for the time of this one is over.
+
+    ``due_ms`` is when the service invokes again by itself, `None` if nobody knows.
+    """
+
+    due_ms: int | None = None
 
 
 class Succeeded(msgspec.Struct, frozen=True, eq=False):
@@ -72,7 +90,7 @@ class Broken(msgspec.Struct, frozen=True, eq=False):
     error: Exception
 
 
-End = Suspended | Succeeded | Failed | Broken
+End = Suspended | OutOfTime | Succeeded | Failed | Broken
 
 
 class Turn(msgspec.Struct, frozen=True, eq=False):

@@ -79,6 +79,7 @@ class VirtualClock:
         self._alarms: list[tuple[int, int, _VirtualAlarm]] = []
         self._set = 0
         self._holds = 0
+        self._jumps_on: asyncio.AbstractEventLoop | None = None
 
     def now_ms(self) -> int:
         """Return the virtual time."""
@@ -107,10 +108,13 @@ class VirtualClock:
             self._jump_soon()
 
     def _jump_soon(self) -> None:
-        if not self._holds:
-            asyncio.get_running_loop().call_soon(self._jump)
+        # One jump at a time, or time would pass before anybody could act on what came first.
+        if not self._holds and self._jumps_on is not (loop := asyncio.get_running_loop()):
+            self._jumps_on = loop
+            loop.call_soon(self._jump)
 
     def _jump(self) -> None:
+        self._jumps_on = None
         while self._alarms and not self._holds:
             when_ms, _, alarm = heapq.heappop(self._alarms)
             callback = alarm.callback

@@ -13,19 +13,71 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class _KeptLoop:
+    """The host loop of a thread, closed when the thread is gone."""
+
+    def __init__(self) -> None:
+        # A factory, or the loop would become the thread's own.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._runner.run(main, context=contextvars.copy_context())
+        finally:
+            left = asyncio.all_tasks(self._loop)
+            if left:
+                for task in left:
+                    task.cancel()
+                self._loop.run_until_complete(asyncio.wait(left))
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def __del__(self) -> None:
+        # Whatever thread this is, no task is left: closing the loop needs none of its turns.
+        self._loop.close()
+
+
+_of_thread = threading.local()
+
+
+def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run ``main()`` on this thread's host loop, which stays for the next call, and return.
+
+    So clients that a step opens live on from one invocation to the next. Tasks that are left over
+    are cancelled. Inside a running loop it is `run_to_end`.
+    """
+    if _is_inside_a_loop():
+        return run_to_end(main)
+    kept: _KeptLoop | None = getattr(_of_thread, "loop", None)
+    if kept is None:
+        kept = _of_thread.loop = _KeptLoop()
+    try:
+        return kept.run(main())
+    except Exception:
+        raise
+    except BaseException:  # the loop was stopped in the midst of its work
+        del _of_thread.loop
+        kept.close()
+        raise
+
+
+def _is_inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run_to_end(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run ``main()`` on a loop of its own and return its result.
 
     Works inside a running loop, too: then on a thread, while that loop stands still.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        run = _run_here
-    else:
-        run = _run_on_thread
-    # Not above: what it raises would come with the RuntimeError as its context.
-    return run(main)
+    # Not in a `try`: what it raises would come with the RuntimeError as its context.
+    return _run_on_thread(main) if _is_inside_a_loop() else _run_here(main)
 
 
 def _run_here(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -19,6 +19,8 @@ from pyworkflow._engine.turn import (
     Fact,
     Failed,
     LagElapsed,
+    LastCall,
+    OutOfTime,
     Refreshing,
     Succeeded,
     Suspended,
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._engine.execution import Observer
+    from pyworkflow._engine.observer import Observer
+    from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
+    from pyworkflow._runtime.deadline import Deadline
     from pyworkflow.services.base import Invocation, Service
 
 LAG_MS = 100
@@ -61,23 +65,28 @@ class Runner:
         self._make_steps = step_runner
         self._observer = observer
 
-    async def run(self, invocation: Invocation) -> End:
-        """Run until the workflow suspends or ends; record nothing about the end itself.
+    async def run(
+        self,
+        invocation: Invocation,
+        *,
+        deadline: Deadline | None = None,
+        must_record: Callable[[End], bool] = lambda _: False,
+    ) -> End:
+        """Run until the workflow suspends or ends, or until the invocation has no time left.
 
-        Raises what the service raises, `StaleTokenError` among it; the history is intact then.
+        The end of the execution is written if ``must_record`` says so of it; else the caller tells
+        the service. Raises what the service raises, `StaleTokenError` among it; the history is
+        intact then.
         """
-        return await _Run(self, invocation).drive()
+        run = _Run(self, invocation)
+        end = await run.drive(deadline)
+        if must_record(end):
+            await run.record(end)
+        return end
 
     async def run_and_record(self, invocation: Invocation) -> End:
         """Run, and write the end of the execution, for services that learn it in no other way."""
-        run = _Run(self, invocation)
-        end = await run.drive()
-        match end:
-            case Succeeded():
-                await run.record_end(Action.SUCCEED, payload=end.payload)
-            case Failed():
-                await run.record_end(Action.FAIL, error=end.record)
-        return end
+        return await self.run(invocation, must_record=lambda _: True)
 
 
 class _Run:
@@ -95,26 +104,42 @@ class _Run:
             runner._known_errors,
             runner._observer,
         )
+        self._execution.max_operations = invocation.max_operations
         self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_fact)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
+        self._last: tuple[Alarm, ...] = ()
+        self._operations: list[Operation] = []
 
-    async def drive(self) -> End:
-        operations = await self._writer.load(self._invocation)
+    async def drive(self, deadline: Deadline | None) -> End:
+        self._operations = operations = await self._writer.load(self._invocation)
         try:
             call = self._runner._workflow.bind(operations[0].payload, self._execution)
         except UsageError as error:
             return Failed(record_error(error), error)
         self._execution.start(call, self._runner._workflow.result_type, operations)
         try:
-            self._loop.call_soon(self._on_fact, None)
+            late = deadline is not None and deadline.last_call_ms <= self._clock.now_ms()
+            self._loop.call_soon(self._on_fact, LastCall() if late else None)
+            if deadline is not None:
+                self._last = (
+                    self._clock.call_at(deadline.last_call_ms, self._on_last_call),
+                    self._clock.call_at(deadline.end_ms, self._on_deadline),
+                )
             return await self._end
         finally:
             await self._close()
 
-    async def record_end(self, action: Action, **fields: Any) -> None:
-        execution = self._invocation.operations[0]
+    async def record(self, end: End) -> None:
+        match end:
+            case Succeeded():
+                await self._write_end(Action.SUCCEED, payload=end.payload)
+            case Failed():
+                await self._write_end(Action.FAIL, error=end.record)
+
+    async def _write_end(self, action: Action, **fields: Any) -> None:
+        execution = self._operations[0]
         update = Update(id=execution.id, type=OperationType.EXECUTION, action=action, **fields)
         await self._writer.commit((update,))
 
@@ -184,7 +209,16 @@ class _Run:
         if not self._writer.is_writing:
             self._on_fact(Refreshing())
 
+    def _on_last_call(self) -> None:
+        self._on_fact(LastCall())
+
+    def _on_deadline(self) -> None:
+        if not self._end.done():
+            self._end.set_result(OutOfTime(self._execution.outside.next_due_ms()))
+
     async def _close(self) -> None:
+        for alarm in self._last:
+            alarm.cancel()
         if self._lag is not None:
             self._lag.cancel()
         if self._due is not None:

@@ -113,7 +113,7 @@ class StepRunner:
         try:
             return self.returned(call, await self._within_timeout(call))
         except Exception as error:
-            return StepRaised(call.id, call.attempt, error)
+            return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
@@ -122,12 +122,12 @@ class StepRunner:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))
         except BaseException as error:  # a thread has nobody to raise to
-            return StepRaised(call.id, call.attempt, error)
+            return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         """Return the fact of an attempt that returned ``value``; raises `SerializationError`."""
         payload, decoded = codec.roundtrip(value, call.settings.result_type, what=call)
-        return StepReturned(call.id, call.attempt, payload, decoded)
+        return StepReturned(call.id, call.attempt, payload, decoded, self._clock.now_ms())
 
     async def _within_timeout(self, call: StepCall) -> Any:
         _ = call.settings.result_type  # one that is no use is told before the body runs

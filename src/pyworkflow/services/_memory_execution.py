@@ -45,8 +45,9 @@ class CallbackDeadlines:
             (ms for ms in (self.timeout_ms, self.heartbeat_ms) if ms is not None), default=None
         )
 
-    def error(self, due_ms: int) -> ErrorRecord:
-        if due_ms == self.timeout_ms:
+    def error(self, due_ms: int | None) -> ErrorRecord:
+        """Return the error of a timeout at ``due_ms``; `None` is a heartbeat's."""
+        if due_ms is not None and due_ms == self.timeout_ms:
             return ErrorRecord(message="Callback timed out", type="Callback.Timeout")
         return ErrorRecord(message="Callback timed out on heartbeat", type="Callback.Heartbeat")
 

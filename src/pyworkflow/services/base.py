@@ -21,7 +21,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """One activation of an execution: what a runner is given to begin with.
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
-    names the next page, `None` on the last.
+    names the next page, `None` on the last. ``max_operations`` is how many operations the service
+    allows an execution, `None`: any number.
     """
 
     execution_id: str
@@ -30,6 +31,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     operations: tuple[Operation, ...] = ()
     marker: str | None = None
+    max_operations: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -238,6 +238,22 @@ class MemoryService:
         execution.put(now_ms, apply_outside(operation, Status.FAILED, now_ms, error=error))
         return execution.id
 
+    def expire_callback(self, callback_id: str) -> str:
+        """Let a callback time out now, sooner than it would; return the execution's id.
+
+        Raises as above, and `InvalidUpdateError` when it has no timeout.
+        """
+        execution, operation = self._open_callback(callback_id)
+        now_ms, deadlines = self._now_ms(), execution.deadlines[operation.id]
+        if deadlines.next_ms() is None:
+            raise InvalidUpdateError(
+                f"Expected a callback with a timeout, found {callback_id!r}, which has none and "
+                "never expires; give it one when it is created"
+            )
+        error = deadlines.error(deadlines.timeout_ms)
+        execution.put(now_ms, apply_outside(operation, Status.TIMED_OUT, now_ms, error=error))
+        return execution.id
+
     def heartbeat_callback(self, callback_id: str) -> str:
         """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
         execution, operation = self._open_callback(callback_id)

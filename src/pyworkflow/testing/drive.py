@@ -14,24 +14,33 @@ if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
     from pyworkflow._runtime.clock import VirtualClock
     from pyworkflow._runtime.runner import Runner
-    from pyworkflow.services.base import Committed, Page
+    from pyworkflow.services.base import Committed, ImmediateService, Page
     from pyworkflow.services.memory import MemoryService
+    from pyworkflow.testing.outside import OutsideWorld
 
 
 class SimulatedCrashError(Exception):
-    """The process 'died' right after a checkpoint."""
+    """The process 'died' right before or right after a checkpoint."""
 
 
 class CrashingService:
-    """A memory service that simulates a crash after certain checkpoints.
+    """A memory service that simulates a crash at certain checkpoints.
 
-    ``crash_after`` holds the numbers of those checkpoints, counted from 1 over the execution. The
-    one that ends it is followed by nothing that a crash could interrupt.
+    ``crash_after`` and ``crash_before`` hold the numbers of those checkpoints, counted from 1 over
+    the execution as they are sent; one that was crashed before never arrives, and has its number
+    all the same. The one that ends the execution is followed by nothing that a crash could
+    interrupt.
     """
 
-    def __init__(self, service: MemoryService, crash_after: Sequence[int]) -> None:
+    def __init__(
+        self,
+        service: ImmediateService,
+        crash_after: Sequence[int],
+        crash_before: Sequence[int] = (),
+    ) -> None:
         self._service = service
         self._crash_after = set(crash_after)
+        self._crash_before = set(crash_before)
         self.commits = 0
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
@@ -44,8 +53,10 @@ class CrashingService:
 
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Do at once what `commit` does."""
-        answer = self._service.commit_now(execution_id, token, updates)
         self.commits += 1
+        if self.commits in self._crash_before:
+            raise SimulatedCrashError
+        answer = self._service.commit_now(execution_id, token, updates)
         if self.commits in self._crash_after and answer.token is not None:
             raise SimulatedCrashError
         return answer
@@ -61,8 +72,10 @@ class Driver:
         clock: VirtualClock,
         max_invocations: int,
         on_invocation: Callable[[], None],
+        world: OutsideWorld | None = None,
     ) -> None:
         self._service = service
+        self._world = world
         self._runner = runner
         self._clock = clock
         self._max_invocations = max_invocations
@@ -78,19 +91,31 @@ class Driver:
                 continue
             if not isinstance(end, Suspended):
                 return end
-            self._let_time_pass(execution_id)
+            await self._let_time_pass(execution_id)
         raise UsageError(
             f"the workflow did not end within {self._max_invocations} invocations; if it really "
             "needs more, say MockDurableContext(max_invocations=...)"
         )
 
-    def _let_time_pass(self, execution_id: str) -> None:
-        due_ms = self._service.next_due(execution_id)
+    async def _let_time_pass(self, execution_id: str) -> None:
+        world = self._world
+        if world is not None:
+            await world.settle()
+        due_ms = (world or self._service).next_due(execution_id)
         if due_ms is None:
             raise DeadlockError(self._report(execution_id))
         self._clock.advance_to(due_ms)
+        if world is not None:
+            world.apply_due()
 
     def _report(self, execution_id: str) -> str:
         open_ = [op for op in self._service.operations(execution_id)[1:] if not op.ended]
-        lines = [f"  {op.type} {op.name or ''}: {op.status}" for op in open_]
+        world = self._world
+        hints = [world.hint(op) if world is not None else "" for op in open_]
+        lines = [
+            f"  {op.type} {op.name or ''}: {op.status}{hint}"
+            for op, hint in zip(open_, hints, strict=True)
+        ]
+        if world is not None and world.unused:
+            lines.append(f"Planned, but no callback has that name: {', '.join(world.unused)}")
         return "\n".join(["the workflow can't go on, for nothing is due. It waits for", *lines])

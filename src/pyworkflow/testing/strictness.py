@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.ops.step import StepCall, StepSettings
     from pyworkflow._engine.records import Operation
 
 
@@ -30,18 +30,23 @@ class Strictness:
 
     def __init__(self) -> None:
         self.hazard: ReplayHazardError | None = None
-        self._arguments: dict[str, bytes | None] = {}
+        self._arguments: dict[str, bytes] = {}
 
     def on_issue(self, op: Op) -> None:
         """Compare a step's arguments with those that it was issued with before."""
-        if not isinstance(op, StepOp):
-            return
-        found = _text_of(op.args, op.kwargs)
-        known = self._arguments.setdefault(op.id, found)
+        if isinstance(op, StepOp):
+            self.on_call(op.id, op.settings.name, op.args, op.kwargs)
+
+    def on_call(
+        self, operation_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Compare a step's arguments with those that it was called with before."""
+        found = _text_of(args, kwargs)
+        known = self._arguments.setdefault(operation_id, found)
         if known != found:
             self._report(
-                f"step {op.name!r} ({op.position}) was called with other arguments on a replay.\n"
-                f"  first:    {_shown(known)}\n  replayed: {_shown(found)}\n"
+                f"step {name!r} was called with other arguments on a replay.\n"
+                f"  first:    {known.decode()}\n  replayed: {found.decode()}\n"
                 "The code depends on something that is not recorded: an object that a step or a "
                 "child workflow changed, the order of a set, time or chance. Return such values "
                 "from steps; use ctx.now() and ctx.random."
@@ -49,6 +54,17 @@ class Strictness:
 
     def on_delivery(self, op: Op, record: Operation) -> None:
         """Nothing to look at."""
+
+    def on_recall(
+        self,
+        operation_id: str,
+        settings: StepSettings,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        record: Operation,
+    ) -> None:
+        """Compare a step's arguments with those that it was called with before."""
+        self.on_call(operation_id, settings.name, args, kwargs)
 
     def on_result(self, call: StepCall, value: Any, decoded: Any) -> None:
         """Compare a step's value with what the workflow receives."""
@@ -58,17 +74,17 @@ class Strictness:
                 f"the result of step {call.name!r} does not come back as it was: {difference}"
             )
 
-    def before(self, call: StepCall) -> bytes | None:
+    def before(self, call: StepCall) -> bytes:
         """Return what to hand to `after` when the body has run."""
         return _text_of(call.args, call.kwargs)
 
-    def after(self, call: StepCall, before: bytes | None) -> None:
+    def after(self, call: StepCall, before: bytes) -> None:
         """Compare a step's arguments before and after its body ran."""
         now = _text_of(call.args, call.kwargs)
         if before != now:
             self._report(
                 f"step {call.name!r} changed its arguments.\n"
-                f"  before: {_shown(before)}\n  after:  {_shown(now)}\n"
+                f"  before: {before.decode()}\n  after:  {now.decode()}\n"
                 "On a replay the body does not run, so the workflow would see the old value. Copy "
                 "the argument, and return what changed."
             )
@@ -80,13 +96,16 @@ class Strictness:
 _encode = msgspec.json.Encoder(enc_hook=codec.plain_form, order="sorted").encode
 
 
-def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
-    """Return arguments as JSON, the order of sets aside; `None` where they are no values."""
+def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """Return arguments as JSON, the order of sets aside; a mark stands for one that is no value."""
     try:
         return _encode([args, kwargs])
     except Exception:  # whatever an argument's own code raises: it is no value then
-        return None
+        return _encode([[_raw(each) for each in args], {k: _raw(v) for k, v in kwargs.items()}])
 
 
-def _shown(text: bytes | None) -> str:
-    return "no JSON values" if text is None else text.decode()
+def _raw(argument: Any) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(_encode(argument))
+    except Exception:  # as above
+        return msgspec.Raw(b'"<no JSON value>"')

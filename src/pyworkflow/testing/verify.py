@@ -11,8 +11,8 @@ from pyworkflow.errors import ReplayHazardError
 
 if TYPE_CHECKING:
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._engine.execution import Observer
     from pyworkflow._engine.failures import KnownErrors
+    from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.records import Operation
     from pyworkflow._engine.turn import End
 

@@ -68,6 +68,10 @@ class Op:
         """Go on from what is recorded and has not ended."""
         raise NotImplementedError
 
+    def replay_end(self, record: Operation) -> None:
+        """Wait for the turn of the end that was recorded already."""
+        self.execution.journal.queue_end(self, record, is_replay=True)
+
     def on_change(self, record: Operation) -> None:
         """Take a new state that is not an end."""
 

@@ -2,20 +2,31 @@
 
 The code runs inline, in the task that called it. Once the outcome is recorded, the code and all
 below it never run again: a replay takes the outcome and skips the rest.
+
+A result that is too large to be stored is the exception. Its end is recorded without it, what is
+recorded below is kept, and a replay runs the code again over that: nothing new may happen then. The
+end has its place in the order of ends, and the code can't return before that place is reached, for
+whatever it waited for was delivered before its end was written. So the end is queued when the code
+has returned, and is delivered where it was delivered in the live run.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
+
+PAYLOAD_BYTES = 256 * 1024
+"""The largest result that is stored."""
 
 
 class ChildOp(Op):
@@ -24,13 +35,13 @@ class ChildOp(Op):
     type = OperationType.CONTEXT
     subtype = SubType.RUN_IN_CHILD_CONTEXT
 
-    __slots__ = ("_result_type", "_value", "namespace")
+    __slots__ = ("_value", "namespace", "result_type")
 
     def __init__(
         self, execution: Execution, name: str | None, key: str | None, result_type: object
     ) -> None:
         super().__init__(execution, name, key)
-        self._result_type = result_type
+        self.result_type = result_type
         self._value: tuple[str, Any] | None = None
         self.namespace = Namespace(self.id, Scope(self.id))
 
@@ -41,22 +52,81 @@ class ChildOp(Op):
     def replay(self, record: Operation) -> None:
         """Run the code again, over what is recorded below."""
 
+    def replay_end(self, record: Operation) -> None:
+        """Skip the code, or run it again for a result that was not stored."""
+        journal = self.execution.journal
+        if record.replay_children and record.status is Status.SUCCEEDED:
+            journal.reruns[self] = record
+        else:
+            super().replay_end(record)
+            journal.consume_below(self.id)
+
+    # -- the outcome of the code -----------------------------------------------------------------
+
+    def encode(self, value: Any) -> tuple[str, Any]:
+        """Return what is stored for ``value``, and what the code around receives for it."""
+        return codec.roundtrip(value, self.result_type, what=f"the result of {self._label()}")
+
+    def _label(self) -> str:
+        return repr(self.name) if self.name else f"a {self.subtype} without a name"
+
+    def summarize(self) -> str:
+        """Return what is stored instead of a result that is too large."""
+        return ""
+
     def succeed(self, payload: str, value: Any) -> None:
-        """Record what the code returned."""
+        """Record what the code returned, unless it ran again."""
         self._value = (payload, value)
-        self.write(Action.SUCCEED, urgent=True, payload=payload)
+        record = self.execution.journal.reruns.pop(self, None)
+        if record is not None:
+            super().replay_end(record)
+        elif _size(payload) > PAYLOAD_BYTES:
+            summary = self.summarize()
+            self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)
+        else:
+            self.write(Action.SUCCEED, urgent=True, payload=payload)
 
     def fail(self, error: BaseException) -> None:
         """Record what the code raised."""
-        self.write(Action.FAIL, urgent=True, error=record_error(error))
+        if self in self.execution.journal.reruns:
+            self.execution.break_with(
+                mismatch_error(
+                    f"history and code disagree at {self.position}.\n"
+                    f"  recorded:  {self.awaits()} has succeeded\n"
+                    "  attempted: its code, run again because its result was too large to be "
+                    f"stored, raised {type(error).__name__}: {error}"
+                )
+            )
+        else:
+            self.write(Action.FAIL, urgent=True, error=record_error(error))
+
+    def abandon(self) -> None:
+        """Leave the context as it is: its code has ended, or was cancelled."""
+        self.execution.journal.reruns.pop(self, None)
 
     def deliver(self, record: Operation) -> None:
         """Give the outcome to the code around."""
         if record.status is Status.SUCCEEDED:
             value = self._value
-            if value is not None and value[0] == record.payload:
+            if value is not None and (record.replay_children or value[0] == record.payload):
                 self.future.set_result(value[1])
             else:
-                self.execution.give_decoded(self, record.payload, self._result_type)
+                self.give_recorded(record.payload)
         else:
             self.execution.give_error(self, record.error, ChildContextError)
+
+    def give_recorded(self, payload: str | None) -> None:
+        """Give what a stored result stands for."""
+        self.execution.give_decoded(self, payload, self.result_type)
+
+
+class WaitForCallbackOp(ChildOp):
+    """A callback with the step that hands out its id."""
+
+    subtype = SubType.WAIT_FOR_CALLBACK
+
+    __slots__ = ()
+
+
+def _size(payload: str) -> int:
+    return len(payload) if payload.isascii() else len(payload.encode())

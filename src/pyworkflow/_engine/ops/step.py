@@ -75,6 +75,7 @@ class StepOp(Op):
         "_value",
         "args",
         "attempt",
+        "attempt_end_ms",
         "kwargs",
         "settings",
     )
@@ -93,6 +94,7 @@ class StepOp(Op):
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
+        self.attempt_end_ms = 0
         self._start: Entry | None = None
         self._is_recorded_started = False
         self._has_outcome = False
@@ -119,7 +121,7 @@ class StepOp(Op):
                     "that attempt again"
                 )
             )
-        else:
+        elif not self.execution.bodies.holds(self):
             self._launch()
 
     def on_change(self, record: Operation) -> None:
@@ -152,6 +154,8 @@ class StepOp(Op):
     # -- attempts --------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> None:
+        if self.execution.bodies.holds(self):
+            return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
         self._start = self.write(Action.START, urgent=careful)
@@ -173,19 +177,22 @@ class StepOp(Op):
     def succeed(self, payload: str, value: Any) -> None:
         """Record the outcome of the running attempt; ``value`` is ``payload`` decoded."""
         self._value = (payload, value)
-        self._has_outcome = True
-        self.write(Action.SUCCEED, urgent=True, payload=payload)
+        self.end_attempt(Action.SUCCEED, payload=payload)
 
     def fail(self, error: BaseException) -> None:
         """Record that the running attempt raised ``error``: try again, or fail."""
         seed = f"{self.execution.id}/{self.id}/{self.attempt}"
         jitter = random.Random(seed)  # noqa: S311 - spreads retries; replayable
         delay = self.settings.retry.delay_after(error, self.attempt, jitter)
-        self._has_outcome = True
         if delay is None:
-            self.write(Action.FAIL, urgent=True, error=record_error(error))
+            self.end_attempt(Action.FAIL, error=record_error(error))
         else:
-            self.write(Action.RETRY, urgent=True, error=record_error(error), delay_seconds=delay)
+            self.end_attempt(Action.RETRY, error=record_error(error), delay_seconds=delay)
+
+    def end_attempt(self, action: Action, **fields: Any) -> None:
+        """Record how the running attempt ended."""
+        self._has_outcome = True
+        self.write(action, urgent=True, **fields)
 
     def abandon(self) -> None:
         """Cancel the body. A start that was written is closed; another is never written."""

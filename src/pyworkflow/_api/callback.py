@@ -1,0 +1,213 @@
+"""Callbacks: somebody outside is given an id, and completes it one day.
+
+``ctx.callback`` blocks until the service keeps the callback, and then there is an id to hand out.
+Its result is awaited whenever the workflow likes. ``ctx.wait_for_callback`` does all of it in one:
+a child context that creates a callback, runs a step that hands out the id, and awaits the result.
+
+What the sender sends is text. JSON is converted to ``result_type``; what is no JSON stays text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+from pyworkflow._api.child import run_child, run_child_blocking
+from pyworkflow._api.functions import is_async
+from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._api.step import step
+from pyworkflow._engine.codec import decoder_for
+from pyworkflow._engine.ops.callback import CallbackOp, CallbackOptions, WaitForCallbackOp
+from pyworkflow.duration import whole_seconds
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow.duration import Duration
+    from pyworkflow.retry import Retry
+
+T = TypeVar("T")
+
+
+class CallbackKeywords(TypedDict, total=False):
+    """The options of ``ctx.callback`` beside the type of its result; see there."""
+
+    timeout: Duration | None
+    heartbeat_timeout: Duration | None
+    key: str | None
+
+
+class WaitKeywords(CallbackKeywords, total=False):
+    """The options of ``ctx.wait_for_callback`` beside the type of its result; see there."""
+
+    retry: Retry | int | bool | None
+
+
+class SyncCallback(Generic[T]):
+    """A callback of a ``def`` workflow. ``id`` is what the sender needs to complete it."""
+
+    def __init__(self, execution: Execution, op: CallbackOp, callback_id: str) -> None:
+        self._execution = execution
+        self._op = op
+        self.id = callback_id
+
+    def result(self) -> T:
+        """Block until the callback is completed; return what the sender sent.
+
+        Raises `CallbackTimeoutError` and `CallbackError`, each time that it is asked.
+        """
+        self._execution.admit("the result of a callback")
+        waiter = self._op.expect()
+        try:
+            return self._execution.bridge.wait(waiter)  # type: ignore[no-any-return]
+        finally:
+            self._op.forget(waiter)
+
+    def __repr__(self) -> str:
+        return f"<callback {self._op.name or self.id!r}>"
+
+
+class Callback(Generic[T]):
+    """A callback of an ``async def`` workflow. ``id`` is what the sender needs to complete it."""
+
+    def __init__(self, execution: Execution, op: CallbackOp, callback_id: str) -> None:
+        self._execution = execution
+        self._op = op
+        self.id = callback_id
+
+    def result(self) -> Coroutine[Any, Any, T]:
+        """Return a coroutine that waits for the callback and gives what the sender sent.
+
+        It may be cancelled, by `asyncio.wait_for` say, and asked for again: the callback stays
+        open. Raises `CallbackTimeoutError` and `CallbackError`, each time that it is awaited.
+        """
+        coroutine = self._result()
+        self._execution.calls.expect(coroutine, f"the result of {self!r}")
+        return coroutine
+
+    async def _result(self) -> T:
+        self._execution.admit("the result of a callback")
+        waiter = self._op.expect()
+        try:
+            return await waiter  # type: ignore[no-any-return]
+        finally:
+            self._op.forget(waiter)
+
+    def __repr__(self) -> str:
+        return f"<callback {self._op.name or self.id!r}>"
+
+
+def callback_options(
+    name: str | None,
+    timeout: Duration | None,
+    heartbeat_timeout: Duration | None,
+    result_type: Any,
+) -> CallbackOptions:
+    """Return the options of a callback; raise `UsageError` where they can't be or contradict."""
+    what = _what(name)
+    decoder_for(result_type, what=f"the result of {what}")
+    whole = _seconds(what, "timeout", timeout)
+    beat = _seconds(what, "heartbeat_timeout", heartbeat_timeout)
+    if whole is not None and beat is not None and beat > whole:
+        raise UsageError(
+            f"{what} has a heartbeat_timeout of {beat} s, longer than its timeout of {whole} s, so "
+            "it would never matter. Make it shorter, or leave it out"
+        )
+    return CallbackOptions(whole, beat, result_type)
+
+
+def _what(name: str | None) -> str:
+    return "a callback" if name is None else f"callback {check_name(name, 'a callback')!r}"
+
+
+def _seconds(what: str, option: str, duration: Duration | None) -> int | None:
+    if duration is None:
+        return None
+    seconds = whole_seconds(duration)
+    if seconds == 0:
+        raise UsageError(f"the {option} of {what} must be longer than 0; leave it out for none")
+    return seconds
+
+
+def create_callback(
+    execution: Execution, name: str | None, key: str | None, options: CallbackOptions
+) -> tuple[CallbackOp, str]:
+    """Create a callback and block until the service keeps it; return it with its id."""
+    if key is not None:
+        check_key(key, _what(name))
+    op = CallbackOp(execution, name, key, options)
+    execution.issue(op)
+    return op, execution.wait(op)
+
+
+class CallbackWait:
+    """One call of ``ctx.wait_for_callback``: a callback, a step that hands out its id, a wait."""
+
+    def __init__(
+        self,
+        submit: Callable[[str], Any],
+        name: str | None,
+        key: str | None,
+        options: CallbackOptions,
+        retry: Retry | int | bool | None,
+    ) -> None:
+        if not callable(submit):
+            raise UsageError(
+                f"ctx.wait_for_callback takes a function of the callback's id, not {submit!r}"
+            )
+        if key is not None:
+            check_key(key, _what(name))
+        start = "" if name is None else f"{name} "
+        self._name = name
+        self._key = key
+        self._options = options
+        self._callback_name = check_name(f"{start}create callback id", "a callback")
+        self._submitter = step(name=f"{start}submitter", retry=retry)(_calling(submit))
+
+    def blocking(self, execution: Execution) -> Any:
+        """Do it all; block until the result is there."""
+
+        def inside() -> Any:
+            op, callback_id = self._create(execution)
+            self._submitter.submit(callback_id).result()
+            return SyncCallback[Any](execution, op, callback_id).result()
+
+        return run_child_blocking(execution, self._op(execution), inside)
+
+    def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that does it all."""
+        coroutine = self._run(execution)
+        execution.calls.expect(coroutine, f"wait_for_callback of {_what(self._name)}")
+        return coroutine
+
+    async def _run(self, execution: Execution) -> Any:
+        async def inside() -> Any:
+            op, callback_id = self._create(execution)
+            await self._submitter(callback_id)
+            return await Callback[Any](execution, op, callback_id).result()
+
+        return await run_child(execution, self._op(execution), inside)
+
+    def _create(self, execution: Execution) -> tuple[CallbackOp, str]:
+        return create_callback(execution, self._callback_name, None, self._options)
+
+    def _op(self, execution: Execution) -> WaitForCallbackOp:
+        return WaitForCallbackOp(execution, self._name, self._key, self._options.result_type)
+
+
+def _calling(submit: Callable[[str], Any]) -> Callable[[str], Coroutine[Any, Any, None]]:
+    """Return the step's body. What ``submit`` returns is not recorded: nobody would see it."""
+    runs_on_loop = is_async(submit) or is_async(type(submit).__call__)
+
+    async def submitter(callback_id: str) -> None:
+        if runs_on_loop:
+            await submit(callback_id)
+            return
+        sent = await asyncio.to_thread(submit, callback_id)
+        if inspect.isawaitable(sent):  # a lambda around an async function
+            await sent
+
+    return submitter

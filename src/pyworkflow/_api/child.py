@@ -1,0 +1,131 @@
+"""Running code as a child context: inline in the task that calls it, in a namespace of its own.
+
+What the code leaves behind ends with it: its tasks are cancelled and awaited before its outcome is
+recorded, and what they still had open is abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow._engine.tasks import Task, current_task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.child import ChildOp
+
+
+async def run_child(
+    execution: Execution, op: ChildOp, function: Callable[[], Awaitable[Any]]
+) -> Any:
+    """Run ``function`` as the child context ``op``; return its value or raise its error.
+
+    A recorded outcome is given without running it.
+    """
+    execution.issue(op)
+    return await run_issued(execution, op, function)
+
+
+async def run_issued(
+    execution: Execution, op: ChildOp, function: Callable[[], Awaitable[Any]]
+) -> Any:
+    """Do what `run_child` does, for an operation that was issued already."""
+    child = _Child(execution, op)
+    try:
+        if child.begins():
+            try:
+                value: Any = await function()
+            except Exception as error:
+                for ends in child.leftovers():
+                    await ends
+                child.fail(error)
+            except asyncio.CancelledError:
+                for ends in child.leftovers():
+                    await ends
+                raise
+            else:
+                for ends in child.leftovers():
+                    await ends
+                child.succeed(value)
+        return await op.future
+    except asyncio.CancelledError:
+        execution.abandon_if_cancelled(op)
+        raise
+    finally:
+        child.ends()
+
+
+def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[], Any]) -> Any:
+    """Do what `run_child` does, for code that blocks."""
+    execution.issue(op)
+    child = _Child(execution, op)
+    try:
+        if child.begins():
+            try:
+                value = function()
+            except Exception as error:
+                for ends in child.leftovers():
+                    execution.bridge.wait(ends)
+                child.fail(error)
+            except asyncio.CancelledError:
+                for ends in child.leftovers():
+                    execution.bridge.wait(ends)
+                raise
+            else:
+                for ends in child.leftovers():
+                    execution.bridge.wait(ends)
+                child.succeed(value)
+        return execution.wait(op)
+    finally:
+        child.ends()
+
+
+class _Child:
+    """One run of a child context's code."""
+
+    def __init__(self, execution: Execution, op: ChildOp) -> None:
+        self._op = op
+        self._execution = execution
+        self._task: Task[Any] = current_task(execution.loop)
+        self._outer = self._task.namespace
+        self._is_inside = False
+
+    def begins(self) -> bool:
+        """Return whether the code has to run; enter the namespace then."""
+        if self._execution.is_broken or self._op.ended:
+            return False
+        self._execution.enter(self._op, self._task)
+        self._is_inside = True
+        return True
+
+    def leftovers(self) -> Iterator[asyncio.Future[Any]]:
+        """Cancel the tasks that the code left behind and yield their ends, until none is left."""
+        while left := [task for task in self._op.namespace.scope.tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            yield asyncio.gather(*left, return_exceptions=True)
+
+    def succeed(self, value: Any) -> None:
+        """Record the code's value; one that can't be stored is the child's failure."""
+        self.ends()
+        op = self._op
+        try:
+            payload, value = op.encode(value)
+        except Exception as error:
+            op.fail(error)
+        else:
+            op.succeed(payload, value)
+
+    def fail(self, error: Exception) -> None:
+        """Record what the code raised."""
+        self.ends()
+        self._op.fail(error)
+
+    def ends(self) -> None:
+        """Come back to the namespace around."""
+        if self._is_inside:
+            self._is_inside = False
+            self._execution.leave(self._op, self._task, self._outer)

@@ -1,0 +1,99 @@
+"""`ctx.invoke`: another durable function runs by itself, and this workflow waits for its result.
+
+The callee is an execution of its own, with a history of its own. It is given by name, or as the
+workflow that it is, which tells its name and the type of its result. (A workflow that is *called*
+is a child context of the caller's execution instead.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+
+from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._engine import codec
+from pyworkflow._engine.ops.invoke import InvokeOp, InvokeOptions
+from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from pyworkflow._engine.execution import Execution
+
+
+class InvokeKeywords(TypedDict, total=False):
+    """The options of ``ctx.invoke`` beside the type of its result; see there."""
+
+    name: str | None
+    tenant_id: str | None
+    key: str | None
+
+
+@runtime_checkable
+class Callee(Protocol):
+    """What is needed of a workflow that is invoked."""
+
+    name: str
+
+    @property
+    def result_type(self) -> object:
+        """To what its result is converted."""
+        ...
+
+
+class InvokeCall:
+    """One call of ``ctx.invoke``, checked: ``name`` is the operation's."""
+
+    def __init__(
+        self,
+        function: object,
+        input: Any,  # noqa: A002 - the public name of the argument
+        name: str | None,
+        key: str | None,
+        *,
+        tenant_id: str | None,
+        result_type: Any,
+    ) -> None:
+        callee = getattr(function, "workflow", function)  # what a Lambda handler wraps
+        if isinstance(callee, Callee):
+            function_name, name = callee.name, callee.name if name is None else name
+            result_type = callee.result_type if result_type is Any else result_type
+        elif isinstance(callee, str) and callee:
+            function_name = callee
+        else:
+            raise UsageError(
+                "ctx.invoke takes a function's name, version or alias included, or a function with "
+                f"@workflow, not {function!r}"
+            )
+        what = f"the invoke of {function_name!r}"
+        if name is not None:
+            check_name(name, what)
+        if tenant_id is not None and not (isinstance(tenant_id, str) and tenant_id):
+            raise UsageError(f"the tenant_id of {what} must be a non-empty str, not {tenant_id!r}")
+        codec.decoder_for(result_type, what=f"the result of {what}")
+        payload = codec.encode(input, what=f"the input of {what}")
+        self._what = what
+        self._name = name
+        self._key = None if key is None else check_key(key, what)
+        self._options = InvokeOptions(function_name, payload, tenant_id, result_type)
+
+    def blocking(self, execution: Execution) -> Any:
+        """Invoke; block until the result is there."""
+        op = InvokeOp(execution, self._name, self._key, self._options)
+        execution.issue(op)
+        return execution.wait(op)
+
+    def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that invokes."""
+        coroutine = self._run(execution)
+        execution.calls.expect(coroutine, self._what)
+        return coroutine
+
+    async def _run(self, execution: Execution) -> Any:
+        op = InvokeOp(execution, self._name, self._key, self._options)
+        execution.issue(op)
+        try:
+            return await op.future
+        except asyncio.CancelledError:
+            execution.abandon_if_cancelled(op)
+            raise

@@ -1,0 +1,165 @@
+"""Callbacks: an id for somebody outside, who completes it one day.
+
+The code goes on with the id as soon as the service keeps the callback, and asks for the result
+whenever it likes, more than once if it likes: a wait for the result that is cancelled leaves the
+callback open. So the end of a callback is kept here, and each wait has a future of its own. An open
+callback is something to wait for, in the sense that the invocation may end, only while code does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.failures import stand_in
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.ops.child import ChildOp
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    SubType,
+)
+from pyworkflow.errors import CallbackError, CallbackTimeoutError, SerializationError, UsageError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.outbox import Entry
+
+
+class CallbackOptions(msgspec.Struct, frozen=True):
+    """Seconds are whole ones, from 1; `None` is no timeout."""
+
+    timeout_seconds: int | None = None
+    heartbeat_timeout_seconds: int | None = None
+    result_type: Any = Any
+
+
+class CallbackOp(Op):
+    """One callback. ``future`` gives the callback's id, once it is created."""
+
+    type = OperationType.CALLBACK
+    subtype = SubType.CALLBACK
+
+    __slots__ = ("_end", "_entry", "_options", "_waiters")
+
+    def __init__(
+        self, execution: Execution, name: str | None, key: str | None, options: CallbackOptions
+    ) -> None:
+        super().__init__(execution, name, key)
+        self._options = options
+        self._entry: Entry | None = None
+        self._end: tuple[Any, Exception | None] | None = None
+        self._waiters: dict[asyncio.Future[Any], None] = {}
+        # Not in `start` or `replay`: neither is called if its end is recorded already.
+        execution.creations.add(self)
+
+    def start(self) -> None:
+        """Ask for the callback."""
+        self._entry = self.write(
+            Action.START,
+            urgent=True,
+            timeout_seconds=self._options.timeout_seconds,
+            heartbeat_timeout_seconds=self._options.heartbeat_timeout_seconds,
+        )
+
+    def replay(self, record: Operation) -> None:
+        """Wait on; its creation comes in its turn."""
+
+    def create(self, record: Operation) -> None:
+        """Give the code the id that the service chose."""
+        self.future.set_result(record.callback_id)
+
+    def on_change(self, record: Operation) -> None:
+        """It is open: somebody may wait for it already."""
+        self._tell_outside()
+
+    def deliver(self, record: Operation) -> None:
+        """Keep the end, and give it to those who wait."""
+        if record.status is Status.SUCCEEDED:
+            self._end = self._read(record.payload or "")
+        else:
+            self._end = None, self._error(record)
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            self._resolve(waiter)
+
+    def abandon(self) -> None:
+        """Leave it open; a START that was not sent never is."""
+        self.execution.creations.discard(self)
+        if self._entry is not None:
+            self.execution.outbox.drop(self._entry)
+
+    # -- who waits for the result ----------------------------------------------------------------
+
+    def expect(self) -> asyncio.Future[Any]:
+        """Return a future for the result; call `forget` with it in the end."""
+        if self.abandoned and self._end is None:
+            raise UsageError(
+                f"{self.awaits()} belongs to a child context that is over, so its result can't be "
+                "awaited any more. Await it before the child returns, or create it outside"
+            )
+        waiter: asyncio.Future[Any] = self.execution.loop.create_future()
+        if self._end is not None:
+            self._resolve(waiter)
+        else:
+            self._waiters[waiter] = None
+            self._tell_outside()
+        return waiter
+
+    def forget(self, waiter: asyncio.Future[Any]) -> None:
+        """Nobody waits at ``waiter`` any more."""
+        self._waiters.pop(waiter, None)
+        self._tell_outside()
+
+    def _tell_outside(self) -> None:
+        if self._waiters and not self.abandoned:
+            self.execution.outside.add(self, None)
+        else:
+            self.execution.outside.discard(self)
+
+    def _resolve(self, waiter: asyncio.Future[Any]) -> None:
+        assert self._end is not None
+        value, error = self._end
+        if waiter.done():  # cancelled, and its task did not run since
+            return
+        if error is None:
+            waiter.set_result(value)
+        else:
+            waiter.set_exception(error)
+
+    # -- what the sender said --------------------------------------------------------------------
+
+    def _read(self, text: str) -> tuple[Any, Exception | None]:
+        result_type = self._options.result_type
+        try:
+            return codec.decode(text, result_type, what=f"the result of {self.awaits()}"), None
+        except SerializationError as fault:
+            if result_type is str or result_type is Any:
+                return text, None  # it is no JSON, or no JSON string: the text is the value
+            error = CallbackError(str(fault), error_type="SerializationError")
+            error.__cause__ = fault
+            return None, error
+
+    def _error(self, record: Operation) -> Exception:
+        is_late = record.status is Status.TIMED_OUT
+        kind = CallbackTimeoutError if is_late else CallbackError
+        said = record.error or ErrorRecord(
+            f"{self.awaits()} {'timed out' if is_late else 'failed'}",
+            "Callback.Timeout" if is_late else "",
+        )
+        return stand_in(said, kind)
+
+
+class WaitForCallbackOp(ChildOp):
+    """The child context in which `ctx.wait_for_callback` does its work."""
+
+    subtype = SubType.WAIT_FOR_CALLBACK
+
+    __slots__ = ()

@@ -1,0 +1,97 @@
+"""Chained invokes: another function runs, by itself, and this execution waits for what it returns.
+
+Its START is urgent, since the callee begins with it. What the callee raised is told, never raised
+again as its own class: who wrote the callee chose that name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.failures import stand_in
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    SubType,
+)
+from pyworkflow.errors import InvokeError, SerializationError
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.outbox import Entry
+
+
+class InvokeOptions(msgspec.Struct, frozen=True):
+    """What is invoked; ``payload`` is JSON text."""
+
+    function_name: str
+    payload: str
+    tenant_id: str | None = None
+    result_type: Any = Any
+
+
+class InvokeOp(Op):
+    """One chained invoke."""
+
+    type = OperationType.CHAINED_INVOKE
+    subtype = SubType.CHAINED_INVOKE
+
+    __slots__ = ("_entry", "_options")
+
+    def __init__(
+        self, execution: Execution, name: str | None, key: str | None, options: InvokeOptions
+    ) -> None:
+        super().__init__(execution, name, key)
+        self._options = options
+        self._entry: Entry | None = None
+
+    def start(self) -> None:
+        """Have the function invoked."""
+        self._entry = self.write(
+            Action.START,
+            urgent=True,
+            payload=self._options.payload,
+            function_name=self._options.function_name,
+            tenant_id=self._options.tenant_id,
+        )
+
+    def replay(self, record: Operation) -> None:
+        """Wait on."""
+        self.on_change(record)
+
+    def on_change(self, record: Operation) -> None:
+        """The function runs now."""
+        self.execution.outside.add(self, None)
+
+    def deliver(self, record: Operation) -> None:
+        """Give what the function returned, or say how it failed."""
+        if record.status is not Status.SUCCEEDED:
+            said = record.error or ErrorRecord(f"{self.awaits()} ended as {record.status}")
+            self.future.set_exception(stand_in(said, InvokeError))
+            return
+        try:
+            value = codec.decode(
+                record.payload, self._options.result_type, what=f"the result of {self.awaits()}"
+            )
+        except SerializationError as fault:
+            error = InvokeError(str(fault), error_type="SerializationError")
+            error.__cause__ = fault
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(value)
+
+    def abandon(self) -> None:
+        """Leave the function to itself; one whose START was not sent never runs."""
+        if self._entry is not None:
+            self.execution.outbox.drop(self._entry)
+
+    def awaits(self) -> str:
+        """Say which function."""
+        return f"{super().awaits()} of function {self._options.function_name!r}"

@@ -1,0 +1,131 @@
+"""One reproducible order: which recorded end reaches the workflow next.
+
+Services of ours number the ends of an execution (`Operation.sequence`), and that number alone
+decides. Lambda gives times: there it is the end's time in whole milliseconds, then the order of
+issue; a wait counts from when it was due, or from its end if that came first.
+
+A time can be learned too late: an end that sorts before one that was delivered already (a tie, two
+clocks, a callback that came in between). Replay would then take another order than the live run
+did. So the next batch begins with an *order record*: a step of the engine's own, whose result is
+the list of the ids delivered so far. Replay delivers these first, in that order.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pyworkflow._engine.ids import hash_path
+from pyworkflow._engine.mismatch import mismatch_error
+from pyworkflow._engine.records import Action, OperationType, Status, SubType, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.records import Operation
+
+Place = tuple[int, int, int]
+"""Where an end stands: 0 and its rank in an order record; or 1, its number or time, its issue."""
+
+_decode_ids = msgspec.json.Decoder(list[str]).decode
+
+
+class DeliveryOrder:
+    """The ends that wait for their delivery, and the order of those that had it."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[Place, Op, Operation, bool]] = []
+        self._ranks: dict[str, int] = {}
+        self._delivered: list[str] = []
+        self._last: Place = (0, 0, 0)
+        self._records = 0
+        self._is_inverted = False
+
+    def load(self, records: Mapping[str, Operation]) -> list[str]:
+        """Obey the order records of the history; return their ids: no code consumes them."""
+        found: list[str] = []
+        while (record := records.get(_record_id(len(found)))) is not None:
+            found.append(record.id)
+            if record.status is Status.SUCCEEDED:
+                ids = _ids_of(record)
+                self._ranks = {operation_id: rank for rank, operation_id in enumerate(ids)}
+        self._records = len(found)
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def put(self, op: Op, record: Operation, *, is_replay: bool) -> None:
+        """Queue an end."""
+        heappush(self._ends, (self.place(record, op.number), op, record, is_replay))
+
+    def take(self) -> tuple[Op, Operation, bool]:
+        """Take the end that is next; there must be one."""
+        place, op, record, is_replay = heappop(self._ends)
+        if not op.abandoned:
+            self.note(record, place)
+        return op, record, is_replay
+
+    def note(self, record: Operation, place: Place) -> None:
+        """Take note that an end is delivered."""
+        if record.sequence is None:
+            self._delivered.append(record.id)
+            if place < self._last:
+                self._is_inverted = True
+            else:
+                self._last = place
+
+    def next_ms(self) -> int | None:
+        """Return the time of the end that is next, `None` if its place does not come from times."""
+        if not self._ends:
+            return None
+        place, _, record, _ = self._ends[0]
+        return place[1] if place[0] and record.sequence is None else None
+
+    def place(self, record: Operation, number: int) -> Place:
+        """Return where an end stands whose operation was the ``number``-th that was issued."""
+        rank = self._ranks.get(record.id)
+        if rank is not None:
+            return (0, rank, 0)
+        if record.sequence is not None:
+            return (1, record.sequence, number)
+        return (1, _end_ms(record), number)
+
+    def take_record(self) -> tuple[Update, ...]:
+        """Return the updates of an order record, if one has to be written first."""
+        if not self._is_inverted:
+            return ()
+        self._is_inverted = False
+        payload = msgspec.json.encode(self._delivered).decode()
+        fields = {
+            "id": _record_id(self._records),
+            "type": OperationType.STEP,
+            "name": "pyworkflow delivery order",
+            "subtype": SubType.STEP,
+        }
+        self._records += 1
+        return (Update(action=Action.SUCCEED, payload=payload, **fields),)  # type: ignore[arg-type]
+
+
+def _record_id(number: int) -> str:
+    return hash_path(f"delivery-order-{number}")
+
+
+def _ids_of(record: Operation) -> list[str]:
+    try:
+        return _decode_ids(record.payload or "[]")
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise mismatch_error(
+            f"the record of the order of delivery can't be read ({error}): expected a JSON array "
+            f"of operation ids.\n  recorded:  {record.payload!r:.200}\n  attempted: to read it"
+        ) from error
+
+
+def _end_ms(record: Operation) -> int:
+    end_ms = record.end_ms if record.end_ms is not None else record.start_ms
+    if record.scheduled_end_ms is not None:
+        return min(record.scheduled_end_ms, end_ms)
+    return end_ms

@@ -1,0 +1,67 @@
+"""The short way through replay: a recorded result that would be delivered next is given at once.
+
+When code awaits an operation, the loop runs until it is idle, and then the earliest recorded end is
+delivered. If nothing else is ready, and no other issued operation has an end to deliver, that is
+the end of the very operation that is being issued: the task would be resumed at once. So it need
+not be suspended at all. The order of events is the same; what falls away is the machinery.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.ids import hash_path
+from pyworkflow._engine.records import OperationType, Status, SubType
+from pyworkflow._engine.tasks import current_task
+from pyworkflow.errors import SerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.step import StepSettings
+
+
+def recall_step(
+    execution: Execution,
+    settings: StepSettings,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[Any] | None:
+    """Return the recorded result of the step that is being called, in a tuple of one.
+
+    `None` if it has to be issued as an operation: then nothing has changed. Whatever is not the
+    plain case, a mismatch above all, is left to that.
+    """
+    journal, loop = execution.journal, execution.loop
+    if loop.has_ready or journal.has_ends or execution.outside or execution.is_halted:
+        return None
+    if execution.creations:
+        return None
+    task = current_task(loop)
+    if task is None or settings.key is not None:
+        return None
+    namespace = task.namespace
+    operation_id = hash_path(namespace.next_path)
+    record = journal.unconsumed.get(operation_id)
+    if (
+        record is None
+        or record.status is not Status.SUCCEEDED
+        or record.type is not OperationType.STEP
+        or record.name != settings.name
+        or record.subtype != SubType.STEP
+        or record.parent_id != namespace.scope.operation_id
+        or namespace.scope.is_over
+    ):
+        return None
+    try:
+        value = codec.decode(record.payload, settings.result_type, what=settings.name)
+    except SerializationError:
+        return None
+    namespace.take_path()
+    journal.recall(record)
+    execution.pass_time(record)
+    if execution.observer is not None:
+        execution.observer.on_recall(operation_id, settings, args, kwargs, record)
+    return (value,)
