@@ -63,6 +63,20 @@ class Scene:
         ).cancel
 
 
+def test_time_passes_no_further_before_what_follows_from_an_alarm_has_run() -> None:
+    async def main() -> None:
+        scene = Scene()
+        loop = asyncio.get_running_loop()
+        cancel_late = scene.at(20, "late")
+        scene.at(30, "later")()
+        scene.clock.call_at(10, lambda: loop.call_soon(cancel_late))  # type: ignore[arg-type,return-value]
+        await idle()
+        assert scene.rung == []
+        assert scene.clock.now_ms() == 10
+
+    asyncio.run(main())
+
+
 def test_alarms_ring_in_the_order_of_their_times_then_of_their_setting() -> None:
     async def main() -> None:
         scene = Scene()

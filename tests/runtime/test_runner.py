@@ -691,6 +691,9 @@ class Cancelling:
     def on_delivery(self, op: Op, record: Operation) -> None:
         """Never comes that far."""
 
+    def on_recall(self, *_: object) -> None:
+        """Never comes that far."""
+
 
 def test_an_error_after_the_end_changes_nothing(world: World) -> None:
     @workflow

@@ -29,24 +29,28 @@ from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ReplayHazardError, UsageError
-from pyworkflow.services.memory import MemoryService
 from pyworkflow.testing.drive import CrashingService, Driver
 from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
+from pyworkflow.testing.outside import OutsideWorld
+from pyworkflow.testing.senders import Senders
 from pyworkflow.testing.strictness import Strictness
 from pyworkflow.testing.verify import Replay, check_replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.step import StepSettings
     from pyworkflow._engine.records import Operation
+    from pyworkflow._engine.turn import End
     from pyworkflow.duration import Duration
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.memory import MemoryService
 
 _UNSET = Fake().result
 
 
-class MockDurableContext:
+class MockDurableContext(Senders):
     """The durable service of a test, and what it saw of the last execution.
 
     ``max_invocations`` bounds how often one execution is invoked. ``strict`` lets a test fail when
@@ -54,6 +58,7 @@ class MockDurableContext:
     """
 
     def __init__(self, *, max_invocations: int = 10_000, strict: bool = True) -> None:
+        super().__init__()
         self._max_invocations = max_invocations
         self._strict = strict
         self._fakes = Fakes()
@@ -150,12 +155,38 @@ class MockDurableContext:
 
     async def _run(self, workflow: Workflow[..., Any], payload: str) -> Any:
         clock = VirtualClock(DEFAULT_START_MS)
-        service = MemoryService(clock.now_ms)
-        strictness = Strictness()
-        seen = self._seen = _Seen(service, strictness)
+        world = OutsideWorld(clock, self._plans, self._callees, self._run_invoked)
+        seen = self._seen = _Seen(world.service)
+        end = await self._execute(workflow, payload, clock, world, seen)
+        if isinstance(end, Succeeded):
+            return end.value
+        assert isinstance(end, Failed | Broken)
+        raise end.error
+
+    async def _run_invoked(
+        self, workflow: Workflow[..., Any], payload: str, start_ms: int
+    ) -> tuple[Succeeded | Failed, int]:
+        """Run a workflow that the last execution invokes, in a world of its own."""
+        clock = VirtualClock(start_ms)
+        world = OutsideWorld(clock, self._plans, self._callees, self._run_invoked)
+        end = await self._execute(workflow, payload, clock, world, _Seen(world.service))
+        if isinstance(end, Succeeded | Failed):
+            return end, clock.now_ms()
+        assert isinstance(end, Broken)
+        raise end.error
+
+    async def _execute(
+        self,
+        workflow: Workflow[..., Any],
+        payload: str,
+        clock: VirtualClock,
+        world: OutsideWorld,
+        seen: _Seen,
+    ) -> End:
+        service, strictness = world.service, seen.strictness
         known_errors = KnownErrors.snapshot()
         runner = Runner(
-            CrashingService(service, self._crash_after),
+            CrashingService(world, self._crash_after),
             workflow,
             clock,
             known_errors,
@@ -164,9 +195,14 @@ class MockDurableContext:
             ),
             observer=seen,
         )
-        driver = Driver(service, runner, clock, self._max_invocations, seen.on_invocation)
+        driver = Driver(service, runner, clock, self._max_invocations, seen.on_invocation, world)
         seen.execution_id = service.start(workflow.name, payload)
-        end = await driver.run_to_end(seen.execution_id)
+        self._enter(world)
+        try:
+            end = await driver.run_to_end(seen.execution_id)
+        finally:
+            self._leave(world)
+            await world.close()
         if self._strict and not isinstance(end, Broken):
             history = service.operations(seen.execution_id)
             cause = end.error if isinstance(end, Failed) else None
@@ -177,41 +213,48 @@ class MockDurableContext:
                 raise strictness.hazard or hazard from cause
             if strictness.hazard is not None:
                 raise strictness.hazard from cause
-        if isinstance(end, Succeeded):
-            return end.value
-        assert isinstance(end, Failed | Broken)
-        raise end.error
+        return end
 
 
 class _Seen:
     """What a mock saw of one execution."""
 
-    def __init__(
-        self, service: MemoryService | None = None, strictness: Strictness | None = None
-    ) -> None:
+    def __init__(self, service: MemoryService | None = None) -> None:
         self.execution_id = ""
         self.invocations = 0
+        self.strictness = Strictness()
         self._service = service
-        self._strictness = strictness or Strictness()
-        self._results: dict[str, tuple[str, str | None, object]] = {}
+        self._results: dict[str, tuple[str | None, StepSettings]] = {}
 
     def on_invocation(self) -> None:
         self.invocations += 1
 
     def on_issue(self, op: Op) -> None:
-        self._strictness.on_issue(op)
+        self.strictness.on_issue(op)
 
     def on_delivery(self, op: Op, record: Operation) -> None:
         if isinstance(op, StepOp) and record.status is Status.SUCCEEDED:
-            self._results.setdefault(op.id, (op.settings.name, record.payload, op.settings))
+            self._results.setdefault(op.id, (record.payload, op.settings))
+
+    def on_recall(
+        self,
+        operation_id: str,
+        settings: StepSettings,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        record: Operation,
+    ) -> None:
+        self.strictness.on_recall(operation_id, settings, args, kwargs, record)
+        self._results.setdefault(operation_id, (record.payload, settings))
 
     def checkpoints(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         counts: dict[str, int] = {}
-        for name, payload, settings in self._results.values():
+        for payload, settings in self._results.values():
+            name = settings.name
             counts[name] = count = counts.get(name, 0) + 1
             label = name if count == 1 else f"{name}#{count}"
-            result_type = settings.result_type  # type: ignore[attr-defined]
+            result_type = settings.result_type
             found[label] = codec.decode(payload, result_type, what=f"the result of {name!r}")
         return found
 

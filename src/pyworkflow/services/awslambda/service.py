@@ -1,0 +1,126 @@
+"""The port to AWS Lambda durable functions.
+
+Nothing is kept between two calls: Lambda has the history, the runner has the token. The answer to a
+checkpoint holds what changed, our own updates among it, on whichever of its pages. An update of
+ours that it leaves out is read from the execution's state, for the engine orders ends by the times
+that the service recorded; only what is not there either (nothing below a completed context is) is
+worked out here, by the table of legal moves.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pyworkflow._engine import transitions
+from pyworkflow._engine.records import OperationType
+from pyworkflow.services.awslambda import limits, wire
+from pyworkflow.services.base import Committed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyworkflow._engine.records import Operation, Update
+    from pyworkflow.services.awslambda.client import LambdaClient
+    from pyworkflow.services.base import Page
+
+PAGE_SIZE = 1000
+
+_to_json = msgspec.json.Encoder().encode
+
+
+class LambdaService:
+    """The service of the executions that Lambda keeps; one for a whole process.
+
+    ``client`` is made from the environment when the first request is sent, if it is not given.
+    """
+
+    def __init__(self, client: LambdaClient | None = None) -> None:
+        self._given = client
+
+    @property
+    def _client(self) -> LambdaClient:
+        if self._given is None:
+            # Here, for it needs botocore, which what only reads events and answers does without.
+            from pyworkflow.services.awslambda.client import Access, LambdaClient
+
+            self._given = LambdaClient(Access.from_environment())
+        return self._given
+
+    def close(self) -> None:
+        """Close the connections; the service is not used any more."""
+        if self._given is not None:
+            self._given.close()
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names; "" names the first. ``token`` is the newest.
+
+        Raises `ServiceError` and what is below it.
+        """
+        query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": PAGE_SIZE}
+        if marker:
+            query["Marker"] = marker
+        return wire.page_from_answer(await self._client.get(*_path(execution_id, "state"), **query))
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Apply ``updates`` as a whole; return the next token and what changed, ours included.
+
+        Raises `InvalidUpdateError` for what Lambda would refuse, before it is sent;
+        `RequestRefusedError`, `StaleTokenError` and `ServiceUnavailableError` as it answers.
+        """
+        encoded = [_to_json(wire.update_to_wire(limits.checked(update))) for update in updates]
+        limits.check_batch(encoded)
+        body = {
+            "CheckpointToken": token,
+            "Updates": [msgspec.Raw(update) for update in encoded],
+            # The same in all tries of this call: Lambda applies it once.
+            "ClientToken": uuid.uuid4().hex,
+        }
+        answer = await self._client.post(*_path(execution_id, "checkpoint"), body=_to_json(body))
+        return await self._completed(execution_id, wire.committed_from_answer(answer), updates)
+
+    async def _completed(
+        self, execution_id: str, committed: Committed, updates: Sequence[Update]
+    ) -> Committed:
+        """Return ``committed`` with the operations of ``updates`` that its first page lacks."""
+        token, operations, marker = committed.token, list(committed.operations), committed.marker
+        # With the execution's own end nothing more can be read, nor need it be.
+        missing = {update.id for update in updates if update.type is not OperationType.EXECUTION}
+        missing.difference_update(found.id for found in operations)
+        if token is None or not missing:
+            return committed
+        while missing and marker is not None:
+            page = await self.load(execution_id, token, marker)
+            operations += page.operations
+            marker = page.marker
+            missing.difference_update(found.id for found in page.operations)
+        if missing:
+            state = await self._state(execution_id, token)
+            operations += [found for found in state if found.id in missing]
+            missing.difference_update(found.id for found in state)
+            operations += _made_by([update for update in updates if update.id in missing], state)
+        return Committed(token, tuple(operations), marker)
+
+    async def _state(self, execution_id: str, token: str) -> list[Operation]:
+        operations: list[Operation] = []
+        marker: str | None = ""
+        while marker is not None:
+            page = await self.load(execution_id, token, marker)
+            operations += page.operations
+            marker = page.marker
+        return operations
+
+
+def _made_by(updates: Sequence[Update], state: Sequence[Operation]) -> list[Operation]:
+    """Return what accepted ``updates`` make of nothing, at the latest time that ``state`` knows."""
+    now_ms = max((found.end_ms or found.start_ms for found in state), default=0)
+    made: dict[str, Operation] = {}
+    for update in updates:
+        made[update.id] = transitions.apply(update, made.get(update.id), now_ms)
+    return list(made.values())
+
+
+def _path(execution_id: str, end: str) -> tuple[str, ...]:
+    return "2025-12-01", "durable-executions", execution_id, end

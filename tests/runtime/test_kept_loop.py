@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyworkflow._runtime.host import run_on_kept_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+async def loop_of() -> asyncio.AbstractEventLoop:
+    await asyncio.sleep(0)
+    return asyncio.get_running_loop()
+
+
+def on_a_thread(run: Callable[[], object]) -> None:
+    """Run it where no loop is kept yet."""
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            run()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+def test_a_thread_keeps_its_loop_and_closes_it_in_the_end() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def run() -> None:
+        loops.extend(run_on_kept_loop(loop_of) for _ in range(3))
+        assert not loops[0].is_closed()
+
+    on_a_thread(run)
+    on_a_thread(lambda: loops.append(run_on_kept_loop(loop_of)))
+    assert len(set(loops[:3])) == 1
+    assert loops[3] is not loops[0]
+    gc.collect()
+    assert all(loop.is_closed() for loop in loops)
+
+
+def test_each_run_sees_the_context_of_its_call() -> None:
+    async def see() -> str:
+        seen = variable.get()
+        variable.set("inside")
+        return seen
+
+    variable.set("first")
+    assert run_on_kept_loop(see) == "first"
+    variable.set("second")
+    assert run_on_kept_loop(see) == "second"
+
+
+def test_inside_a_running_loop_it_is_another_loop() -> None:
+    async def main() -> None:
+        assert run_on_kept_loop(loop_of) is not asyncio.get_running_loop()
+
+    asyncio.run(main())
+
+
+def test_tasks_that_were_left_over_are_cancelled() -> None:
+    ends: list[str] = []
+
+    async def leave() -> None:
+        async def forever() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ends.append("cancelled")
+
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        assert not task.done()
+
+    run_on_kept_loop(leave)
+    assert ends == ["cancelled"]
+
+
+async def fail() -> None:
+    raise ValueError("mine")
+
+
+async def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("main", "is_kept"), [(fail, True), (interrupt, False)])
+def test_after_an_error_the_loop_stays_after_an_interrupt_it_is_a_new_one(
+    main: Callable[[], Coroutine[object, object, None]], is_kept: bool
+) -> None:
+    def run() -> None:
+        before = run_on_kept_loop(loop_of)
+        with pytest.raises((ValueError, KeyboardInterrupt)):
+            run_on_kept_loop(main)
+        assert (run_on_kept_loop(loop_of) is before) == is_kept
+        assert before.is_closed() != is_kept
+
+    on_a_thread(run)

@@ -1,0 +1,134 @@
+"""What Lambda would refuse is refused before it is sent, with what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow.errors import InvalidUpdateError
+from pyworkflow.services.awslambda import limits
+from pyworkflow.services.awslambda.wire import error_to_wire
+
+KIB = 1024
+
+
+def step(action: Action = Action.SUCCEED, **fields: Any) -> Update:
+    return Update(**{"id": "a1", "type": OperationType.STEP, "action": action, **fields})
+
+
+def start(kind: OperationType, **fields: Any) -> Update:
+    return Update(id="a1", type=kind, action=Action.START, **fields)
+
+
+GOOD = [
+    step(Action.START, parent_id="p-1_", name="n" * 256, subtype="Step"),
+    step(payload="x" * 256 * KIB),
+    step(payload="é" * 128 * KIB),
+    step(payload=""),
+    step(Action.RETRY, delay_seconds=31_622_400, payload="1"),
+    step(Action.FAIL, error=ErrorRecord("bad", "ValueError", "{}", ("frame",))),
+    start(OperationType.WAIT, wait_seconds=31_622_400),
+    start(OperationType.CALLBACK, timeout_seconds=99_999_999, heartbeat_timeout_seconds=0),
+    start(
+        OperationType.CHAINED_INVOKE,
+        function_name="arn:aws:lambda:eu-west-1:123456789012:function:my_f-1:$LATEST",
+        tenant_id="tenant 1@example.org",
+        payload="{}",
+    ),
+    Update(
+        id="e",
+        type=OperationType.EXECUTION,
+        action=Action.SUCCEED,
+        payload="x" * 6 * 1024 * KIB,
+    ),
+]
+
+
+@pytest.mark.parametrize("update", GOOD, ids=lambda update: f"{update.type}-{update.action}")
+def test_what_is_within_the_limits_passes_unchanged(update: Update) -> None:
+    assert limits.checked(update) == update
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        (step(id="a b"), "an id of 1-64"),
+        (step(id="a" * 65), "65 characters"),
+        (step(name="naïve"), "printable ASCII"),
+        (step(name=""), "name"),
+        (step(parent_id="p" * 65), "parent_id to be an id: 1-64"),
+        (step(subtype="my type"), "subtype to be 1-32"),
+        (step(subtype="x" * 33), "1-32"),
+        (step(Action.RETRY, delay_seconds=0, payload="1"), "delay_seconds from 1 to 31622400"),
+        (step(Action.RETRY, delay_seconds=31_622_401, payload="1"), "found 31622401"),
+        (start(OperationType.WAIT, wait_seconds=31_622_401), "wait_seconds from 1 to 31622400"),
+        (start(OperationType.CALLBACK, timeout_seconds=10**8), "timeout_seconds from 0 to"),
+        (start(OperationType.CHAINED_INVOKE), "a function_name"),
+        (start(OperationType.CHAINED_INVOKE, function_name="a/b"), "function_name to be a"),
+        (
+            start(OperationType.CHAINED_INVOKE, function_name="f", tenant_id="#"),
+            "tenant_id to be 1-256",
+        ),
+        (step(payload="x" * (256 * KIB + 1)), "at most 262144 bytes, found 262145 bytes"),
+        (step(payload="é" * (128 * KIB + 1)), "found 262146 bytes"),
+        (step(payload="\ud800"), "a lone surrogate"),
+        (step(Action.FAIL, error=ErrorRecord("\ud800")), "a lone surrogate"),
+        (step(Action.FAIL, error=ErrorRecord("x" * 33 * KIB)), "without its stack trace"),
+        (
+            Update(
+                id="a1",
+                type=OperationType.EXECUTION,
+                action=Action.SUCCEED,
+                payload="x" * (6 * 1024 * KIB + 1),
+            ),
+            "at most 6291456 bytes",
+        ),
+    ],
+)
+def test_what_is_beyond_names_the_operation(update: Update, said: str) -> None:
+    with pytest.raises(InvalidUpdateError) as caught:
+        limits.checked(update)
+    assert f"{update.type} {update.action} of operation {update.id!r}" in str(caught.value)
+    assert said in str(caught.value)
+    assert caught.value.is_final
+
+
+def test_the_name_is_shown() -> None:
+    with pytest.raises(InvalidUpdateError, match=r"operation 'a1' \(name 'charge'\).*S3"):
+        limits.checked(step(name="charge", payload="x" * 300_000))
+
+
+def test_a_long_stack_trace_loses_its_outermost_frames() -> None:
+    frames = tuple(f'  File "a.py", line {n}\n    "é"\n' * 20 for n in range(100))
+    error = ErrorRecord("bad", "ValueError", "{}", frames)
+    short = limits.checked(step(Action.FAIL, error=error)).error
+    assert short is not None
+    assert (short.message, short.type, short.data) == ("bad", "ValueError", "{}")
+    assert 1 < len(short.stack_trace) < 100
+    assert short.stack_trace == frames[-len(short.stack_trace) :]
+    one_more = frames[-len(short.stack_trace) - 1 :]
+    assert size(short) <= 32 * KIB < size(msgspec.structs.replace(short, stack_trace=one_more))
+
+
+def size(error: ErrorRecord) -> int:
+    return len(msgspec.json.encode(error_to_wire(error)))
+
+
+def test_an_error_may_lose_its_whole_stack() -> None:
+    error = ErrorRecord("x" * (32 * KIB - 100), "E", None, ("frame" * 100,))
+    short = limits.checked(step(Action.FAIL, error=error)).error
+    assert short == ErrorRecord(error.message, "E")
+
+
+def test_a_batch_is_bounded() -> None:
+    limits.check_batch([])
+    limits.check_batch([b"x"] * 250)
+    limits.check_batch([b"x" * 375 * KIB] * 2)
+    limits.check_batch([b"x" * 5000 * KIB])
+    with pytest.raises(InvalidUpdateError, match="found 251 updates"):
+        limits.check_batch([b"x"] * 251)
+    with pytest.raises(InvalidUpdateError, match="768001 bytes"):
+        limits.check_batch([b"x" * 375 * KIB, b"x" * 375 * KIB, b"x"])

@@ -1,0 +1,325 @@
+"""Records to the wire and back, and invocations from events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
+)
+from pyworkflow.errors import ServiceError
+from pyworkflow.services.awslambda import invocation_from_event
+from pyworkflow.services.awslambda.wire import (
+    committed_from_answer,
+    error_to_wire,
+    operations_from_event,
+    page_from_answer,
+    update_to_wire,
+)
+from pyworkflow.services.base import Committed, Page
+from tests.services.awslambda.lambda_api import ARN
+
+STEP = {"Id": "a", "Type": "STEP", "Status": "STARTED"}
+RECORD = Operation(id="a", type=OperationType.STEP, status=Status.STARTED, start_ms=1000)
+ERROR = ErrorRecord("bad", "ValueError", '{"code": 3}', ("outer", "inner"))
+ERROR_OBJECT = {
+    "ErrorMessage": "bad",
+    "ErrorType": "ValueError",
+    "ErrorData": '{"code": 3}',
+    "StackTrace": ("outer", "inner"),
+}
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "wire"),
+    [
+        ({"type": OperationType.STEP, "action": Action.START}, {}),
+        (
+            {
+                "type": OperationType.STEP,
+                "action": Action.SUCCEED,
+                "parent_id": "p",
+                "name": "charge",
+                "subtype": "Step",
+                "payload": "",
+            },
+            {"ParentId": "p", "Name": "charge", "SubType": "Step", "Payload": ""},
+        ),
+        (
+            {
+                "type": OperationType.STEP,
+                "action": Action.RETRY,
+                "error": ERROR,
+                "delay_seconds": 7,
+            },
+            {"Error": ERROR_OBJECT, "StepOptions": {"NextAttemptDelaySeconds": 7}},
+        ),
+        (
+            {"type": OperationType.CONTEXT, "action": Action.SUCCEED, "replay_children": True},
+            {"ContextOptions": {"ReplayChildren": True}},
+        ),
+        (
+            {"type": OperationType.WAIT, "action": Action.START, "wait_seconds": 60},
+            {"WaitOptions": {"WaitSeconds": 60}},
+        ),
+        (
+            {
+                "type": OperationType.CALLBACK,
+                "action": Action.START,
+                "timeout_seconds": 5,
+                "heartbeat_timeout_seconds": 0,
+            },
+            {"CallbackOptions": {"TimeoutSeconds": 5, "HeartbeatTimeoutSeconds": 0}},
+        ),
+        (
+            {
+                "type": OperationType.CHAINED_INVOKE,
+                "action": Action.START,
+                "function_name": "f:live",
+                "tenant_id": "t",
+            },
+            {"ChainedInvokeOptions": {"FunctionName": "f:live", "TenantId": "t"}},
+        ),
+    ],
+)
+def test_updates(fields: dict[str, Any], wire: dict[str, Any]) -> None:
+    common = {"Id": "a", "Type": fields["type"].value, "Action": fields["action"].value}
+    assert update_to_wire(Update(id="a", **fields)) == {**common, **wire}
+
+
+def test_errors() -> None:
+    assert error_to_wire(ERROR) == ERROR_OBJECT
+    assert error_to_wire(ErrorRecord()) == {"ErrorMessage": "", "ErrorType": ""}
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
+    details = {"Attempt": 2, "NextAttemptTimestamp": 5500}
+    (from_event,) = operations_from_event(
+        [{**STEP, "StartTimestamp": 1000, "EndTimestamp": 4321, "StepDetails": details}]
+    )
+    details = {"Attempt": 2, "NextAttemptTimestamp": 5.5}  # type: ignore[dict-item]
+    (from_answer,) = page_from_answer(
+        {
+            "Operations": [
+                {**STEP, "StartTimestamp": 1, "EndTimestamp": 4.321, "StepDetails": details}
+            ]
+        }
+    ).operations
+    assert from_event == from_answer
+    assert (from_event.start_ms, from_event.end_ms, from_event.next_attempt_ms) == (
+        1000,
+        4321,
+        5500,
+    )
+    assert from_event.sequence is None
+    assert from_event.attempt == 2
+
+
+def test_fractions_of_seconds_are_rounded_not_cut() -> None:
+    answer = {"Operations": [{**STEP, "StartTimestamp": 1_767_225_600.289}]}
+    assert page_from_answer(answer).operations[0].start_ms == 1_767_225_600_289
+
+
+@pytest.mark.parametrize(
+    ("details", "fields"),
+    [
+        ({"StepDetails": {"Result": "1"}}, {"payload": "1"}),
+        ({"ContextDetails": {"Result": "1"}}, {"payload": "1"}),
+        (
+            {"CallbackDetails": {"Result": "1", "CallbackId": "c"}},
+            {"payload": "1", "callback_id": "c"},
+        ),
+        ({"ChainedInvokeDetails": {"Result": "1"}}, {"payload": "1"}),
+        ({"ExecutionDetails": {"InputPayload": "1"}}, {"payload": "1"}),
+        ({"ContextDetails": {"ReplayChildren": True}}, {"replay_children": True}),
+        ({"WaitDetails": {"ScheduledEndTimestamp": 9}}, {"scheduled_end_ms": 9}),
+        ({"StepDetails": {"Error": ERROR_OBJECT}}, {"error": ERROR}),
+        ({"StepDetails": {"Error": {}}}, {"error": ErrorRecord()}),
+        (
+            {"StepDetails": {"Error": {**ERROR_OBJECT, "StackTrace": ["outer", "inner"]}}},
+            {"error": ERROR},
+        ),
+        ({"StepDetails": None, "Name": None, "EndTimestamp": None}, {}),
+        ({"StepDetails": {}}, {}),
+        ({"SomethingNew": [1], "StepDetails": {"Newer": {}}}, {}),
+        (
+            {"ParentId": "p", "Name": "n", "SubType": "New"},
+            {"parent_id": "p", "name": "n", "subtype": "New"},
+        ),
+    ],
+)
+def test_operations(details: dict[str, Any], fields: dict[str, Any]) -> None:
+    (found,) = operations_from_event([{**STEP, "StartTimestamp": 1000, **details}])
+    assert found == Operation(
+        id="a", type=OperationType.STEP, status=Status.STARTED, start_ms=1000, **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        ({}, r"an operation without Id, Type, Status, StartTimestamp"),
+        ({**STEP}, r"without StartTimestamp"),
+        ({**STEP, "Id": None, "StartTimestamp": 1}, r"without Id"),
+        ({**STEP, "Id": 7}, r"an operation\.Id: expected a string"),
+        ({**STEP, "Type": "NAP"}, r"Type: expected one of CALLBACK, .*, not 'NAP'"),
+        ({**STEP, "Status": 4}, r"Status: expected a string"),
+        ({**STEP, "StartTimestamp": "2026"}, r"StartTimestamp: expected a number"),
+        ({**STEP, "StepDetails": "x"}, r"an operation\.StepDetails: expected an object"),
+        ({**STEP, "StepDetails": {"Attempt": 1.5}}, r"StepDetails\.Attempt: expected a whole"),
+        ({**STEP, "ContextDetails": {"ReplayChildren": 1}}, r"ReplayChildren: expected true or"),
+        ({**STEP, "StepDetails": {"Error": []}}, r"StepDetails\.Error: expected an object"),
+        (
+            {**STEP, "StepDetails": {"Error": {"StackTrace": "x"}}},
+            r"StepDetails\.Error\.StackTrace: expected a list",
+        ),
+        ("STEP", r"an operation: expected an object"),
+    ],
+)
+def test_what_does_not_fit_is_named(operation: Any, said: str) -> None:
+    good = {**STEP, "StartTimestamp": 1000}
+    with pytest.raises(ServiceError, match=said):
+        operations_from_event([good, operation])
+
+
+def test_a_value_is_not_shown() -> None:
+    operation = {**STEP, "StepDetails": {"Result": {"card": "4111"}}}
+    with pytest.raises(ServiceError) as caught:
+        operations_from_event([operation])
+    assert "Result: expected a string" in str(caught.value)
+    assert "4111" not in str(caught.value)
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+OPERATIONS = [{**STEP, "StartTimestamp": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "page"),
+    [
+        ({"Operations": []}, Page(())),
+        ({"Operations": OPERATIONS, "NextMarker": "m"}, Page((RECORD,), "m")),
+        ({"Operations": OPERATIONS, "NextMarker": ""}, Page((RECORD,))),
+        ({"Operations": OPERATIONS, "NextMarker": None}, Page((RECORD,))),
+    ],
+)
+def test_pages(answer: Any, page: Page) -> None:
+    assert page_from_answer(answer) == page
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({}, "a page of the state without Operations"),
+        ([], "expected an object"),
+        ({"Operations": {}}, "Operations: expected a list"),
+    ],
+)
+def test_an_answer_that_is_no_page(answer: Any, said: str) -> None:
+    with pytest.raises(ServiceError, match=said):
+        page_from_answer(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "committed"),
+    [
+        (
+            {"CheckpointToken": "t", "NewExecutionState": {"Operations": OPERATIONS}},
+            Committed("t", (RECORD,)),
+        ),
+        (
+            {"CheckpointToken": "t", "NewExecutionState": {"NextMarker": "m"}},
+            Committed("t", (), "m"),
+        ),
+        ({"NewExecutionState": {"Operations": OPERATIONS}}, Committed(None, (RECORD,))),
+        ({"CheckpointToken": "", "NewExecutionState": {}}, Committed(None, ())),
+        ({"CheckpointToken": None}, Committed(None, ())),
+    ],
+)
+def test_answers_to_a_checkpoint(answer: Any, committed: Committed) -> None:
+    assert committed_from_answer(answer) == committed
+
+
+def test_an_answer_that_is_none_to_a_checkpoint() -> None:
+    with pytest.raises(ServiceError, match="the answer to a checkpoint: expected an object"):
+        committed_from_answer("token")
+
+
+# -- invocations ---------------------------------------------------------------------------------
+
+EXECUTION = {
+    "Id": "6f9b",
+    "Type": "EXECUTION",
+    "Status": "STARTED",
+    "StartTimestamp": 1000,
+    "ExecutionDetails": {"InputPayload": '{"order_id": "o-1"}'},
+}
+EVENT = {
+    "DurableExecutionArn": ARN,
+    "CheckpointToken": "dG9rZW4=",
+    "InitialExecutionState": {"Operations": [EXECUTION], "NextMarker": ""},
+    "UpdatedOperationIds": [],
+}
+
+
+def test_an_event_is_an_invocation() -> None:
+    found = invocation_from_event(EVENT)
+    assert found.execution_id == ARN
+    assert found.execution_name == "o-1"
+    assert found.workflow_name == "order"
+    assert found.token == "dG9rZW4="
+    assert found.marker is None
+    assert found.max_operations == 3000
+    (execution,) = found.operations
+    assert execution.type is OperationType.EXECUTION
+    assert execution.id == ARN.rpartition("/")[2]
+    assert execution.payload == '{"order_id": "o-1"}'
+
+
+@pytest.mark.parametrize("state", [{"Operations": [], "NextMarker": "m"}, {"NextMarker": "m"}])
+def test_the_first_page_may_be_empty(state: Any) -> None:
+    found = invocation_from_event({**EVENT, "InitialExecutionState": state})
+    assert (found.operations, found.marker) == ((), "m")
+
+
+def test_an_id_that_is_no_arn_is_its_own_name() -> None:
+    found = invocation_from_event({**EVENT, "DurableExecutionArn": "1b3c"})
+    assert (found.execution_id, found.execution_name) == ("1b3c", "1b3c")
+    assert found.workflow_name == ""
+
+
+@pytest.mark.parametrize("key", ["DurableExecutionArn", "CheckpointToken", "InitialExecutionState"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_plain_event_says_how_to_invoke(key: str, is_there: bool) -> None:
+    event: dict[str, Any] = {**EVENT, key: None}
+    if not is_there:
+        del event[key]
+    with pytest.raises(ServiceError, match=rf"found no {key}\. .*version, alias or \$LATEST"):
+        invocation_from_event(event)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"DurableExecutionArn": 7}, "the event.DurableExecutionArn: expected a string"),
+        ({"InitialExecutionState": []}, "InitialExecutionState: expected an object"),
+        ({"InitialExecutionState": {"Operations": 1}}, "Operations: expected a list"),
+        ({"InitialExecutionState": {}}, "expected its EXECUTION operation"),
+    ],
+)
+def test_an_event_that_does_not_fit(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ServiceError, match=said):
+        invocation_from_event({**EVENT, **change})
