@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test test-all check format bench clean
+.PHONY: help setup run test test-all proof histories check format bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,6 +35,12 @@ test: setup ## run the tests
 
 test-all: ## run the tests on each supported Python that this machine has
 	@.ci/test-all $(PYTHONS)
+
+proof: setup ## run the tests with many more examples; takes long; ARGS='tests/corpus -k gather'
+	@HYPOTHESIS_PROFILE=proof $(PYTEST) $(ARGS)
+
+histories: setup ## record histories for shapes that have none, or anew: SHAPES='gather children'
+	@$(BIN)/python -m tests.corpus.test_histories $(SHAPES)
 
 check: setup ## format, lint, types, architecture
 	@$(BIN)/ruff format --check --quiet . || { echo 'make format puts that right.'; exit 1; }

@@ -10,4 +10,9 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, database=None)
 # In CI the examples are the same each time, so that a run repeats.
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+# What `make proof` asks for: many more examples, each time others. Tests that bring their own
+# numbers read the same variable.
+settings.register_profile("proof", settings.get_profile("default"), max_examples=2_000)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
+)

@@ -1,0 +1,409 @@
+"""Trials: one shape run to its end in virtual time, each step taking its time, with crashes.
+
+A body's time hangs on the id of its operation and the attempt, so it is the same in each run. When
+a body is run again after a crash there are two worlds to choose from. With ``resumes`` its work
+went on meanwhile, and it ends when it would have ended: a crash costs no time, and must change
+nothing at all. Without, it takes its whole time again, so others may overtake it.
+
+A trial watches while it runs (`Watch`) and says what it saw:
+
+* no body runs once its outcome is recorded, nor again once the code has cancelled it;
+* a body that may run at most once begins after its start is recorded, and once per attempt;
+* nothing is launched while a known end waits for its delivery;
+* whoever is handed a result knows it from the record: its end is recorded by then;
+* a replay delivers what was delivered before, in the same order;
+* a record that has ended never changes.
+
+Bodies are stubborn besides: one that was cancelled or ran out of time still reports an outcome,
+which may be recorded nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.ops.step import StepCall, StepOp, StepSettings
+from pyworkflow._engine.ops.wait import WaitOp
+from pyworkflow._engine.records import ErrorRecord, Operation, Status
+from pyworkflow._engine.turn import End, Failed, StepReturned, Succeeded
+from pyworkflow._runtime.clock import DEFAULT_START_MS, Alarm, VirtualClock
+from pyworkflow._runtime.runner import Runner
+from pyworkflow._runtime.steps import timeout_error
+from pyworkflow.testing.drive import CrashingService, Driver
+from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
+from pyworkflow.testing.outside import COMPLETE, OutsideWorld, Plan
+from pyworkflow.testing.strictness import Strictness
+from pyworkflow.testing.verify import Replay, check_replay
+from tests.corpus.registry import Raises, Shape
+
+KNOWN = KnownErrors.snapshot()
+TOO_LATE = '"too late"'
+
+
+@dataclass(frozen=True)
+class Durations:
+    """How long each body takes, in milliseconds: ``values`` are dealt out by operation."""
+
+    values: tuple[int, ...] = ()
+
+    def of(self, call: StepCall) -> int:
+        if not self.values:
+            return 0
+        place = int(call.id[:8], 16) + call.attempt
+        # Two bodies that were dealt the same do not end at the same moment.
+        return self.values[place % len(self.values)] + int(call.id[8:12], 16) % 3000
+
+
+AT_ONCE = Durations()
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """Before and after which checkpoints the process dies."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    resumes: bool = True
+
+    def __str__(self) -> str:
+        world = "its work goes on" if self.resumes else "its work begins anew"
+        return f"crash before {self.before or 'none'}, after {self.after or 'none'}, {world}"
+
+
+NONE = Crashes()
+
+
+class Watch:
+    """What a trial saw, over all its invocations; raises `AssertionError` when a law is broken."""
+
+    def __init__(self, world: OutsideWorld, clock: VirtualClock) -> None:
+        self.service = world.service
+        self.execution_id = ""
+        self.invocations = 0
+        self.strictness = Strictness()
+        self.delivered: list[str] = []
+        self.interrupted: set[str] = set()
+        self.ops: dict[str, Op] = {}
+        self.spans: dict[str, list[int]] = {}
+        self.planned_ms: dict[str, int] = {}
+        self._clock = clock
+        self._moments = 0
+        self._now: list[str] = []
+        self._issued: dict[str, Op] = {}
+        self._values: dict[str, str] = {}
+        self._ran: set[tuple[str, int]] = set()
+        self._cancelled: set[str] = set()
+        self._ended: dict[str, Operation] = {}
+
+    def records(self) -> Mapping[str, Operation]:
+        return self.service._execution(self.execution_id).operations
+
+    # -- what the engine tells -------------------------------------------------------------------
+
+    def on_invocation(self) -> None:
+        self.check_order()
+        self.check_records()
+        self.invocations += 1
+        self._issued.clear()
+
+    def check_order(self) -> None:
+        """This invocation delivered what earlier ones did, in their order."""
+        now, before = set(self._now), set(self.delivered)
+        again = [each for each in self._now if each in before]
+        first = [each for each in self.delivered if each in now]
+        assert again == first, "a replay delivers in another order than the live run did"
+        self.delivered = [each for each in self.delivered if each not in now] + self._now
+        self._now = []
+
+    def check_records(self) -> None:
+        """What had ended by the last invocation is unchanged."""
+        records = self.records()
+        for operation in self._ended.values():
+            assert records[operation.id] == operation, "a record that had ended was changed"
+        self._ended = {i: each for i, each in records.items() if each.ended}
+
+    def on_issue(self, op: Op) -> None:
+        self.strictness.on_issue(op)
+        self._issued[op.id] = op
+        if op.id not in self.ops:
+            self.ops[op.id] = op
+            self._moments += 1
+            self.spans[op.id] = [self._moments, 1 << 60]
+            if isinstance(op, WaitOp):
+                self.planned_ms[op.id] = self._clock.now_ms() + 1000 * op._seconds
+        record = self.records().get(op.id)
+        is_started = record is not None and record.status is Status.STARTED
+        if is_started and isinstance(op, StepOp) and op.settings.at_most_once:
+            self.interrupted.add(op.id)
+
+    def on_delivery(self, op: Op, record: Operation) -> None:
+        self._deliver(op.id)
+        known = self.records()[op.id]
+        assert known.ended, "an end was handed over that is not recorded"
+        assert known.payload == record.payload, "a result was handed over that is not the record's"
+        assert known.payload != TOO_LATE, "an outcome that came too late was taken"
+
+    def on_recall(
+        self,
+        operation_id: str,
+        settings: StepSettings,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        record: Operation,
+    ) -> None:
+        self.strictness.on_recall(operation_id, settings, args, kwargs, record)
+        self._deliver(operation_id)
+
+    def _deliver(self, operation_id: str) -> None:
+        self._now.append(operation_id)
+        self._moments += 1
+        span = self.spans.setdefault(operation_id, [self._moments, 1 << 60])
+        span[1] = min(span[1], self._moments)
+
+    # -- what the bodies tell --------------------------------------------------------------------
+
+    def on_launch(self, call: StepCall) -> None:
+        record = self.records().get(call.id)
+        assert record is None or not record.ended, f"{call.name} runs, though its end is recorded"
+        assert call.id not in self._cancelled, f"{call.name} runs, though the code cancelled it"
+        if call.settings.at_most_once:
+            assert (call.id, call.attempt) not in self._ran, f"{call.name} runs twice"
+            assert record is not None, f"{call.name} runs before its start is recorded"
+            assert record.status is Status.STARTED, f"{call.name} runs before its start is recorded"
+        self._ran.add((call.id, call.attempt))
+        for value in (each for each in call.args if isinstance(each, str)):
+            made_by = self._values.get(value)
+            if made_by is not None:
+                assert self.records()[made_by].ended, f"{call.name} was given {value} too early"
+        now = set(self._now)
+        for op in self._issued.values():
+            late = op.ended and op.id not in now and not op.abandoned
+            assert not late, f"{call.name} runs before the end of {op.name} is delivered"
+
+    def on_returned(self, call: StepCall, value: Any) -> None:
+        if isinstance(value, str):
+            known = self.records().get(call.id)
+            if known is None or not known.ended:
+                self._values[value] = call.id
+
+    def on_cancel(self, operation_id: str) -> None:
+        self._cancelled.add(operation_id)
+
+
+class TimedStepRunner(FakingStepRunner):
+    """Runs each body after its time, and reports what comes too late as well."""
+
+    def __init__(
+        self,
+        execution_id: str,
+        clock: VirtualClock,
+        report: Any,
+        *,
+        watch: Watch,
+        durations: Durations,
+        began_ms: dict[tuple[str, int], int],
+    ) -> None:
+        super().__init__(execution_id, clock, report, Fakes(), watch.strictness)
+        self._watch = watch
+        self._durations = durations
+        self._began_ms = began_ms
+        self._late: list[Alarm] = []
+        self._is_closed = False
+
+    def launch(self, call: StepCall) -> None:
+        self._watch.on_launch(call)
+        now_ms = self._clock.now_ms()
+        began_ms = self._began_ms.setdefault((call.id, call.attempt), now_ms)
+        taken_ms = self._durations.of(call)
+        self._watch.planned_ms[call.id] = began_ms + taken_ms
+        limit = call.settings.timeout_seconds
+        if limit is not None and taken_ms > limit * 1000:
+            self._report_late(call, began_ms + taken_ms)
+        self._taken[call.id, call.attempt] = Fake(seconds=taken_ms / 1000)
+        self.launch_async(call)
+
+    def cancel(self, operation_id: str) -> None:
+        attempt = self._running.get(operation_id)
+        if attempt is not None and not self._is_closed:
+            self._watch.on_cancel(operation_id)
+            self._report_late(attempt.call, self._watch.planned_ms[operation_id])
+        super().cancel(operation_id)
+
+    def _report_late(self, call: StepCall, when_ms: int) -> None:
+        late = StepReturned(call.id, call.attempt, TOO_LATE, json.loads(TOO_LATE), when_ms)
+        self._late.append(self._clock.call_at(when_ms, partial(self._report, late)))
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for alarm in self._late:
+            alarm.cancel()
+        await super().close()
+
+    def returned(self, call: StepCall, value: Any) -> StepReturned:
+        fact = super().returned(call, value)
+        self._watch.on_returned(call, fact.value)
+        return fact
+
+    async def _pass_time(self, fake: Fake, call: StepCall) -> None:
+        limit, taken_ms = call.settings.timeout_seconds, round(fake.seconds * 1000)
+        is_late = limit is not None and taken_ms > limit * 1000
+        passes_ms = round(limit * 1000) if limit is not None and is_late else taken_ms
+        due_ms = self._began_ms[call.id, call.attempt] + passes_ms
+        if due_ms > self._clock.now_ms():
+            over: asyncio.Future[None] = self._loop.create_future()
+            attempt = self._running[call.id]
+
+            def ring() -> None:
+                self.hold_clock(attempt)
+                over.set_result(None)
+
+            self._alarms[call.id] = self._clock.call_at(due_ms, ring)
+            self.release_clock(attempt)
+            await over
+            del self._alarms[call.id]
+        if is_late:
+            raise timeout_error(call)
+
+
+@dataclass
+class Trial:
+    """One shape's run from start to end, and what came of it."""
+
+    shape: Shape
+    durations: Durations = AT_ONCE
+    crashes: Crashes = NONE
+    outcome: Any = None
+    operations: tuple[Operation, ...] = ()
+    commits: int = 0
+    watch: Watch = field(init=False, repr=False)
+
+    async def run(self) -> Trial:
+        clock = VirtualClock(DEFAULT_START_MS)
+        plans = {
+            name: [Plan(COMPLETE, round(seconds * 1000), '"yes"')]
+            for name, seconds in self.shape.callbacks
+        }
+        world = OutsideWorld(clock, plans, {}, _runs_nothing)
+        service = CrashingService(world, self.crashes.after, self.crashes.before)
+        watch = self.watch = Watch(world, clock)
+        began_ms: dict[tuple[str, int], int] = {}
+        runner = Runner(
+            service,
+            self.shape.workflow,
+            clock,
+            KNOWN,
+            step_runner=partial(
+                TimedStepRunner, watch=watch, durations=self.durations, began_ms=began_ms
+            ),
+            observer=watch,
+        )
+
+        def on_invocation() -> None:
+            watch.on_invocation()
+            if not self.crashes.resumes:
+                began_ms.clear()
+
+        driver = Driver(world.service, runner, clock, 500, on_invocation, world)
+        watch.execution_id = world.service.start(self.shape.name, "{}")
+        try:
+            end = await driver.run_to_end(watch.execution_id)
+        finally:
+            await world.close()
+        watch.check_order()
+        watch.check_records()
+        self.outcome = outcome_of(end)
+        self.commits = service.commits
+        self.operations = world.service.operations(watch.execution_id)
+        await check_replay(Replay(self.shape.workflow, self.operations, KNOWN), end)
+        if watch.strictness.hazard is not None:
+            raise watch.strictness.hazard
+        return self
+
+    # -- comparing -------------------------------------------------------------------------------
+
+    def identities(self) -> dict[str, tuple[Any, ...]]:
+        """What each id stands for: of all that the code asked for, be it recorded or not."""
+        return {
+            op.id: (op.type, op.subtype, op.name, op.scope.operation_id, op.path)
+            for op in self.watch.ops.values()
+        }
+
+    def reached(self) -> dict[str, dict[str, Any]]:
+        """The operations whose ends reached the code, without times and order."""
+        delivered = set(self.watch.delivered)
+        return {each.id: plain(each) for each in self.operations if each.id in delivered}
+
+    def has_close_call(self) -> bool:
+        """Whether two things that went on at once ended so close together that lag may decide.
+
+        The start of a step or timer may lag 100 ms, in a run with a crash twice.
+        """
+        ends: list[tuple[int, int, int, str]] = []
+        records = {each.id: each for each in self.operations}
+        for operation_id, (issued, delivered) in self.watch.spans.items():
+            end_ms = self.watch.planned_ms.get(operation_id)
+            record = records.get(operation_id)
+            if record is not None and record.end_ms is not None and delivered < 1 << 60:
+                end_ms = record.end_ms
+            if end_ms is not None:
+                ends.append((end_ms, issued, delivered, operation_id))
+        ends.sort()
+        return any(
+            other[0] - one[0] <= CLOSE_MS and one[1] < other[2] and other[1] < one[2]
+            for place, one in enumerate(ends)
+            for other in ends[place + 1 : place + 20]
+            if other[3] != self._parent(one[3]) and one[3] != self._parent(other[3])
+        )
+
+    def _parent(self, operation_id: str) -> str | None:
+        op = self.watch.ops.get(operation_id)
+        return None if op is None else op.scope.operation_id
+
+
+CLOSE_MS = 300
+
+
+def plain(operation: Operation) -> dict[str, Any]:
+    """An operation without times, order and the places in the code that a stack names."""
+    error = operation.error
+    return {
+        "type": operation.type,
+        "subtype": operation.subtype,
+        "name": operation.name,
+        "parent_id": operation.parent_id,
+        "status": operation.status,
+        "attempt": operation.attempt,
+        "payload": operation.payload,
+        "error": None if error is None else ErrorRecord(error.message, error.type, error.data),
+    }
+
+
+def outcome_of(end: End) -> Any:
+    match end:
+        case Succeeded():
+            return json.loads(end.payload)
+        case Failed():
+            return Raises(end.record.type.rpartition(".")[2], end.record.message)
+    raise AssertionError(f"it ended as {end}")
+
+
+def is_one_of(outcome: Any, allowed: tuple[Any, ...]) -> bool:
+    if isinstance(outcome, Raises):
+        return any(
+            isinstance(each, Raises)
+            and each.type == outcome.type
+            and outcome.message.startswith(each.message)
+            for each in allowed
+        )
+    return outcome in allowed
+
+
+async def _runs_nothing(*_: Any) -> Any:
+    raise AssertionError("no shape invokes a workflow")
