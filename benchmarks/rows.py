@@ -69,6 +69,26 @@ class FractionOfPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class MultipleOfPeer:
+    """At ``size``, a unit costs at most ``factor`` times the peer's."""
+
+    peer: Peer
+    factor: float
+    size: int
+
+    @property
+    def claim(self) -> str:
+        return f"n={self.size}: at most {self.factor:g} x {self.peer.name}"
+
+    def judge(self, medians: Medians) -> Verdict:
+        ours = medians.get((PYWORKFLOW.name, self.size))
+        theirs = medians.get((self.peer.name, self.size))
+        if ours is None or theirs is None:
+            return NOT_MEASURED
+        return Verdict(f"{ours / theirs:.1f} x", ours <= self.factor * theirs)
+
+
+@dataclass(frozen=True, slots=True)
 class NoGrowth:
     """A unit at the largest size costs at most ``limit`` times one at the smallest."""
 
@@ -178,6 +198,22 @@ ROWS = (
             NoGrowth(1.25),
         ),
         sizes=(300, 1000, 3000),
+    ),
+    Row(
+        name="live gather",
+        unit="step",
+        work="live gather",
+        peers=(PYWORKFLOW, BARE),
+        bounds=(MultipleOfPeer(BARE, 5, 1000),),
+        sizes=(1000,),
+    ),
+    Row(
+        name="replayed gather",
+        unit="operation",
+        work="replay gather",
+        peers=(PYWORKFLOW, BARE),
+        bounds=(MultipleOfPeer(BARE, 4, 1000),),
+        sizes=(1000,),
     ),
     Row(
         name="import",

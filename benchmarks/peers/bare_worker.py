@@ -1,7 +1,8 @@
 """The physical limit: what a durable step can't do without, and nothing else.
 
 A live step has to call a coroutine, encode its result and decode it again; a replayed one has to be
-awaited and decoded. No id, no history, no check.
+awaited and decoded. No id, no history, no check. For a gather, live or replayed, it is a bare
+`asyncio.gather` of the steps' own coroutines.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ async def recount(history: list[bytes]) -> int:
     return total
 
 
+async def fetch(i: int) -> dict[str, object]:
+    await asyncio.sleep(0)
+    return {"id": i, "name": "item", "ok": True}
+
+
+async def gather(n: int) -> int:
+    return len(await asyncio.gather(*(fetch(i) for i in range(n))))
+
+
+def bare_gather(n: int) -> Execution:
+    return lambda: asyncio.run(gather(n))
+
+
 def live(n: int) -> Execution:
     return lambda: asyncio.run(count(n))
 
@@ -47,4 +61,6 @@ def replay(n: int) -> Execution:
 
 
 if __name__ == "__main__":
-    run_worker({"live": live, "replay": replay}, ["msgspec"])
+    works = {"live": live, "replay": replay}
+    gathers = dict.fromkeys(("live gather", "replay gather"), bare_gather)
+    run_worker(works | gathers, ["msgspec"])

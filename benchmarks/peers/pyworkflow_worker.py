@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 from measure import Execution, run_worker
 
-from pyworkflow import WorkflowContext, step, workflow
+from pyworkflow import Workflow, WorkflowContext, step, workflow
+from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.records import Operation, OperationType, Status, Update
+from pyworkflow._engine.turn import Succeeded
+from pyworkflow._runtime.clock import SystemClock
+from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.services.base import Committed, Invocation, Page
 
 
 @step()
@@ -21,22 +32,69 @@ async def count(ctx: WorkflowContext, n: int) -> int:
     return total
 
 
-def live(n: int) -> Execution:
-    return lambda: create_test_handler(count, MockDurableContext())({"n": n})
+@step()
+async def fetch(i: int) -> dict[str, object]:
+    await asyncio.sleep(0)
+    return {"id": i, "name": "item", "ok": True}
 
 
-def replay_pyworkflow(n: int) -> Execution:
-    """Record an execution of ``n`` steps, and return what replays it from its history.
+@workflow
+async def gather(ctx: WorkflowContext, n: int) -> int:
+    return len(await asyncio.gather(*(fetch(i) for i in range(n))))
 
-    What it returns has to load the history anew at each call and run no step.
+
+def live(flow: Workflow[..., Any], n: int) -> Execution:
+    return lambda: create_test_handler(flow, MockDurableContext())({"n": n})
+
+
+class Recorded:
+    """A service that only holds a history: a replay of a finished execution asks for no more."""
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        raise AssertionError("the history is on the first page")
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        raise AssertionError("a replay writes nothing")
+
+
+def replay(flow: Workflow[..., Any], n: int) -> Execution:
+    """Record an execution of ``n`` steps; return what replays it from its history, as Lambda does.
+
+    Each call is a new invocation: a loop, an engine, the whole history, the result.
     """
     mock = MockDurableContext()
-    create_test_handler(count, mock)({"n": n})
-    return mock.replay
+    create_test_handler(flow, mock)({"n": n})
+    root = Operation(
+        id="root",
+        type=OperationType.EXECUTION,
+        status=Status.STARTED,
+        start_ms=mock.operations[0].start_ms,
+        payload=f'{{"n": {n}}}',
+    )
+    invocation = Invocation(
+        execution_id=mock.execution_id,
+        execution_name="replay",
+        workflow_name=flow.name,
+        token="token",
+        operations=(root, *mock.operations),
+    )
+    runner = Runner(Recorded(), flow, SystemClock(), KnownErrors.snapshot())
+
+    def run() -> object:
+        end = asyncio.run(runner.run(invocation))
+        assert isinstance(end, Succeeded), end
+        return end.value
+
+    return run
 
 
 if __name__ == "__main__":
     run_worker(
-        {"live": live, "replay": replay_pyworkflow},
+        {
+            "live": partial(live, count),
+            "replay": partial(replay, count),
+            "live gather": partial(live, gather),
+            "replay gather": partial(replay, gather),
+        },
         ["pyworkflow", "msgspec", "greenlet"],
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow import UsageError
+from pyworkflow import UsageError, step
 from pyworkflow._api.functions import check_function, is_async, name_of, take_for
 
 if TYPE_CHECKING:
@@ -139,3 +139,14 @@ def test_a_method_keeps_its_signature_without_self() -> None:
     assert inspect.iscoroutinefunction(decorated)
     assert list(inspect.signature(decorated).parameters) == ["item"]
     assert decorated.__defaults__ == ("tea",)
+
+
+def test_a_class_method_without_its_class_has_no_options() -> None:
+    @step
+    async def charge(cls: type, amount: int = 0) -> int:
+        return amount
+
+    with pytest.raises(UsageError, match="class method"):
+        charge.options(name="other")
+    with pytest.raises(UsageError, match="class method"):
+        charge.submit(int, 1)

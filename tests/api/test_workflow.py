@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import (
-    ChildContextError,
     SerializationError,
     SyncWorkflowContext,
     UsageError,
@@ -24,6 +23,7 @@ from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._engine.turn import Broken
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext
+from pyworkflow.errors import ChildContextError
 from tests.api.world import World, crashes, run
 
 if TYPE_CHECKING:

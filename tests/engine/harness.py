@@ -19,7 +19,14 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, Update
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
+)
 from pyworkflow._engine.transitions import apply_batch, apply_outside
 from pyworkflow._engine.turn import (
     Committed,
@@ -33,7 +40,7 @@ from pyworkflow._engine.turn import (
 )
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.ops.step import StepCall, StepSettings
 
 START_MS = 1_000_000
 KNOWN = KnownErrors.snapshot()
@@ -59,6 +66,8 @@ class Service:
         if operation.ended and self._sequences:
             self._ends += 1
             operation = replace(operation, sequence=self._ends)
+        if operation.type is OperationType.CALLBACK:
+            operation = replace(operation, callback_id=f"callback {operation.name}")
         self.operations[operation.id] = operation
         self._unread.pop(operation.id, None)
         self._unread[operation.id] = None
@@ -105,6 +114,24 @@ class Service:
         self._put(fired)
         return fired
 
+    def open_outside(self) -> list[str]:
+        """Return the ids of the callbacks and invokes that somebody outside may end."""
+        kinds = (OperationType.CALLBACK, OperationType.CHAINED_INVOKE)
+        return [o.id for o in self.operations.values() if o.type in kinds and not o.ended]
+
+    def end(
+        self,
+        operation_id: str,
+        payload: str | None = None,
+        *,
+        status: Status = Status.SUCCEEDED,
+        error: ErrorRecord | None = None,
+    ) -> None:
+        """Let somebody outside end a callback or an invoke."""
+        self.now_ms += 1
+        operation = self.operations[operation_id]
+        self._put(apply_outside(operation, status, self.now_ms, payload=payload, error=error))
+
     def named(self, name: str) -> list[Operation]:
         """Return the operations with this name."""
         return [o for o in self.operations.values() if o.name == name]
@@ -123,6 +150,17 @@ class Trace:
     def on_delivery(self, op: Op, record: Operation) -> None:
         assert record.ended
         self.delivered.append(op.id)
+
+    def on_recall(
+        self,
+        operation_id: str,
+        settings: StepSettings,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        record: Operation,
+    ) -> None:
+        assert record.ended
+        self.delivered.append(operation_id)
 
 
 class Run:
@@ -190,12 +228,13 @@ class Run:
 
     def finish(self, call: StepCall, body: Body) -> Turn:
         del self.running[call.id]
+        end_ms = self.service.now_ms
         try:
             payload, value = codec.roundtrip(body(), call.settings.result_type, what=call.name)
         except BaseException as error:  # whatever a body raises
-            self.execution.resolve(StepRaised(call.id, call.attempt, error))
+            self.execution.resolve(StepRaised(call.id, call.attempt, error, end_ms))
         else:
-            self.execution.resolve(StepReturned(call.id, call.attempt, payload, value))
+            self.execution.resolve(StepReturned(call.id, call.attempt, payload, value, end_ms))
         return self.advance()
 
     def write(self) -> Committed:

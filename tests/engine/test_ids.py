@@ -28,6 +28,15 @@ def test_a_namespace_counts_from_one() -> None:
     assert root.number == 3
 
 
+@pytest.mark.parametrize("prefix", ["", "2"])
+def test_the_next_path_can_be_looked_at_without_taking_it(prefix: str) -> None:
+    namespace = Namespace(prefix, Scope(None))
+    for _ in range(3):
+        ahead = namespace.next_path
+        assert namespace.next_path == ahead
+        assert namespace.take_path() == ahead
+
+
 def test_a_namespace_below_has_its_prefix() -> None:
     below = Namespace("2", Scope(None))
     assert [below.take_path(), below.take_path()] == ["2-1", "2-2"]

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyworkflow import step, workflow
+from pyworkflow import SyncWorkflowContext, WorkflowContext, step, workflow
 from pyworkflow._engine.turn import Committed, Failed, Refreshing, Succeeded, Suspended
-from pyworkflow.errors import FatalError
+from pyworkflow.errors import BatchError, FatalError, SagaError
 from tests.engine.harness import Run, Service, shape
 
 # -- shapes --------------------------------------------------------------------------------------
-# A step that is named f* fails for good, r* fails once and then succeeds, all else gives its name.
+# A step that is named f* fails for good, r* fails once and then succeeds, w* gives the number of
+# its attempt, all else gives its name.
 
 
 @step
@@ -179,6 +180,188 @@ def blocking(ctx: Any) -> Any:
     return [future.result() for future in futures]
 
 
+async def _item(name: str) -> str:
+    first = str(await named(name))
+    await asyncio.sleep(1)
+    return first + str(await named(f"then {name}"))
+
+
+async def mapped(ctx: WorkflowContext) -> Any:
+    batch = await ctx.map(_item, ("a", "r1", "b", "c"), max_concurrency=2)
+    return [batch.results, batch.completion_reason]
+
+
+async def mapped_failing(ctx: WorkflowContext) -> Any:
+    async def one(name: str) -> str:
+        try:
+            return await _item(name)
+        finally:
+            await named(f"clean {name}")
+
+    results = []
+    for tolerated in (0, 1):
+        try:
+            batch = await ctx.map(one, ("a", "f1", "b", "f2"), tolerated_failure_count=tolerated)
+        except BatchError as error:
+            batch = error.result
+        results += [[each.status, str(each.error)] for each in batch.items]
+    return [*results, await named("last")]
+
+
+async def first_of(ctx: WorkflowContext) -> Any:
+    branches = {"x": named("a"), "y": _item("r1"), "z": inner("z")}
+    batch = await ctx.parallel(branches, min_successful=1)
+    try:
+        async with asyncio.timeout(2):
+            second = await ctx.parallel([named("b"), _item("c")])
+    except TimeoutError:
+        return [batch.results, "late"]
+    return [batch.results, second.results]
+
+
+async def large(ctx: WorkflowContext) -> Any:
+    """Results that are not stored: their code runs again on each replay."""
+
+    async def big(name: str) -> list[str]:
+        left = do.options(name=f"left {name}").submit("x")
+        left.add_done_callback(lambda _: None)
+        return [await _item(name), "x" * 300_000]
+
+    child = asyncio.create_task(ctx.child(big, "child"))
+    batch = await ctx.map(big, ("a", "f1", "b", "c"), min_successful=2, max_concurrency=3)
+    between = await named("between")
+    return [
+        between,
+        [result[0] for result in batch.results],
+        [each.status for each in batch.items],
+        (await child)[0],
+    ]
+
+
+def mapped_blocking(ctx: SyncWorkflowContext) -> Any:
+    def one(name: str, index: int) -> Any:
+        future = do.options(name=name).submit(name)
+        ctx.sleep(1 + index)
+        return future.result()
+
+    batch = ctx.map(one, ("a", "f1", "b", "r1"), tolerated_failure_percentage=25)
+    return [ctx.child(named("last")), batch.results, batch.completion_reason]
+
+
+async def asks(ctx: Any) -> Any:
+    """What each task sees of creations and ends, in one order for all of them."""
+    seen: list[str] = []
+
+    async def ask(name: str) -> None:
+        seen.append(await named(f"before {name}"))
+        callback = ctx.callback(name)
+        seen.append(callback.id)
+        seen.append(await named(f"r {name}"))
+        seen.append(await callback.result())
+
+    async def work(name: str) -> None:
+        for n in range(3):
+            seen.append(await named(f"{name}{n}"))
+
+    await asyncio.gather(ask("x"), work("w"), ask("y"), work("v"))
+    return seen
+
+
+async def asks_in_time(ctx: Any) -> Any:
+    async def ask(name: str) -> Any:
+        callback = ctx.callback(name)
+        try:
+            return await asyncio.wait_for(callback.result(), 2)
+        except TimeoutError:
+            return [await named(f"late {name}"), await callback.result()]
+
+    loser = asyncio.create_task(ask("z"))
+    results = await asyncio.gather(ask("x"), ask("y"), named("a"))
+    loser.cancel()
+    return results
+
+
+async def hands_out(ctx: Any) -> Any:
+    async def submit(callback_id: str) -> None:
+        raise AssertionError("the harness runs the bodies")
+
+    waits = [ctx.wait_for_callback(submit, name) for name in ("x", "y")]
+    return await asyncio.gather(*waits, named("a"))
+
+
+async def invokes(ctx: Any) -> Any:
+    seen: list[Any] = []
+
+    async def call(name: str) -> None:
+        seen.append(await ctx.invoke("callee", name=name))
+        seen.append(await named(f"after {name}"))
+
+    await asyncio.gather(call("x"), call("y"), named("r1"))
+    return seen
+
+
+def asks_blocking(ctx: Any) -> Any:
+    first = do.options(name="r1").submit("x")
+    callback = ctx.callback("x")
+    return [ctx.invoke("callee", name="y"), callback.result(), first.result()]
+
+
+def polled(ctx: Any, name: str, polls: int) -> Any:
+    return ctx.wait_for_condition(
+        lambda: None, until=lambda n: n >= polls, every=2, name=name, result_type=int
+    )
+
+
+async def polling(ctx: Any) -> Any:
+    return await asyncio.gather(polled(ctx, "w1", 3), named("a"), polled(ctx, "w2", 2), named("r1"))
+
+
+async def polling_in_time(ctx: Any) -> Any:
+    results = []
+    for name in ("w1", "w2"):
+        try:
+            async with asyncio.timeout(3):
+                results.append(await polled(ctx, name, 2))
+        except TimeoutError:
+            results.append(await named(f"late {name}"))
+    return results
+
+
+def undone(saga: Any, *names: str) -> None:
+    for name in names:
+        saga.add(do.options(name=name), name)
+
+
+async def saga_fails(ctx: Any) -> Any:
+    try:
+        async with ctx.saga() as outer:
+            undone(outer, "undo a", "f undo b", "r undo c")
+            await named("a")
+            async with ctx.saga() as inner_saga:
+                undone(inner_saga, "undo d", "undo e")
+                ctx.sleep(1)
+                await asyncio.gather(named("r1"), named("f1"))
+    except SagaError as error:
+        return [str(each) for each in error.exceptions]
+
+
+async def saga_is_cancelled(ctx: Any) -> Any:
+    async def one(name: str) -> None:
+        async with ctx.saga() as saga:
+            undone(saga, f"undo {name}", f"r undo {name}")
+            await named(name)
+            await asyncio.sleep(5)
+            await named(f"f {name}")
+
+    tasks = [asyncio.create_task(one(name)) for name in ("a", "b")]
+    await named("first")
+    tasks[0].cancel()
+    await named("second")
+    tasks[0].cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    return [type(end).__name__ for end in ends]
+
+
 SHAPES: tuple[Callable[..., Any], ...] = (
     gathered,
     chained,
@@ -194,8 +377,32 @@ SHAPES: tuple[Callable[..., Any], ...] = (
     at_most_once_race,
     leaves_tasks,
     blocking,
+    asks,
+    asks_in_time,
+    hands_out,
+    invokes,
+    asks_blocking,
+    mapped,
+    mapped_failing,
+    first_of,
+    large,
+    mapped_blocking,
+    polling,
+    polling_in_time,
+    saga_fails,
+    saga_is_cancelled,
 )
-CONFLUENT: tuple[Callable[..., Any], ...] = (gathered, failing, blocking, inner._function)
+CONFLUENT: tuple[Callable[..., Any], ...] = (
+    gathered,
+    failing,
+    blocking,
+    inner._function,
+    hands_out,
+    asks_blocking,
+    mapped,
+    mapped_blocking,
+    polling,
+)
 """Shapes whose outcome and operations do not depend on what comes first, nor on a crash."""
 
 
@@ -254,9 +461,16 @@ class World:
         else:
             choices.append(self.refresh)
         choices.append(run.lag)
+        if self.service.open_outside() and self.random.random() < 0.3:
+            choices.append(self.end_outside)
         if self.service.due() and (run.running or self.random.random() < 0.3):
             choices.append(self.service.fire_next)
         return choices
+
+    def end_outside(self) -> None:
+        """Somebody completes a callback or answers an invoke."""
+        operation_id = self.random.choice(self.service.open_outside())
+        self.service.end(operation_id, '"done"')
 
     def answer(self) -> None:
         self.run.execution.resolve(self.answers.pop())
@@ -295,6 +509,8 @@ class World:
             if isinstance(end, Suspended):
                 if self.service.due():  # else it has fired, and nobody read of it
                     self.service.fire_next()
+                elif self.service.open_outside():
+                    self.end_outside()
                 self.crash()
             elif end is not None:
                 return self.run
@@ -308,12 +524,14 @@ def _merged(before: list[str], now: list[str]) -> list[str]:
     return [i for i in before if i not in set(now)] + now if now else before
 
 
-def _body(name: str, attempt: int) -> str:
+def _body(name: str, attempt: int) -> str | int | None:
+    if name.endswith("submitter"):
+        return None
     if name.startswith("f"):
         raise FatalError(f"{name} failed")
     if name.startswith("r") and attempt == 1:
         raise ValueError(f"{name} failed once")
-    return name
+    return attempt if name.startswith("w") else name
 
 
 def outcome(run: Run) -> Any:

@@ -199,7 +199,9 @@ def test_a_cancelled_timer_is_abandoned_once() -> None:
     timer.cancel()
     assert world.abandoned == [timer]
     assert timer.cancelled()
-    world.ring()
+    world.loop.ring(world.timers[0][1])
+    assert not world.loop.has_ready
+    world.run()
     assert log == []
 
 
@@ -265,6 +267,23 @@ def test_an_empty_context_is_a_context() -> None:
 
     assert world.start(main()).result() == 5
     assert given[variable] == 5
+
+
+def test_a_callback_in_an_empty_context_sees_nothing() -> None:
+    world = World()
+    log: list[int] = []
+
+    def maker() -> None:
+        variable.set(7)
+        for given in (None, Context()):
+            world.loop.call_soon(lambda: log.append(variable.get()), context=given)
+            world.loop.call_later(1, lambda: log.append(variable.get()), context=given)
+
+    world.loop.call_soon(maker)
+    world.run()
+    world.ring()
+    world.ring()
+    assert log == [7, 0, 7, 0]
 
 
 def test_a_task_in_an_empty_context_owns_its_callbacks() -> None:

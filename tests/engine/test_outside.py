@@ -3,11 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 from pyworkflow._engine.outside import Outside
+from pyworkflow._engine.records import OperationType
 
 
 class Waiting:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, type_: OperationType = OperationType.WAIT) -> None:
         self.number = number
+        self.type = type_
 
 
 def op(number: int) -> Any:
@@ -56,3 +58,16 @@ def test_a_new_time_replaces_the_old_one() -> None:
     outside.discard(retried)
     outside.add(retried, 30)
     assert outside.next_due_ms() == 30
+
+
+def test_only_waits_end_when_they_are_due() -> None:
+    outside = Outside()
+    retry: Any = Waiting(1, OperationType.STEP)
+    outside.add(retry, 10)
+    assert outside.next_wait_ms() is None
+    wait = op(2)
+    outside.add(wait, 20)
+    assert outside.next_wait_ms() == 20
+    assert outside.next_due_ms() == 10
+    outside.discard(wait)
+    assert outside.next_wait_ms() is None

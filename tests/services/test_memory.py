@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.testing.conformance import ServiceConformance, World
 
@@ -129,3 +130,32 @@ def test_an_earlier_timer_moves_an_execution_forward_in_the_list() -> None:
     clock.advance(9_000)
     service.claim(execution_id)
     assert service.next_due() is None
+
+
+def test_a_callback_expires_on_demand_if_it_has_a_timeout() -> None:
+    clock = FakeClock()
+    service = MemoryService(clock.now_ms)
+    execution_id = service.start("asks", "1")
+    starts = [
+        Update(
+            id=name,
+            type=OperationType.CALLBACK,
+            action=Action.START,
+            timeout_seconds=whole,
+            heartbeat_timeout_seconds=beat,
+        )
+        for name, whole, beat in (("whole", 60, 5), ("beat", None, 5), ("none", None, None))
+    ]
+    service.commit_now(execution_id, service.claim(execution_id).token, starts)
+    clock.advance(1000)
+    for name in ("whole", "beat"):
+        assert service.expire_callback(f"{execution_id}.{name}") == execution_id
+    found = {one.id: one for one in service.operations(execution_id)}
+    assert found["whole"].end_ms == clock.ms
+    assert [found[n].error.type for n in ("whole", "beat") if found[n].error] == [  # type: ignore[union-attr]
+        "Callback.Timeout",
+        "Callback.Heartbeat",
+    ]
+    for name, says in (("none", "which has none"), ("whole", "it is TIMED_OUT")):
+        with pytest.raises(InvalidUpdateError, match=says):
+            service.expire_callback(f"{execution_id}.{name}")

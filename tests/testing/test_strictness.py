@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import copy
 import random
 import time
 from dataclasses import dataclass
@@ -40,8 +43,16 @@ def hazard_of(flow: Workflow[..., Any]) -> str:
         ({1: "a"}, r"$: 1 came back as another value or type"),
         ({"at": [(1, 2)]}, r"$.at[0]: tuple came back as list"),
         ({3}, r"$: set came back as list"),
+        ({"a": [{"b": {3}}]}, r"$.a[0].b: set came back as list"),
+        ([{"by": {"a": Order("a")}}], r"$[0].by.a: Order came back as dict"),
+        ({"a": [{"b": {1: 2}}]}, r"$.a[0].b: 1 came back as another value or type"),
+        ([(1, [b"x"])], r"$[0]: tuple came back as list"),
+        ([{"at": b"x"}], r"$[0].at: bytes came back as str"),
     ],
-    ids=["dataclass", "int key", "tuple", "set"],
+    ids=[
+        *("dataclass", "int key", "tuple", "set"),
+        *("nested set", "nested dataclass", "nested int key", "nested tuple", "nested bytes"),
+    ],
 )
 def test_a_result_without_annotation_that_comes_back_otherwise(value: Any, complaint: str) -> None:
     @step
@@ -113,6 +124,79 @@ def test_a_body_that_changes_its_arguments(body: Callable[..., Any]) -> None:
         "On a replay the body does not run, so the workflow would see the old value. Copy the "
         "argument, and return what changed."
     )
+
+
+@dataclass
+class Cart:
+    orders: list[Order]
+    tags: set[str]
+    by_id: dict[str, dict[str, int]]
+
+
+def _add_a_line(cart: Cart) -> None:
+    cart.orders[0].lines += 1
+
+
+def _add_a_tag(cart: Cart) -> None:
+    cart.tags.add("c")
+
+
+def _set_deep(cart: Cart) -> None:
+    cart.by_id["a"]["b"] = 2
+
+
+def _swap_a_list(cart: Cart) -> None:
+    cart.orders.reverse()
+
+
+@pytest.mark.parametrize("change", [_add_a_line, _add_a_tag, _set_deep, _swap_a_list])
+@pytest.mark.parametrize("way", ["position", "name", "deep", "beside what is no value"])
+def test_a_body_that_changes_something_deep_in_an_argument(
+    change: Callable[[Cart], None], way: str
+) -> None:
+    @step
+    async def touch(*args: Any, **kwargs: Any) -> None:
+        match way:
+            case "position":
+                change(args[0])
+            case "name":
+                change(kwargs["cart"])
+            case "deep":
+                change(args[0]["carts"][0])
+            case _:
+                change(kwargs["cart"])
+
+    @workflow
+    async def main() -> None:
+        cart = Cart([Order("a"), Order("b")], {"a", "b"}, {"a": {"b": 1}})
+        match way:
+            case "position":
+                await touch(cart)
+            case "name":
+                await touch(1, cart=cart)
+            case "deep":
+                await touch({"carts": (cart,)})
+            case _:
+                await touch(object(), cart=cart)
+
+    text = hazard_of(main)
+    assert text.startswith("step 'touch' changed its arguments.\n")
+    assert ("<no JSON value>" in text) == (way == "beside what is no value")
+
+
+def test_a_copy_may_be_changed() -> None:
+    @step
+    async def touch(cart: Cart) -> Cart:
+        changed = copy.deepcopy(cart)
+        _add_a_line(changed)
+        return changed
+
+    @workflow
+    async def main() -> int:
+        cart = Cart([Order("a")], set(), {})
+        return (await touch(cart)).orders[0].lines + cart.orders[0].lines
+
+    assert create_test_handler(main)({}) == 3
 
 
 def test_a_body_that_changes_its_arguments_and_fails() -> None:
@@ -206,6 +290,74 @@ def test_state_that_a_child_changes_in_its_closure() -> None:
     assert "first:    [[1],{}]\n  replayed: [[0],{}]" in text
 
 
+@pytest.mark.parametrize("kind", ["deep", "nested child", "failing child", "in gather", "a set"])
+def test_state_that_a_child_changes_wherever_it_lies(kind: str) -> None:
+    state: dict[str, Any] = {}
+
+    @workflow
+    async def inner() -> None:
+        state["items"][0]["seen"].append(1)
+        state["names"].add("b")
+        if kind == "failing child":
+            raise ValueError
+
+    @workflow
+    async def outer() -> None:
+        await inner()
+
+    @workflow
+    async def main(ctx: WorkflowContext) -> None:
+        state.update(items=[{"seen": []}], names={"a"})
+        ctx.sleep(1)
+        match kind:
+            case "nested child":
+                await outer()
+            case "in gather":
+                await asyncio.gather(inner(), note("other"))
+            case "failing child":
+                with contextlib.suppress(ValueError):
+                    await inner()
+            case _:
+                await inner()
+        await note(state["names"] if kind == "a set" else state["items"])
+
+    text = hazard_of(main)
+    assert "step 'note' was called with other arguments on a replay." in text
+    assert ('["b"]' in text or '"b"' in text) == (kind == "a set")
+
+
+def test_state_that_a_child_changes_and_that_decides_what_is_done() -> None:
+    @workflow
+    async def main() -> None:
+        seen: set[str] = set()
+
+        @workflow
+        async def child() -> None:
+            seen.add("b")
+
+        await child()
+        for name in sorted(seen):
+            await note(name)
+
+    create_test_handler(main, MockDurableContext(strict=False))({})
+    with pytest.raises(ReplayHazardError, match="did something else"):
+        create_test_handler(main)({})
+
+
+def test_what_a_child_returns_is_no_hazard() -> None:
+    @workflow
+    async def child() -> list[int]:
+        return [1]
+
+    @workflow
+    async def main() -> None:
+        seen = await child()
+        seen.append(2)
+        await note(seen)
+
+    create_test_handler(main)({})
+
+
 def test_time_and_chance_in_arguments() -> None:
     @workflow
     async def timed() -> None:
@@ -241,6 +393,17 @@ def test_the_order_of_a_set() -> None:
     with pytest.raises(ReplayHazardError, match="the order of a set") as caught:
         create_test_handler(main)({})
     assert 'first:    [["a"],{}]' in str(caught.value)
+
+
+def test_the_order_of_a_set_in_an_argument_that_is_a_list() -> None:
+    unsteady = Unsteady()
+
+    @workflow
+    async def main() -> None:
+        await note({"names": [unsteady.order()]})
+
+    with pytest.raises(ReplayHazardError, match="the order of a set"):
+        create_test_handler(main)({})
 
 
 def test_what_was_seen_first_is_told() -> None:

@@ -12,6 +12,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 from pyworkflow import (
+    BatchResult,
     CurrentStep,
     Retry,
     Step,
@@ -85,6 +86,18 @@ class Shop:
         return self.charge(len(item))
 
 
+def length(text: str) -> int:
+    return len(text)
+
+
+def five() -> int:
+    return 5
+
+
+async def indexed(text: str, index: int) -> int:
+    return len(text) + index
+
+
 # -- workflows -----------------------------------------------------------------------------------
 
 
@@ -138,6 +151,17 @@ async def parent(ctx: WorkflowContext, order_id: str) -> list[object]:
     assert_type(await shop.run(ctx, "tea"), int)
     assert_type(await shop.run.options(name="again")(ctx, item="tea"), int)
 
+    assert_type(await ctx.child(fetch, order_id), list[str])
+    assert_type(await ctx.child(fetch(order_id), name="one"), list[str])
+    assert_type(await ctx.child(total, [1]), float)
+    assert_type(await ctx.map(fetch, ["a"]), BatchResult[list[str]])
+    assert_type((await ctx.map(length, ["a"], max_concurrency=2)).results, list[int])
+    assert_type(await ctx.map(indexed, ["a"], item_name=str), BatchResult[int])
+    assert_type(await ctx.parallel([fetch("a"), fetch("b")]), BatchResult[list[str]])
+    named = await ctx.parallel({"a": five}, min_successful=1)
+    assert_type(named["a"], int)
+    assert_type(await ctx.parallel([five, fetch("a")]), BatchResult[Any])
+
     assert_type(ctx.now(), datetime)
     assert_type(ctx.uuid4(), UUID)
     assert_type(ctx.random, random.Random)
@@ -157,6 +181,11 @@ def blocking(ctx: SyncWorkflowContext, order_id: str) -> int:
     assert_type(sync_child(ctx, 5), str)
     assert_type(sync_child.options(key="s")(ctx, amount=5), str)
     assert_type(Shop().run_sync(ctx, "tea"), str)
+    assert_type(ctx.child(fetch(order_id)), list[str])
+    assert_type(ctx.child(length, order_id), int)
+    assert_type(ctx.map(fetch, ["a"]), BatchResult[list[str]])
+    assert_type(ctx.map(indexed, ["a"]).results, list[int])
+    assert_type(ctx.parallel([fetch("a")]).results, list[list[str]])
     ctx.sleep("5m")
     return len(order_id)
 
@@ -182,4 +211,5 @@ def mistakes(shop: Shop, ctx: WorkflowContext) -> None:
     total.submit(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     shop.charge("x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     total.options(retries=3)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    _ = ctx.map(length, ["a"], min_sucessful=1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportUnknownVariableType]
     sync_child(5)  # type: ignore[call-arg,arg-type] # pyright: ignore[reportCallIssue]
