@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,19 @@ from rows import PYWORKFLOW, ROOT, Peer
 BENCHMARKS = Path(__file__).resolve().parent
 ENVIRONMENTS = BENCHMARKS / ".venvs"
 WORKER_TIMEOUT_SECONDS = 600
+ABSOLUTE_FOLDER = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
+"""The folders of an absolute path, up to its last name; addresses of the web are none."""
 ERROR_LINE = re.compile(r"(ERROR|[\w.]*(Error|Exception)): ")
 
 
 class UnavailableError(Exception):
-    """A peer can't be installed, or its worker failed; the message says why in one line."""
+    """A peer can't be installed, or its worker failed; the message says why in one line.
+
+    Results are passed on, so the message names no folder of this machine.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ABSOLUTE_FOLDER.sub("", reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Sample:
     cpu_s: float
     executions: int
     versions: dict[str, str]
+    details: dict[str, float] = field(default_factory=dict)
 
 
 def prepare_environment(peer: Peer) -> Path:
@@ -84,6 +93,7 @@ def run_worker(python: Path, arguments: list[str]) -> Sample:
             cpu_s=line["cpu_s"],
             executions=line["executions"],
             versions=line["versions"],
+            details=line.get("details", {}),
         )
     except (IndexError, KeyError, ValueError) as error:
         raise UnavailableError(

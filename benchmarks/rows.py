@@ -148,7 +148,7 @@ class Row:
 PYWORKFLOW = Peer(
     name="PyWorkflow",
     version="checkout",
-    install=("--editable", str(ROOT)),
+    install=("--editable", f"{ROOT}[aws]", "botocore==1.44.5"),
     script="pyworkflow_worker.py",
     module="pyworkflow",
 )
@@ -223,5 +223,23 @@ ROWS = (
         bounds=(AtMostMilliseconds(60),),
         sizes=(1,),
         script="import_worker.py",
+    ),
+    Row(
+        name="cold start",
+        unit="start to the first checkpoint",
+        work="cold start",
+        peers=(PYWORKFLOW, AWS_SDK),
+        bounds=(FractionOfPeer(AWS_SDK, 2, 1),),
+        sizes=(1,),
+        script="cold_start_worker.py",
+    ),
+    Row(
+        name="lambda step",
+        unit="step over a bare round trip",
+        work="lambda step",
+        peers=(PYWORKFLOW, AWS_SDK),
+        bounds=(FractionOfPeer(AWS_SDK, 10, 300),),
+        sizes=(300,),
+        script="lambda_step_worker.py",
     ),
 )

@@ -57,9 +57,15 @@ def measure(execute: Execution) -> tuple[float, float, int]:
 
 
 def print_measurement(
-    work: str, n: int, wall_s: float, cpu_s: float, executions: int, packages: Sequence[str]
+    work: str,
+    n: int,
+    wall_s: float,
+    cpu_s: float,
+    executions: int,
+    packages: Sequence[str],
+    details: Mapping[str, float] | None = None,
 ) -> None:
-    """Print the worker's one JSON line."""
+    """Print the worker's one JSON line; ``details`` are figures that explain the two times."""
     versions = {"python": platform.python_version()}
     versions |= {package: metadata.version(package) for package in packages}
     line = {
@@ -69,5 +75,6 @@ def print_measurement(
         "cpu_s": cpu_s,
         "executions": executions,
         "versions": versions,
+        "details": dict(details or {}),
     }
     print(json.dumps(line))
