@@ -65,7 +65,7 @@ PRIVATE_ASYNCIO = {"_engine.tasks": "private names lie in one module, under test
 
 BANNED_WORDS = frozenset("common helper helpers manager managers util utils misc".split())
 
-MACHINE_PATH = re.compile(r"(?<![\w.~*-])/(?:work|home|root)/|\.\./shared")
+MACHINE_PATH = re.compile(r"(?<![\w.~*-])/(?:work|home|root)/")
 REGISTRY_HOST = re.compile(r"\bpypi\.org|pythonhosted\.org|\bnpmjs\.(?:org|com)")
 
 

@@ -309,7 +309,6 @@ def test_text_names_no_machine_and_no_registry() -> None:
         "/".join(["cd ", "work", "main"]),
         "/".join(["see `", "home", "someone`"]),
         "/".join(["", "root", ".cache"]),
-        "/".join(["..", "shared"]),
         "https://" + ".".join(["pypi", "org"]) + "/project",
         "https://" + ".".join(["registry", "npmjs", "org"]),
     ],
