@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from tests.corpus import shapes_children, shapes_races, shapes_steps, shapes_tasks
+from tests.corpus import (
+    shapes_cancelled,
+    shapes_children,
+    shapes_races,
+    shapes_steps,
+    shapes_tasks,
+)
 from tests.corpus.registry import SHAPES, Shape, add
 from tests.engine import asyncio_shapes
 
-MODULES = (shapes_steps, shapes_tasks, shapes_races, shapes_children)
+MODULES = (shapes_steps, shapes_tasks, shapes_races, shapes_cancelled, shapes_children)
 
 RACES_OF_ASYNCIO = {
     "as_completed_of_tasks",

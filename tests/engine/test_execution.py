@@ -426,6 +426,26 @@ def test_submitted_steps_are_cancelled_too() -> None:
     assert run.service.named("a")[0].status is Status.FAILED
 
 
+def test_an_end_after_the_return_reaches_nobody_live_or_replayed() -> None:
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        left = a.submit()
+        left.add_done_callback(lambda _: loop.create_task(c()))
+        return await b()
+
+    run = Run(main)
+    run.lag()
+    run.settle()
+    run.done("b", "from b")
+    assert run.value == "from b"
+    assert [each.status for each in run.service.named("a")] == [Status.FAILED]
+
+    again = run.crash(main)
+    assert again.value == "from b"
+    assert again.launched == []
+    again.close()
+
+
 def test_the_cleanup_of_a_task_that_is_left_may_do_durable_things() -> None:
     log: list[str] = []
 

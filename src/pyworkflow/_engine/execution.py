@@ -178,7 +178,8 @@ class Execution:
             return True
         if self.creations:
             return self.creations.bring_next()
-        end = None if self._is_held() else self.journal.take_end()
+        is_over = self._has_returned and all(task.done() for task in self.loop.root.tasks)
+        end = None if is_over or self._is_held() else self.journal.take_end()
         if end is None:
             return False
         op, record = end
@@ -216,8 +217,7 @@ class Execution:
     def _take_turn(self) -> Turn:
         must_hold = self.creations.hold_launches or self._is_held()
         launch = () if must_hold else self.bodies.take_launches()
-        are_running = self.bodies.are_running
-        outbox = self.outbox
+        are_running, outbox = self.bodies.are_running, self.outbox
         write: tuple[Update, ...] = ()
         if not outbox.is_due and not are_running and outbox.is_waiting:
             outbox.hurry()
