@@ -78,19 +78,23 @@ class Runner:
         the service. Raises what the service raises, `StaleTokenError` among it; the history is
         intact then.
         """
-        run = _Run(self, invocation)
+        run = self.begin(invocation)
         end = await run.drive(deadline)
         if must_record(end):
             await run.record(end)
         return end
+
+    def begin(self, invocation: Invocation) -> Run:
+        """Return the invocation, to be driven; for callers that have news for it meanwhile."""
+        return Run(self, invocation)
 
     async def run_and_record(self, invocation: Invocation) -> End:
         """Run, and write the end of the execution, for services that learn it in no other way."""
         return await self.run(invocation, must_record=lambda _: True)
 
 
-class _Run:
-    """The state of one invocation."""
+class Run:
+    """One invocation on its way."""
 
     def __init__(self, runner: Runner, invocation: Invocation) -> None:
         self._runner = runner
@@ -109,10 +113,12 @@ class _Run:
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
+        self._looks_again = False
         self._last: tuple[Alarm, ...] = ()
         self._operations: list[Operation] = []
 
-    async def drive(self, deadline: Deadline | None) -> End:
+    async def drive(self, deadline: Deadline | None = None) -> End:
+        """Run until the workflow suspends or ends, or until ``deadline``."""
         self._operations = operations = await self._writer.load(self._invocation)
         try:
             call = self._runner._workflow.bind(operations[0].payload, self._execution)
@@ -124,14 +130,29 @@ class _Run:
             self._loop.call_soon(self._on_fact, LastCall() if late else None)
             if deadline is not None:
                 self._last = (
-                    self._clock.call_at(deadline.last_call_ms, self._on_last_call),
+                    self._clock.call_at(deadline.last_call_ms, self.wind_down),
                     self._clock.call_at(deadline.end_ms, self._on_deadline),
                 )
             return await self._end
         finally:
             await self._close()
 
+    def look_again(self) -> None:
+        """Read what changed from outside: a callback, a chained invoke, a stop.
+
+        A checkpoint in flight may have been taken before the change; then it is read afterwards.
+        """
+        if self._writer.is_writing:
+            self._looks_again = True
+        elif not self._end.done():
+            self._on_fact(Refreshing())
+
+    def wind_down(self) -> None:
+        """Start no more steps, and end once those that run are recorded."""
+        self._on_fact(LastCall())
+
     async def record(self, end: End) -> None:
+        """Write the end of the execution, if ``end`` is one."""
         match end:
             case Succeeded():
                 await self._write_end(Action.SUCCEED, payload=end.payload)
@@ -191,6 +212,9 @@ class _Run:
             self._end.set_result(Suspended())
         else:
             self._on_fact(answer)
+            if self._looks_again and not self._writer.is_writing:
+                self._looks_again = False
+                self.look_again()
         self._clock.release()
 
     def _on_lag(self) -> None:
@@ -206,11 +230,7 @@ class _Run:
 
     def _look_again(self) -> None:
         self._due = None
-        if not self._writer.is_writing:
-            self._on_fact(Refreshing())
-
-    def _on_last_call(self) -> None:
-        self._on_fact(LastCall())
+        self.look_again()
 
     def _on_deadline(self) -> None:
         if not self._end.done():

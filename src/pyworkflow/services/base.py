@@ -8,13 +8,19 @@ answer holds every operation that changed since that token was issued, the servi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Update
+
+if TYPE_CHECKING:
+    from pyworkflow.services.events import HistoryEvent
+
+LEASE_MS = 10_000
+"""How long a lease lasts; holders renew it every third of that."""
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +80,12 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     input_payload: str
     result: str | None = None
     error: ErrorRecord | None = None
+    wake_ms: int | None = None
+    """When a service that schedules looks at it next; `None` when only an outside event can."""
+    problem: ErrorRecord | None = None
+    """Why the last invocation could not go on: its process died, or its code does not fit."""
+    troubles: int = 0
+    """How many invocations in a row ended in a problem; reset when one records anything."""
 
 
 class Service(Protocol):
@@ -98,4 +110,104 @@ class ImmediateService(Service, Protocol):
 
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Do at once what `commit` does."""
+        ...
+
+
+class SchedulingService(Service, Protocol):
+    """A service that keeps executions and says which of them are due, for workers.
+
+    A lease belongs to an *owner*: one worker of one process. It is a promise to go on with the
+    execution, not what keeps two from writing; the token does that.
+    """
+
+    async def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        *,
+        execution_name: str | None = None,
+        timeout_seconds: int | None = None,
+    ) -> str:
+        """Start an execution and return its id; one with this workflow, name and input is returned.
+
+        Raises `ExecutionAlreadyStartedError` when the name is taken by another input.
+        """
+        ...
+
+    async def claim_due(
+        self, owner: str, workflow_names: Collection[str], limit: int
+    ) -> Sequence[Invocation]:
+        """Lease up to ``limit`` due executions of those workflows and begin their invocations."""
+        ...
+
+    async def renew(self, owner: str) -> None:
+        """Prolong every lease of ``owner``, by `LEASE_MS` from now."""
+        ...
+
+    async def release(
+        self, execution_id: str, token: str, *, problem: ErrorRecord | None = None
+    ) -> None:
+        """Give up the lease: it is due again once anything happens, or at once if that did.
+
+        With a ``problem`` it is due later, the longer the more often: 1 s to 5 min. A stale
+        ``token`` is ignored, for another owner has it then.
+        """
+        ...
+
+    async def next_due(self) -> int | None:
+        """Return when the next execution that nobody holds is due; `None` when there is none."""
+        ...
+
+    async def news(self, owner: str) -> Sequence[str]:
+        """Return the executions of ``owner`` that changed from outside, unread by their holder."""
+        ...
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change``, from any thread, when there may be work or news.
+
+        Changes by other processes on the same file are noticed, too. Returns how to end it.
+        """
+        ...
+
+    async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
+        """End an execution from outside as STOPPED; one that is over already stays as it is."""
+        ...
+
+    async def complete_callback(self, callback_id: str, payload: str | None) -> str:
+        """Let a callback succeed with the raw text ``payload``; return the execution's id."""
+        ...
+
+    async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
+        """Let a callback fail; return the execution's id."""
+        ...
+
+    async def heartbeat_callback(self, callback_id: str) -> str:
+        """Restart a callback's heartbeat timeout; return the execution's id."""
+        ...
+
+    async def get(self, execution_id: str) -> ExecutionSummary:
+        """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+        ...
+
+    async def list(
+        self,
+        *,
+        workflow_name: str | None = None,
+        status: ExecutionStatus | None = None,
+        execution_name: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[ExecutionSummary]:
+        """Return the executions, the newest first."""
+        ...
+
+    async def operations(self, execution_id: str) -> Sequence[Operation]:
+        """Return every operation in the order of its start, the EXECUTION operation first."""
+        ...
+
+    async def history(self, execution_id: str) -> Sequence[HistoryEvent]:
+        """Return what happened, in order of change."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is being written, and let go of the file."""
         ...

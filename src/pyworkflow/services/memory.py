@@ -21,7 +21,7 @@ from pyworkflow.errors import (
     ServiceError,
     StaleTokenError,
 )
-from pyworkflow.services._memory_execution import MemoryExecution
+from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.base import (
     Committed,
     ExecutionStatus,
@@ -50,11 +50,11 @@ class MemoryService:
     def __init__(self, now_ms: Callable[[], int], *, page_size: int = 1000) -> None:
         self._now_ms = now_ms
         self._page_size = page_size
-        self._executions: dict[str, MemoryExecution] = {}
+        self._executions: dict[str, ExecutionState] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._due: list[tuple[int, str]] = []
 
-    def _execution(self, execution_id: str) -> MemoryExecution:
+    def _execution(self, execution_id: str) -> ExecutionState:
         execution = self._executions.get(execution_id)
         if execution is None:
             raise ExecutionNotFoundError(
@@ -139,7 +139,7 @@ class MemoryService:
             name=execution_name or execution_id,
             payload=input_payload,
         )
-        self._executions[execution_id] = MemoryExecution(root, workflow_name)
+        self._executions[execution_id] = ExecutionState(root, workflow_name)
         return execution_id
 
     def claim(self, execution_id: str) -> Invocation:
@@ -161,7 +161,7 @@ class MemoryService:
             marker=page.marker,
         )
 
-    def _check_running(self, execution: MemoryExecution) -> None:
+    def _check_running(self, execution: ExecutionState) -> None:
         if execution.root.status is not _STARTED:
             raise StaleTokenError(
                 f"Expected a running execution, found {execution.id!r}, which is "
@@ -180,7 +180,7 @@ class MemoryService:
 
     # -- timers ----------------------------------------------------------------------------------
 
-    def _list_due(self, execution: MemoryExecution) -> None:
+    def _list_due(self, execution: ExecutionState) -> None:
         due_ms = execution.next_due()
         listed_ms = execution.listed_ms
         if due_ms is not None and (listed_ms is None or due_ms < listed_ms):
@@ -208,7 +208,7 @@ class MemoryService:
 
     # -- outside events --------------------------------------------------------------------------
 
-    def _open_callback(self, callback_id: str) -> tuple[MemoryExecution, Operation]:
+    def _open_callback(self, callback_id: str) -> tuple[ExecutionState, Operation]:
         execution_id, _, operation_id = callback_id.partition(".")
         execution = self._executions.get(execution_id)
         operation = execution.operations.get(operation_id) if execution is not None else None

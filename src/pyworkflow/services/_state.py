@@ -1,6 +1,6 @@
-"""One execution in memory: its operations, token, timers and log, and all that changes them.
+"""One execution as its service holds it: its operations, token, timers and log, and all that changes them.
 
-Every change passes `MemoryExecution.put`, which numbers ends and keeps what the holder of the token
+Every change passes `ExecutionState.put`, which numbers ends and keeps what the holder of the token
 has not read yet, in the order of the last change. Timers are a heap in which an entry that became
 void stays until it is reached, so nothing here costs more as the history grows.
 """
@@ -52,7 +52,7 @@ class CallbackDeadlines:
         return ErrorRecord(message="Callback timed out on heartbeat", type="Callback.Heartbeat")
 
 
-class MemoryExecution:
+class ExecutionState:
     """One execution's state, and the only code that changes it."""
 
     __slots__ = (
