@@ -373,7 +373,7 @@ FAULTS = [StaleTokenError("stale"), InvalidUpdateError("invalid"), RuntimeError(
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("number", range(1, 9))
 def test_an_error_of_the_service_ends_the_run_and_leaves_the_history(
     world: World, number: int, fault: BaseException
 ) -> None:
@@ -393,11 +393,24 @@ def test_an_error_of_the_service_ends_the_run_and_leaves_the_history(
     assert value_of(end) == ["paid A", "paid B"]
 
 
-def test_the_script_above_has_nine_checkpoints(world: World) -> None:
+def test_the_script_above_has_eight_checkpoints(world: World) -> None:
     main, bodies = order_workflow()
     assert value_of(world.run(main)) == ["paid A", "paid B"]
-    assert len(world.service.batches) == 9
+    assert len(world.service.batches) == 8
     assert bodies == EACH_BODY
+
+
+def test_outcomes_of_one_tick_share_a_checkpoint(world: World) -> None:
+    @step()
+    async def load(number: int) -> int:
+        return number
+
+    @workflow
+    async def main() -> int:
+        return sum(await asyncio.gather(*(load(number) for number in range(100))))
+
+    assert value_of(world.run(main)) == sum(range(100))
+    assert [len(batch) for batch in world.service.batches] == [200, 1]
 
 
 def test_pages_change_nothing() -> None:

@@ -22,6 +22,8 @@ from pyworkflow._engine.turn import (
     LastCall,
     OutOfTime,
     Refreshing,
+    StepRaised,
+    StepReturned,
     Succeeded,
     Suspended,
     Turn,
@@ -31,7 +33,7 @@ from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
@@ -109,11 +111,12 @@ class Run:
             runner._observer,
         )
         self._execution.max_operations = invocation.max_operations
-        self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_fact)
+        self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_outcome)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
         self._looks_again = False
+        self._outcomes: list[StepReturned | StepRaised] = []
         self._last: tuple[Alarm, ...] = ()
         self._operations: list[Operation] = []
 
@@ -127,7 +130,7 @@ class Run:
         self._execution.start(call, self._runner._workflow.result_type, operations)
         try:
             late = deadline is not None and deadline.last_call_ms <= self._clock.now_ms()
-            self._loop.call_soon(self._on_fact, LastCall() if late else None)
+            self._loop.call_soon(self._on_facts, *([LastCall()] if late else []))
             if deadline is not None:
                 self._last = (
                     self._clock.call_at(deadline.last_call_ms, self.wind_down),
@@ -145,11 +148,11 @@ class Run:
         if self._writer.is_writing:
             self._looks_again = True
         elif not self._end.done():
-            self._on_fact(Refreshing())
+            self._on_facts(Refreshing())
 
     def wind_down(self) -> None:
         """Start no more steps, and end once those that run are recorded."""
-        self._on_fact(LastCall())
+        self._on_facts(LastCall())
 
     async def record(self, end: End) -> None:
         """Write the end of the execution, if ``end`` is one."""
@@ -166,23 +169,45 @@ class Run:
 
     # -- turns -----------------------------------------------------------------------------------
 
-    def _on_fact(self, fact: Fact | None) -> None:
-        """Take a fact, and advance until what is to come needs waiting."""
+    def _on_outcome(self, outcome: StepReturned | StepRaised) -> None:
+        """Take the outcome of an attempt; those of one tick of the loop share a checkpoint."""
+        self._outcomes.append(outcome)
+        if len(self._outcomes) > 1:
+            return
+        if self._steps.are_idle:
+            self._take_outcomes()
+        else:
+            self._clock.hold()
+            self._loop.call_soon(self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._take_outcomes()
+        self._clock.release()
+
+    def _take_outcomes(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        self._on_facts(*outcomes)
+
+    def _on_facts(self, *facts: Fact) -> None:
+        """Take facts, and advance until what is to come needs waiting."""
         try:
-            while not self._end.done():
-                if fact is not None:
-                    self._execution.resolve(fact)
-                if isinstance(fact, Refreshing):
-                    fact = self._write(())
-                else:
-                    fact = self._carry_out(self._execution.advance())
-                if fact is None:
-                    return
+            answer = None if self._end.done() else self._take(facts)
+            while answer is not None:
                 if self._writer.is_revoked:
                     self._end.set_result(Suspended())
+                    return
+                answer = self._take((answer,))
         except BaseException as error:  # from a service, or SystemExit and the like from the code
             if not self._end.done():
                 self._end.set_exception(error)
+
+    def _take(self, facts: Sequence[Fact]) -> Committed | None:
+        """Advance by ``facts``; return what the service answered to what followed, if it did."""
+        for fact in facts:
+            self._execution.resolve(fact)
+        if facts and isinstance(facts[0], Refreshing):
+            return self._write(())
+        return self._carry_out(self._execution.advance())
 
     def _carry_out(self, turn: Turn) -> Committed | None:
         for operation_id in turn.cancel:
@@ -211,7 +236,7 @@ class Run:
         elif self._writer.is_revoked:
             self._end.set_result(Suspended())
         else:
-            self._on_fact(answer)
+            self._on_facts(answer)
             if self._looks_again and not self._writer.is_writing:
                 self._looks_again = False
                 self.look_again()
@@ -219,7 +244,7 @@ class Run:
 
     def _on_lag(self) -> None:
         self._lag = None
-        self._on_fact(LagElapsed())
+        self._on_facts(LagElapsed())
 
     def _look_again_at(self, due_ms: int) -> None:
         if self._due is not None:

@@ -98,6 +98,11 @@ class StepRunner:
                 attempt.task.cancel()
                 self._leaving.append(attempt.task)
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether no attempt runs."""
+        return not self._running
+
     async def close(self) -> None:
         """Cancel what still runs, and see async bodies to their end."""
         for operation_id in list(self._running):
