@@ -166,7 +166,7 @@ def launches_before_replay(patch: Patch) -> None:
     told: set[Execution] = set()
 
     def hasty(execution: Execution) -> bool:
-        if execution.bodies.are_waiting and execution.journal.has_ends and execution not in told:
+        if execution.bodies.are_waiting and execution.journal.order.ends and execution not in told:
             told.add(execution)
             return False
         return bring_next(execution)

@@ -31,10 +31,10 @@ def test_handles_run_in_the_order_in_which_they_were_queued() -> None:
     for number in range(5):
         world.loop.call_soon(log.append, number)
     world.loop.call_soon(lambda: world.loop.call_soon(log.append, 9))
-    assert world.loop.has_ready
+    assert world.loop.ready
     world.run()
     assert log == [0, 1, 2, 3, 4, 9]
-    assert not world.loop.has_ready
+    assert not world.loop.ready
 
 
 def test_a_cancelled_handle_does_not_run() -> None:
@@ -70,7 +70,7 @@ def test_a_stopped_loop_runs_nothing_more() -> None:
     world.loop.call_soon(log.append, 1)
     world.run(lambda: log.append(2))
     assert log == []
-    assert world.loop.has_ready
+    assert world.loop.ready
 
 
 def test_a_failing_callback_is_reported_and_stops_nothing() -> None:
@@ -200,7 +200,7 @@ def test_a_cancelled_timer_is_abandoned_once() -> None:
     assert world.abandoned == [timer]
     assert timer.cancelled()
     world.loop.ring(world.timers[0][1])
-    assert not world.loop.has_ready
+    assert not world.loop.ready
     world.run()
     assert log == []
 

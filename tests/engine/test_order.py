@@ -44,7 +44,7 @@ def put(order: DeliveryOrder, number: int, record: Operation) -> Issued:
 
 def drain(order: DeliveryOrder) -> list[str]:
     taken = []
-    while order:
+    while order.ends:
         taken.append(order.take()[1].id)
     return taken
 

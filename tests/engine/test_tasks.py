@@ -187,7 +187,7 @@ def test_steps_of_tasks_are_told_from_other_callbacks() -> None:
     async def main() -> None:
         task = asyncio.create_task(other())
         for _ in range(2):  # its first step, and a later one
-            found.append(tasks.task_of_step(world.loop._ready[-1].callback) is task)  # type: ignore[arg-type]
+            found.append(tasks.task_of_step(world.loop.ready[-1].callback) is task)  # type: ignore[arg-type]
             await asyncio.sleep(0)
 
     world.start(main())

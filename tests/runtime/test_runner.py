@@ -23,7 +23,8 @@ from pyworkflow._engine.records import Action, Operation, OperationType, Status,
 from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
 from pyworkflow.errors import InvalidUpdateError, StaleTokenError
 from pyworkflow.services.base import ExecutionStatus
-from tests.runtime.world import World
+from pyworkflow.services.memory import MemoryService
+from tests.runtime.world import WatchedService, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -411,6 +412,27 @@ def test_outcomes_of_one_tick_share_a_checkpoint(world: World) -> None:
 
     assert value_of(world.run(main)) == sum(range(100))
     assert [len(batch) for batch in world.service.batches] == [200, 1]
+
+
+def test_a_service_whose_clock_is_behind_is_asked_now_and_then(world: World) -> None:
+    world.memory = MemoryService(lambda: world.clock.now_ms() - 5_000)
+    world.service = WatchedService(world.memory)
+
+    @step()
+    async def work() -> None:
+        await asyncio.sleep(60)
+
+    @workflow
+    async def main() -> str:
+        task = asyncio.create_task(work())
+        await sleep(10)
+        task.cancel()
+        return "slept"
+
+    assert value_of(world.run(main)) == "slept"
+    questions = [batch for batch in world.service.batches if not batch]
+    assert 2 <= len(questions) <= 12
+    assert world.loop.time() < 60
 
 
 def test_pages_change_nothing() -> None:

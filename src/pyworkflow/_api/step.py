@@ -101,28 +101,32 @@ class Step(Described, Generic[P, R_co]):
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        if execution.journal.unconsumed:
-            recalled = recall_step(execution, self._settings, args, kwargs)
-            if recalled is not None:
-                return recalled[0]
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
-        execution.issue(op)
-        return execution.wait(op)
+        op = self._begin(execution, args, kwargs)
+        return execution.wait(op) if isinstance(op, StepOp) else op[0]
 
     async def _await(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        if execution.journal.unconsumed:
-            recalled = recall_step(execution, self._settings, args, kwargs)
-            if recalled is not None:
-                return recalled[0]
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
-        execution.issue(op)
+        op = self._begin(execution, args, kwargs)
+        if not isinstance(op, StepOp):
+            return op[0]
         try:
             return await op.future
         except asyncio.CancelledError:
             execution.abandon_if_cancelled(op)
             raise
+
+    def _begin(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> StepOp | tuple[Any]:
+        """Issue the step; return its operation, or its recorded result in a tuple of one."""
+        if execution.journal.unconsumed:
+            recalled = recall_step(execution, self._settings, args, kwargs)
+            if recalled is not None:
+                return recalled
+        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        execution.issue(op)
+        return op
 
     @overload
     def submit(

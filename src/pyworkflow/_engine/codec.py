@@ -24,6 +24,7 @@ from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
 __all__ = [
+    "Encoding",
     "decode",
     "decoder_for",
     "encode",
@@ -34,6 +35,24 @@ __all__ = [
 ]
 
 Decode = Callable[[bytes | str], object]
+
+
+class Encoding:
+    """How values are written and read that are not JSON of an annotation's: the caller says it.
+
+    An operation, or a workflow, has one in the place of its result's type. What it raises is the
+    error of the operation. No text is `None`.
+    """
+
+    __hash__ = None  # type: ignore[assignment] # no look-up in a cache of decoders may find one
+
+    def encode(self, value: Any) -> str | None:
+        """Return the text for ``value``."""
+        raise NotImplementedError
+
+    def decode(self, text: str | None) -> Any:
+        """Return the value that ``text`` stands for."""
+        raise NotImplementedError
 
 
 def plain_form(value: object) -> object:
@@ -97,14 +116,19 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
     try:
         return _known_decoder(annotation)(text or "null")
     except Exception:  # an unhashable annotation, or a fault that is told here
+        if isinstance(annotation, Encoding):
+            return annotation.decode(text)
         return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
 
 
 def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, object]:
     """Return the JSON text of ``value``, and the value that ``annotation`` makes of that text.
 
-    Raises `SerializationError` as `encode` and `decode` do.
+    Raises `SerializationError` as `encode` and `decode` do, or what an `Encoding` raises.
     """
+    if isinstance(annotation, Encoding):
+        text: Any = annotation.encode(value)
+        return text, annotation.decode(text)
     data, plain = _checked(value, what)
     if annotation is Any:
         return data.decode(), plain

@@ -37,7 +37,7 @@ class Creations:
     @property
     def hold_launches(self) -> bool:
         """Whether an end is held back by a creation, so that nobody knows what it cancels."""
-        return bool(self._waiting) and self._journal.has_ends
+        return bool(self._waiting) and bool(self._journal.order.ends)
 
     def bring_next(self) -> bool:
         """Give the code the creation that is next; False if it is not durable yet."""

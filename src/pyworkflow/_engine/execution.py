@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow._engine.tasks import Task
 
@@ -137,7 +138,7 @@ class Execution:
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        if self.loop.has_ready or self.journal.has_ends or self.creations:
+        if self.loop.ready or self.journal.order.ends or self.creations:
             self.loop.inside(self._run_until_idle)
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
@@ -161,13 +162,14 @@ class Execution:
 
     def _run_until_idle(self) -> None:
         self.bridge.run()
-        if self.journal.reruns and not self.loop.stopped and not self._is_held():
-            self.break_with(rerun_error(next(iter(self.journal.reruns))))
-        if self.journal.unconsumed and not self.loop.stopped and not self._is_held():
-            reached = (
-                "the workflow returned" if self._has_returned else "it waits for something new"
-            )
-            self.break_with(unconsumed_error(self.journal.unconsumed.values(), reached))
+        reruns, unconsumed = self.journal.reruns, self.journal.unconsumed
+        if not (reruns or unconsumed) or self.loop.stopped or self._is_held():
+            return
+        if reruns:
+            self.break_with(rerun_error(next(iter(reruns))))
+            return
+        reached = "the workflow returned" if self._has_returned else "it waits for something new"
+        self.break_with(unconsumed_error(unconsumed.values(), reached))
 
     def bring_next(self) -> bool:
         """The code is idle: give it the next recorded end; False if there is none."""
@@ -178,8 +180,11 @@ class Execution:
             return True
         if self.creations:
             return self.creations.bring_next()
-        is_over = self._has_returned and all(task.done() for task in self.loop.root.tasks)
-        end = None if is_over or self._is_held() else self.journal.take_end()
+        if not self.journal.order.ends or self._is_held():
+            return False
+        if self._has_returned and all(task.done() for task in self.loop.root.tasks):
+            return False
+        end = self.journal.take_end()
         if end is None:
             return False
         op, record = end
@@ -192,6 +197,8 @@ class Execution:
 
     def _is_held(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
+        if not self.outside:
+            return False
         next_ms = self.journal.order.next_ms()
         wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
         return wait_ms is not None and next_ms is not None and wait_ms <= next_ms
@@ -215,18 +222,18 @@ class Execution:
     # -- turns -----------------------------------------------------------------------------------
 
     def _take_turn(self) -> Turn:
-        must_hold = self.creations.hold_launches or self._is_held()
-        launch = () if must_hold else self.bodies.take_launches()
-        are_running, outbox = self.bodies.are_running, self.outbox
+        bodies, outbox = self.bodies, self.outbox
+        launch: tuple[StepCall, ...] = ()
+        if bodies.are_waiting and not self.creations.hold_launches and not self._is_held():
+            launch = bodies.take_launches()
+        are_running = bodies.are_running
         write: tuple[Update, ...] = ()
-        if not outbox.is_due and not are_running and outbox.is_waiting:
-            outbox.hurry()
-        if outbox.is_due:
+        if outbox.is_due or (not (are_running or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
             write = first + outbox.take_batch(BATCH_UPDATES - len(first))
         return Turn(
             launch,
-            self.bodies.take_cancels(),
+            bodies.take_cancels(),
             write,
             outbox.is_lagging,
             self.outside.next_due_ms() if are_running else None,

@@ -73,11 +73,6 @@ class Journal:
         self.order.note(record, self.order.place(record, self._issues))
         self._issues += 1
 
-    @property
-    def has_ends(self) -> bool:
-        """Whether an end waits for its delivery."""
-        return bool(self.order)
-
     def record_of(self, operation_id: str) -> Operation | None:
         """Return what is recorded for this operation, `None` if nothing is."""
         return self._records.get(operation_id)
@@ -121,7 +116,7 @@ class Journal:
 
     def take_end(self) -> tuple[Op, Operation] | None:
         """Take the end to be delivered next; those of abandoned operations are passed by."""
-        while self.order:
+        while self.order.ends:
             op, record, is_replay = self.order.take()
             self._replays -= is_replay
             if not op.abandoned:

@@ -117,14 +117,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root = Scope(None)
         self.elapsed_ms = 0
         self.stopped = False
-        self._ready: deque[Handle] = deque()
+        self.ready: deque[Handle] = deque()
+        """The handles that wait their turn."""
         self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
 
     # -- turns -----------------------------------------------------------------------------------
 
     def run_ready(self) -> None:
         """Run handles until the owner brings no more, or until `stopped` is set by one of them."""
-        ready = self._ready
+        ready = self.ready
         bring_next = self.owner.bring_next
         while not self.stopped and (ready or bring_next()):
             while ready and not self.stopped:
@@ -152,11 +153,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 return
         message = f"Exception in callback {callback!r}"
         self.call_exception_handler({"message": message, "exception": error})
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether a handle waits its turn."""
-        return bool(self._ready)
 
     def inside(self, function: Callable[[], None]) -> None:
         """Call ``function`` with this loop as the running loop of the thread.
@@ -200,7 +196,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         """Run ``callback`` after what is ready already."""
         handle = Handle(callback, args, copy_context() if context is None else context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -223,7 +219,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def ring(self, timer: TimerHandle) -> None:
         """Queue the callback of a timer that is over."""
         if not timer.cancelled():
-            self._ready.append(timer)
+            self.ready.append(timer)
 
     def time(self) -> float:
         """Return the seconds of virtual time since the execution began."""

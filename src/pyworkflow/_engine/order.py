@@ -37,7 +37,8 @@ class DeliveryOrder:
     """The ends that wait for their delivery, and the order of those that had it."""
 
     def __init__(self) -> None:
-        self._ends: list[tuple[Place, Op, Operation, bool]] = []
+        self.ends: list[tuple[Place, Op, Operation, bool]] = []
+        """A heap: the end that is next comes first."""
         self._ranks: dict[str, int] = {}
         self._delivered: list[str] = []
         self._last: Place = (0, 0, 0)
@@ -55,16 +56,13 @@ class DeliveryOrder:
         self._records = len(found)
         return found
 
-    def __bool__(self) -> bool:
-        return bool(self._ends)
-
     def put(self, op: Op, record: Operation, *, is_replay: bool) -> None:
         """Queue an end."""
-        heappush(self._ends, (self.place(record, op.number), op, record, is_replay))
+        heappush(self.ends, (self.place(record, op.number), op, record, is_replay))
 
     def take(self) -> tuple[Op, Operation, bool]:
         """Take the end that is next; there must be one."""
-        place, op, record, is_replay = heappop(self._ends)
+        place, op, record, is_replay = heappop(self.ends)
         if not op.abandoned:
             self.note(record, place)
         return op, record, is_replay
@@ -80,9 +78,9 @@ class DeliveryOrder:
 
     def next_ms(self) -> int | None:
         """Return the time of the end that is next, `None` if its place does not come from times."""
-        if not self._ends:
+        if not self.ends:
             return None
-        place, _, record, _ = self._ends[0]
+        place, _, record, _ = self.ends[0]
         return place[1] if place[0] and record.sequence is None else None
 
     def place(self, record: Operation, number: int) -> Place:

@@ -84,14 +84,16 @@ class Outbox:
             self.drop(self._entries[-1])
             self._entries.pop()
 
-    def hurry(self) -> None:
-        """Make everything urgent that waits now."""
-        self._entries.extend(self._patient)
-        self._patient.clear()
-        for entry in self._entries:
-            if entry.update is not None and not entry.urgent:
-                entry.urgent = True
-                self._urgent += 1
+    def hurry(self) -> bool:
+        """Make everything urgent that waits now; return whether something is due then."""
+        if self._urgent < self._waiting:
+            self._entries.extend(self._patient)
+            self._patient.clear()
+            for entry in self._entries:
+                if entry.update is not None and not entry.urgent:
+                    entry.urgent = True
+                    self._urgent += 1
+        return self.is_due
 
     @property
     def is_due(self) -> bool:

@@ -35,7 +35,7 @@ def recall_step(
     plain case, a mismatch above all, is left to that.
     """
     journal, loop = execution.journal, execution.loop
-    if loop.has_ready or journal.has_ends or execution.outside or execution.is_halted:
+    if loop.ready or journal.order.ends or execution.outside or execution.is_halted:
         return None
     if execution.creations:
         return None

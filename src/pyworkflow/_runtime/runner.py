@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 LAG_MS = 100
 """How long the start of a step or timer may wait for company in its checkpoint."""
 
+SKEW_MS = 500
+"""How long after a service was asked for a timer that it does not think due it is asked again."""
+
 
 class Runner:
     """Runs one invocation of one execution."""
@@ -115,6 +118,7 @@ class Run:
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
+        self._looked_for_ms: int | None = None
         self._looks_again = False
         self._outcomes: list[StepReturned | StepRaised] = []
         self._last: tuple[Alarm, ...] = ()
@@ -251,10 +255,13 @@ class Run:
             if self._due[0] == due_ms:
                 return
             self._due[1].cancel()
-        self._due = (due_ms, self._clock.call_at(due_ms, self._look_again))
+        # A service whose clock is behind this one was asked too early: not again at once.
+        when_ms = self._clock.now_ms() + SKEW_MS if due_ms == self._looked_for_ms else due_ms
+        self._due = (due_ms, self._clock.call_at(when_ms, self._look_again))
 
     def _look_again(self) -> None:
-        self._due = None
+        assert self._due is not None, "an alarm that rings was set"
+        self._looked_for_ms, self._due = self._due[0], None
         self.look_again()
 
     def _on_deadline(self) -> None:

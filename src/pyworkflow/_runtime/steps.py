@@ -116,9 +116,14 @@ class StepRunner:
         """Run an async body to its outcome."""
         running_step.set(CurrentStep.of(call, self._execution_id))
         try:
-            return self.returned(call, await self._within_timeout(call))
+            _ = call.settings.result_type  # one that is no use is told before the body runs
+            if call.settings.timeout_seconds is None:
+                value = await call.function(*call.args, **call.kwargs)
+            else:
+                value = await _within_timeout(call, call.settings.timeout_seconds)
+            return self.returned(call, value)
         except Exception as error:
-            return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
+            return self.raised(call, error)
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
@@ -127,26 +132,16 @@ class StepRunner:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))
         except BaseException as error:  # a thread has nobody to raise to
-            return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
+            return self.raised(call, error)
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         """Return the fact of an attempt that returned ``value``; raises `SerializationError`."""
         payload, decoded = codec.roundtrip(value, call.settings.result_type, what=call)
         return StepReturned(call.id, call.attempt, payload, decoded, self._clock.now_ms())
 
-    async def _within_timeout(self, call: StepCall) -> Any:
-        _ = call.settings.result_type  # one that is no use is told before the body runs
-        seconds = call.settings.timeout_seconds
-        if seconds is None:
-            return await call.function(*call.args, **call.kwargs)
-        scope = asyncio.timeout(seconds)
-        try:
-            async with scope:
-                return await call.function(*call.args, **call.kwargs)
-        except TimeoutError as error:
-            if scope.expired():
-                raise timeout_error(call) from error
-            raise
+    def raised(self, call: StepCall, error: BaseException) -> StepRaised:
+        """Return the fact of an attempt that raised ``error``."""
+        return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -164,7 +159,7 @@ class StepRunner:
         if error is None:
             self._end(attempt, task.result())
         elif not isinstance(error, (SystemExit, KeyboardInterrupt)):  # those end the loop itself
-            self._end(attempt, StepRaised(call.id, call.attempt, error))
+            self._end(attempt, self.raised(call, error))
 
     def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
         if not future.cancelled():
@@ -172,7 +167,7 @@ class StepRunner:
 
     def _on_sync_timeout(self, attempt: _Attempt) -> None:
         call = attempt.call
-        self._end(attempt, StepRaised(call.id, call.attempt, timeout_error(call)))
+        self._end(attempt, self.raised(call, timeout_error(call)))
 
     def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
         if self._running.get(attempt.call.id) is attempt:
@@ -199,6 +194,17 @@ class _Attempt:
         self.thread: asyncio.Future[Outcome] | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.holds = False
+
+
+async def _within_timeout(call: StepCall, seconds: float) -> Any:
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await call.function(*call.args, **call.kwargs)
+    except TimeoutError as error:
+        if scope.expired():
+            raise timeout_error(call) from error
+        raise
 
 
 def timeout_error(call: StepCall) -> StepTimeoutError:

@@ -128,7 +128,7 @@ class FakingStepRunner(StepRunner):
             self._strictness.after(call, before)
             return self.returned(call, value)
         except Exception as error:
-            return StepRaised(call.id, call.attempt, error, self._clock.now_ms())
+            return self.raised(call, error)
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome."""

@@ -17,7 +17,7 @@ import msgspec
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Status
+from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._engine.turn import Failed, Succeeded
 from pyworkflow.errors import InvalidUpdateError, UsageError
 from pyworkflow.services.memory import MemoryService
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 COMPLETE, FAIL, EXPIRE, HEARTBEAT = "complete", "fail", "expire", "heartbeat"
 
 _OF_WAIT = " create callback id"
+
+_ANSWERED = {OperationType.CALLBACK, OperationType.CHAINED_INVOKE}
+"""What somebody outside ends; both begin with a START, and send nothing else."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -107,15 +110,16 @@ class OutsideWorld:
         """Do at once what `commit` does."""
         self.apply_due()
         answer = self.service.commit_now(execution_id, token, updates)
-        started = {update.id: update for update in updates if update.action is Action.START}
-        for operation in answer.operations:
-            update = started.get(operation.id)
-            if update is None:
-                continue
-            if operation.type is OperationType.CALLBACK:
-                self._take_callback(operation, update)
-            elif operation.type is OperationType.CHAINED_INVOKE:
-                self._take_invoke(execution_id, operation, update)
+        started = {update.id: update for update in updates if update.type in _ANSWERED}
+        if started:
+            for operation in answer.operations:
+                update = started.get(operation.id)
+                if update is None:
+                    continue
+                if operation.type is OperationType.CALLBACK:
+                    self._take_callback(operation, update)
+                else:
+                    self._take_invoke(execution_id, operation, update)
         return answer
 
     # -- callbacks -------------------------------------------------------------------------------
@@ -231,10 +235,10 @@ class OutsideWorld:
     def apply_due(self) -> None:
         """Do all that is due by now, in its order, each at its own time."""
         now_ms = self._clock.now_ms()
-        while True:
+        while self._due or self._answers:
             heaps: list[list[Any]] = [h for h in (self._due, self._answers) if h]
-            heap = min(heaps, key=lambda h: h[0][:2], default=None)
-            if heap is None or heap[0][0] > now_ms:
+            heap = min(heaps, key=lambda h: h[0][:2])
+            if heap[0][0] > now_ms:
                 return
             self._as_of_ms, _, target, what = heappop(heap)
             try:

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.records import Action, Operation, OperationType, SubType, Update
+from pyworkflow._engine.records import Action, Operation, OperationType, Update
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
@@ -26,7 +26,7 @@ class Op:
     """
 
     type: ClassVar[OperationType]
-    subtype: ClassVar[SubType]
+    subtype: str
 
     __slots__ = (
         "abandoned",

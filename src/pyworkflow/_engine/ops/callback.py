@@ -83,7 +83,7 @@ class CallbackOp(Op):
     def deliver(self, record: Operation) -> None:
         """Keep the end, and give it to those who wait."""
         if record.status is Status.SUCCEEDED:
-            self._end = self._read(record.payload or "")
+            self._end = self._read(record.payload)
         else:
             self._end = None, self._error(record)
         waiters, self._waiters = self._waiters, {}
@@ -136,13 +136,13 @@ class CallbackOp(Op):
 
     # -- what the sender said --------------------------------------------------------------------
 
-    def _read(self, text: str) -> tuple[Any, Exception | None]:
+    def _read(self, text: str | None) -> tuple[Any, Exception | None]:
         result_type = self._options.result_type
         try:
             return codec.decode(text, result_type, what=f"the result of {self.awaits()}"), None
         except SerializationError as fault:
             if result_type is str or result_type is Any:
-                return text, None  # it is no JSON, or no JSON string: the text is the value
+                return text or "", None  # it is no JSON, or no JSON string: the text is the value
             error = CallbackError(str(fault), error_type="SerializationError")
             error.__cause__ = fault
             return None, error

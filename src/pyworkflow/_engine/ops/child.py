@@ -80,7 +80,7 @@ class ChildOp(Op):
         record = self.execution.journal.reruns.pop(self, None)
         if record is not None:
             super().replay_end(record)
-        elif _size(payload) > PAYLOAD_BYTES:
+        elif size_of(payload) > PAYLOAD_BYTES:
             summary = self.summarize()
             self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)
         else:
@@ -128,5 +128,8 @@ class WaitForCallbackOp(ChildOp):
     __slots__ = ()
 
 
-def _size(payload: str) -> int:
+def size_of(payload: str | None) -> int:
+    """Return how many bytes a payload has."""
+    if payload is None:
+        return 0
     return len(payload) if payload.isascii() else len(payload.encode())

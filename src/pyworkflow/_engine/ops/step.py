@@ -114,13 +114,7 @@ class StepOp(Op):
             return
         self._is_recorded_started = True
         if self.settings.at_most_once:
-            self.fail(
-                StepInterruptedError(
-                    f"step {self.name!r} was found started (attempt {self.attempt}): the process "
-                    "ended before its outcome was recorded, and at_most_once=True forbids to run "
-                    "that attempt again"
-                )
-            )
+            self.fail(self._interruption())
         elif not self.execution.bodies.holds(self):
             self._launch()
 
@@ -150,6 +144,13 @@ class StepOp(Op):
                 self.execution.give_decoded(self, record.payload, self.settings.result_type)
         else:
             self.execution.give_error(self, record.error, StepError)
+
+    def _interruption(self) -> Exception:
+        return StepInterruptedError(
+            f"step {self.name!r} was found started (attempt {self.attempt}): the process ended "
+            "before its outcome was recorded, and at_most_once=True forbids to run that attempt "
+            "again"
+        )
 
     # -- attempts --------------------------------------------------------------------------------
 
