@@ -17,6 +17,7 @@ from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.base import Committed, Invocation, Page
+from pyworkflow.services.memory import MemoryService
 
 
 @step()
@@ -45,6 +46,22 @@ async def gather(ctx: WorkflowContext, n: int) -> int:
 
 def live(flow: Workflow[..., Any], n: int) -> Execution:
     return lambda: create_test_handler(flow, MockDurableContext())({"n": n})
+
+
+def live_engine(flow: Workflow[..., Any], n: int) -> Execution:
+    """Run ``n`` steps as a worker does: the runner over a service, without the mock's checks."""
+    known_errors = KnownErrors.snapshot()
+
+    def run() -> object:
+        clock = SystemClock()
+        service = MemoryService(clock.now_ms)
+        runner = Runner(service, flow, clock, known_errors)
+        execution_id = service.start(flow.name, f'{{"n": {n}}}')
+        end = asyncio.run(runner.run_and_record(service.claim(execution_id)))
+        assert isinstance(end, Succeeded), end
+        return end.value
+
+    return run
 
 
 class Recorded:
@@ -93,7 +110,7 @@ if __name__ == "__main__":
         {
             "live": partial(live, count),
             "replay": partial(replay, count),
-            "live gather": partial(live, gather),
+            "live gather": partial(live_engine, gather),
             "replay gather": partial(replay, gather),
         },
         ["pyworkflow", "msgspec", "greenlet"],

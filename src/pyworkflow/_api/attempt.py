@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall
 
 
-class CurrentStep(msgspec.Struct, frozen=True):
+class CurrentStep(msgspec.Struct, frozen=True, gc=False):
     """One attempt of a step. ``attempt`` counts from 1."""
 
     name: str

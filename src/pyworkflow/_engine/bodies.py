@@ -12,15 +12,25 @@ class Bodies:
     """The attempts of one run. An outcome counts only for an attempt that is running here."""
 
     def __init__(self) -> None:
-        self._launches: dict[str, tuple[StepOp, StepCall]] = {}
+        self._launches: dict[StepOp, StepCall] = {}
         self._running: dict[str, StepOp] = {}
         self._cancels: list[str] = []
         self._held: dict[str, None] | None = None
+        self.given_up: Exception | None = None
+        """With what this invocation is to end, to be invoked again."""
 
     def hold_back(self) -> None:
         """Begin no further attempt: this invocation has no time for it."""
         if self._held is None:
             self._held = {}
+
+    def give_up(self, error: Exception) -> None:
+        """Begin no further attempt, and end the invocation with ``error`` once the rest is written.
+
+        The execution goes on from there in the next one.
+        """
+        self.hold_back()
+        self.given_up = self.given_up or error
 
     def holds(self, op: StepOp) -> bool:
         """Whether the next attempt of ``op`` must wait for a later invocation."""
@@ -31,13 +41,13 @@ class Bodies:
 
     def launch(self, op: StepOp, call: StepCall) -> None:
         """Have the runtime run an attempt, once replay is over."""
-        self._launches[op.id] = (op, call)
+        self._launches[op] = call
 
     def cancel(self, op: StepOp) -> None:
         """Take back a launch, or cancel the body if it runs."""
         if self._held is not None:
             self._held.pop(op.id, None)
-        if self._launches.pop(op.id, None) is None and self._running.pop(op.id, None) is not None:
+        if self._launches.pop(op, None) is None and self._running.pop(op.id, None) is not None:
             self._cancels.append(op.id)
 
     def take_outcome_of(self, operation_id: str, attempt: int) -> StepOp | None:
@@ -51,11 +61,11 @@ class Bodies:
         """Take the attempts to start; they run from now on."""
         if not self._launches:
             return ()
+        for op in self._launches:
+            self._running[op.id] = op
         launches = tuple(self._launches.values())
         self._launches.clear()
-        for op, call in launches:
-            self._running[call.id] = op
-        return tuple([call for _, call in launches])
+        return launches
 
     def take_cancels(self) -> tuple[str, ...]:
         """Take the ids of the steps whose bodies are to be cancelled."""

@@ -28,19 +28,19 @@ class Calls:
     """The calls of one run that were not awaited yet, and a few that were."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Coroutine[Any, Any, Any] | Started, str]] = []
+        self._calls: dict[Coroutine[Any, Any, Any] | Started, str] = {}
         self._prune_at = 64
 
     def expect(self, call: Coroutine[Any, Any, Any] | Started, name: str) -> None:
         """Remember a call that has to be awaited; ``name`` is for messages."""
         if len(self._calls) >= self._prune_at:
-            self._calls = [each for each in self._calls if _is_forgotten(each[0])]
+            self._calls = {c: name for c, name in self._calls.items() if _is_forgotten(c)}
             self._prune_at = 2 * len(self._calls) + 64
-        self._calls.append((call, name))
+        self._calls[call] = name
 
     def check(self) -> None:
         """Raise `UsageError` if one of them was not awaited."""
-        forgotten = [name for call, name in self._calls if _is_forgotten(call)]
+        forgotten = [name for call, name in self._calls.items() if _is_forgotten(call)]
         if forgotten:
             raise UsageError(
                 f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
@@ -50,7 +50,7 @@ class Calls:
 
     def close(self) -> None:
         """Close the coroutines that never ran."""
-        for call, _ in self._calls:
+        for call in self._calls:
             if inspect.iscoroutine(call) and _is_forgotten(call):
                 call.close()
         self._calls.clear()

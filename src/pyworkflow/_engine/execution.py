@@ -241,6 +241,8 @@ class Execution:
         )
 
     def _take_end(self) -> End:
+        if self.bodies.given_up is not None:
+            return Broken(self.bodies.given_up)
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
         if self.bodies.are_held:

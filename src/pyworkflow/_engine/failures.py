@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections import deque
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -23,6 +23,9 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failure_state import Blueprint, restore, state_of
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow.errors import CallbackError, InvokeError, OperationError, SerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 E = TypeVar("E", bound=Exception)
 
@@ -80,11 +83,26 @@ def record_error(error: BaseException, *, limit_bytes: int = MAX_ERROR_BYTES) ->
     return _fitted(record, data, limit_bytes)
 
 
+def fitted(record: ErrorRecord, *, limit_bytes: int = MAX_ERROR_BYTES) -> ErrorRecord:
+    """Return ``record`` as one of at most ``limit_bytes`` as JSON, shortened as by `record_error`.
+
+    Its data is kept as a whole or not at all.
+    """
+    data = None if record.data is None else _storable(record.data)
+    record = msgspec.structs.replace(record, message=_storable(record.message))
+    return _within(limit_bytes, record, (data, None))
+
+
 def _fitted(record: ErrorRecord, data: _Data, limit: int) -> ErrorRecord:
-    bare = msgspec.structs.replace(record, stack_trace=())
-    bases_only = _Data(bases=data.bases)
-    for candidate in (data, bases_only, _Data()):
-        text = None if candidate == _Data() else _to_json(candidate).decode()
+    candidates = (data, _Data(bases=data.bases), _Data())
+    texts = [None if each == _Data() else _to_json(each).decode() for each in candidates]
+    return _within(limit, record, texts)
+
+
+def _within(limit: int, record: ErrorRecord, texts: Iterable[str | None]) -> ErrorRecord:
+    """Return ``record`` with the first of ``texts`` for which there is room as its data."""
+    bare = msgspec.structs.replace(record, data=None, stack_trace=())
+    for text in texts:
         whole = msgspec.structs.replace(bare, data=text)
         room = limit - len(_to_json(whole))
         if room >= 0:

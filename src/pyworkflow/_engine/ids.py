@@ -83,7 +83,7 @@ class Namespace:
         self.detached = detached
         self._next = 0
         self._hashes = 0
-        self._chance: dict[str, random.Random] = {}
+        self._chance: dict[str, random.Random] | None = None
 
     @property
     def next_path(self) -> str:
@@ -112,8 +112,9 @@ class Namespace:
 
     def chance(self, execution_id: str, purpose: str) -> random.Random:
         """Return the generator of this namespace for ``purpose``, seeded by the execution."""
-        generator = self._chance.get(purpose)
+        chance = self._chance = self._chance or {}
+        generator = chance.get(purpose)
         if generator is None:
             seed = f"{execution_id}/{self.prefix}/{purpose}"
-            generator = self._chance[purpose] = random.Random(seed)  # noqa: S311 - replayable
+            generator = chance[purpose] = random.Random(seed)  # noqa: S311 - replayable
         return generator

@@ -37,8 +37,8 @@ class DeliveryOrder:
     """The ends that wait for their delivery, and the order of those that had it."""
 
     def __init__(self) -> None:
-        self.ends: list[tuple[Place, Op, Operation, bool]] = []
-        """A heap: the end that is next comes first."""
+        self.ends: list[tuple[int, int, int, Op, Operation, bool]] = []
+        """A heap: each end's place, then the end; the one that is next comes first."""
         self._ranks: dict[str, int] = {}
         self._delivered: list[str] = []
         self._last: Place = (0, 0, 0)
@@ -58,13 +58,13 @@ class DeliveryOrder:
 
     def put(self, op: Op, record: Operation, *, is_replay: bool) -> None:
         """Queue an end."""
-        heappush(self.ends, (self.place(record, op.number), op, record, is_replay))
+        heappush(self.ends, (*self.place(record, op.number), op, record, is_replay))
 
     def take(self) -> tuple[Op, Operation, bool]:
         """Take the end that is next; there must be one."""
-        place, op, record, is_replay = heappop(self.ends)
+        is_unranked, number, issue, op, record, is_replay = heappop(self.ends)
         if not op.abandoned:
-            self.note(record, place)
+            self.note(record, (is_unranked, number, issue))
         return op, record, is_replay
 
     def note(self, record: Operation, place: Place) -> None:
@@ -80,8 +80,8 @@ class DeliveryOrder:
         """Return the time of the end that is next, `None` if its place does not come from times."""
         if not self.ends:
             return None
-        place, _, record, _ = self.ends[0]
-        return place[1] if place[0] and record.sequence is None else None
+        is_unranked, number_or_ms, _, _, record, _ = self.ends[0]
+        return number_or_ms if is_unranked and record.sequence is None else None
 
     def place(self, record: Operation, number: int) -> Place:
         """Return where an end stands whose operation was the ``number``-th that was issued."""

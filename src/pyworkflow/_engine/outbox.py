@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from pyworkflow._engine.records import Update
 
@@ -33,15 +35,12 @@ BATCH_UPDATES = 250
 BATCH_BYTES = 750 * 1024
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """A queued update; ``sent`` once it was handed to the writer."""
 
-    __slots__ = ("sent", "update", "urgent")
-
-    def __init__(self, update: Update, urgent: bool) -> None:
-        self.update: Update | None = update
-        self.urgent = urgent
-        self.sent = False
+    update: Update | None
+    urgent: bool
+    sent: bool = False
 
 
 class Outbox:
@@ -131,9 +130,11 @@ class Outbox:
 
 def _wire_size(update: Update) -> int:
     """Return an upper bound of the bytes that an update takes in a request."""
+    error = update.error
+    if update.payload is None and error is None:
+        return 512
     size = 512 + _text_size(update.payload)
-    if update.error is not None:
-        error = update.error
+    if error is not None:
         size += _text_size(error.message) + _text_size(error.data)
         size += sum(map(_text_size, error.stack_trace))
     return size

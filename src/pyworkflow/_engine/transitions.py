@@ -216,17 +216,19 @@ def check(update: Update, operation: Operation | None) -> None:
         content_check(update)
 
 
-def _apply_start(update: Update, operation: Operation, now_ms: int) -> Operation:
-    if operation.type is not _WAIT:
-        return operation
-    assert update.wait_seconds is not None
-    return replace(operation, scheduled_end_ms=now_ms + update.wait_seconds * 1000)
+def _apply_start(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
+    if operation.type is _WAIT:
+        assert update.wait_seconds is not None
+        due_ms = now_ms + update.wait_seconds * 1000
+        return replace(operation, status=status, scheduled_end_ms=due_ms)
+    return operation if operation.status is status else replace(operation, status=status)
 
 
-def _apply_end(update: Update, operation: Operation, now_ms: int) -> Operation:
+def _apply_end(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     kind = operation.type
     return replace(
         operation,
+        status=status,
         end_ms=now_ms,
         attempt=operation.attempt + 1 if kind is _STEP else 0,
         payload=operation.payload if kind is _EXECUTION else update.payload,
@@ -235,10 +237,11 @@ def _apply_end(update: Update, operation: Operation, now_ms: int) -> Operation:
     )
 
 
-def _apply_retry(update: Update, operation: Operation, now_ms: int) -> Operation:
+def _apply_retry(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     assert update.delay_seconds is not None
     return replace(
         operation,
+        status=status,
         attempt=operation.attempt + 1,
         next_attempt_ms=now_ms + update.delay_seconds * 1000,
         payload=update.payload,
@@ -246,7 +249,7 @@ def _apply_retry(update: Update, operation: Operation, now_ms: int) -> Operation
     )
 
 
-_APPLY: dict[Action, Callable[[Update, Operation, int], Operation]] = {
+_APPLY: dict[Action, Callable[[Update, Operation, Status, int], Operation]] = {
     _START: _apply_start,
     _SUCCEED: _apply_end,
     _FAIL: _apply_end,
@@ -262,19 +265,18 @@ def apply(update: Update, operation: Operation | None, now_ms: int) -> Operation
     crash of the next poll. The EXECUTION operation keeps its input as payload when it ends.
     """
     kind, action = update.type, update.action
+    status = MOVES[kind, None if operation is None else operation.status, action]
     if operation is None:
         operation = Operation(
             id=update.id,
             type=kind,
-            status=MOVES[kind, None, action],
+            status=status,
             start_ms=now_ms,
             parent_id=update.parent_id,
             name=update.name,
             subtype=update.subtype,
         )
-    else:
-        operation = replace(operation, status=MOVES[kind, operation.status, action])
-    return _APPLY[action](update, operation, now_ms)
+    return _APPLY[action](update, operation, status, now_ms)
 
 
 # -- a batch -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pyworkflow._engine.records import ErrorRecord, Operation, Update
 # -- facts ---------------------------------------------------------------------------------------
 
 
-class StepReturned(msgspec.Struct, frozen=True, eq=False):
+class StepReturned(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An attempt of a step returned; ``value`` is ``payload`` decoded to the step's result type.
 
     ``end_ms`` is when, by the runner's clock.
@@ -34,7 +34,7 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
     end_ms: int = 0
 
 
-class Committed(msgspec.Struct, frozen=True, eq=False):
+class Committed(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The batch in flight, if any, is durable; these operations changed since the last one."""
 
     operations: tuple[Operation, ...]
@@ -85,7 +85,10 @@ class Failed(msgspec.Struct, frozen=True, eq=False):
 
 
 class Broken(msgspec.Struct, frozen=True, eq=False):
-    """History and code disagree. Nothing may be written; the execution stays as it is."""
+    """History and code disagree, or an operation gave up this invocation.
+
+    Nothing more may be written; the execution stays as it is.
+    """
 
     error: Exception
 
