@@ -205,7 +205,7 @@ def lets_bodies_run_on(patch: Patch) -> None:
     cancel = Bodies.cancel
 
     def keep(bodies: Bodies, op: StepOp) -> None:
-        if op.id not in bodies._launches:
+        if op not in bodies._launches:
             cancel(bodies, op)
 
     patch.setattr(Bodies, "cancel", keep)

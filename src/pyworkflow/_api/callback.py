@@ -9,12 +9,10 @@ What the sender sends is text. JSON is converted to ``result_type``; what is no 
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pyworkflow._api.child import run_child, run_child_blocking
-from pyworkflow._api.functions import is_async
+from pyworkflow._api.functions import without_result
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._api.step import step
 from pyworkflow._engine.codec import decoder_for
@@ -46,13 +44,20 @@ class WaitKeywords(CallbackKeywords, total=False):
     retry: Retry | int | bool | None
 
 
-class SyncCallback(Generic[T]):
-    """A callback of a ``def`` workflow. ``id`` is what the sender needs to complete it."""
+class _Callback:
+    """A callback that the service keeps. ``id`` is what the sender needs to complete it."""
 
     def __init__(self, execution: Execution, op: CallbackOp, callback_id: str) -> None:
         self._execution = execution
         self._op = op
         self.id = callback_id
+
+    def __repr__(self) -> str:
+        return f"<callback {self._op.name or self.id!r}>"
+
+
+class SyncCallback(_Callback, Generic[T]):
+    """A callback of a ``def`` workflow. ``id`` is what the sender needs to complete it."""
 
     def result(self) -> T:
         """Block until the callback is completed; return what the sender sent.
@@ -66,17 +71,9 @@ class SyncCallback(Generic[T]):
         finally:
             self._op.forget(waiter)
 
-    def __repr__(self) -> str:
-        return f"<callback {self._op.name or self.id!r}>"
 
-
-class Callback(Generic[T]):
+class Callback(_Callback, Generic[T]):
     """A callback of an ``async def`` workflow. ``id`` is what the sender needs to complete it."""
-
-    def __init__(self, execution: Execution, op: CallbackOp, callback_id: str) -> None:
-        self._execution = execution
-        self._op = op
-        self.id = callback_id
 
     def result(self) -> Coroutine[Any, Any, T]:
         """Return a coroutine that waits for the callback and gives what the sender sent.
@@ -95,9 +92,6 @@ class Callback(Generic[T]):
             return await waiter  # type: ignore[no-any-return]
         finally:
             self._op.forget(waiter)
-
-    def __repr__(self) -> str:
-        return f"<callback {self._op.name or self.id!r}>"
 
 
 def callback_options(
@@ -165,7 +159,7 @@ class CallbackWait:
         self._key = key
         self._options = options
         self._callback_name = check_name(f"{start}create callback id", "a callback")
-        self._submitter = step(name=f"{start}submitter", retry=retry)(_calling(submit))
+        self._submitter = step(name=f"{start}submitter", retry=retry)(without_result(submit))
 
     def blocking(self, execution: Execution) -> Any:
         """Do it all; block until the result is there."""
@@ -196,18 +190,3 @@ class CallbackWait:
 
     def _op(self, execution: Execution) -> WaitForCallbackOp:
         return WaitForCallbackOp(execution, self._name, self._key, self._options.result_type)
-
-
-def _calling(submit: Callable[[str], Any]) -> Callable[[str], Coroutine[Any, Any, None]]:
-    """Return the step's body. What ``submit`` returns is not recorded: nobody would see it."""
-    runs_on_loop = is_async(submit) or is_async(type(submit).__call__)
-
-    async def submitter(callback_id: str) -> None:
-        if runs_on_loop:
-            await submit(callback_id)
-            return
-        sent = await asyncio.to_thread(submit, callback_id)
-        if inspect.isawaitable(sent):  # a lambda around an async function
-            await sent
-
-    return submitter

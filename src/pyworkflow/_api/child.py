@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.tasks import Task, current_task
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -50,18 +48,15 @@ async def run_issued(
                 for ends in child.leftovers():
                     await ends
                 child.succeed(value)
-        return await op.future
-    except asyncio.CancelledError:
-        execution.abandon_if_cancelled(op)
-        raise
+        return await op.outcome()
     finally:
         child.ends()
 
 
 def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[], Any]) -> Any:
     """Do what `run_child` does, for code that blocks."""
-    execution.issue(op)
     child = _Child(execution, op)
+    execution.issue(op)
     try:
         if child.begins():
             try:
@@ -89,7 +84,7 @@ class _Child:
     def __init__(self, execution: Execution, op: ChildOp) -> None:
         self._op = op
         self._execution = execution
-        self._task: Task[Any] = current_task(execution.loop)
+        self._task = execution.bridge.blocking_task()
         self._outer = self._task.namespace
         self._is_inside = False
 
@@ -97,7 +92,7 @@ class _Child:
         """Return whether the code has to run; enter the namespace then."""
         if self._execution.is_broken or self._op.ended:
             return False
-        self._execution.enter(self._op, self._task)
+        self._execution.contexts.enter(self._op, self._task)
         self._is_inside = True
         return True
 

@@ -7,7 +7,6 @@ that it can count, compare or go on from a cursor. Each poll runs as a step's bo
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from dataclasses import dataclass
@@ -255,12 +254,7 @@ class ConditionCall:
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:
-        op = self._issue(execution)
-        try:
-            return await op.future
-        except asyncio.CancelledError:
-            execution.abandon_if_cancelled(op)
-            raise
+        return await self._issue(execution).outcome()
 
     def _issue(self, execution: Execution) -> ConditionOp:
         op = ConditionOp(execution, self._settings, self._poll, takes_state=self._takes_state)

@@ -71,6 +71,16 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
     return run
 
 
+def without_result(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Return ``function`` as an async one that returns nothing: its value is not to be recorded."""
+    run = as_async(function)
+
+    async def call(*args: Any, **kwargs: Any) -> None:
+        await run(*args, **kwargs)
+
+    return call
+
+
 def check_bound(function: Callable[..., Any], what: str) -> None:
     """Raise `UsageError` for a class method that came without its class.
 

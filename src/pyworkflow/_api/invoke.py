@@ -7,7 +7,6 @@ is a child context of the caller's execution instead.)
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from pyworkflow._api.naming import check_key, check_name
@@ -92,8 +91,4 @@ class InvokeCall:
     async def _run(self, execution: Execution) -> Any:
         op = InvokeOp(execution, self._name, self._key, self._options)
         execution.issue(op)
-        try:
-            return await op.future
-        except asyncio.CancelledError:
-            execution.abandon_if_cancelled(op)
-            raise
+        return await op.outcome()

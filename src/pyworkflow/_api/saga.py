@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 from pyworkflow._api.code import name_of
-from pyworkflow._api.functions import Described, as_async
+from pyworkflow._api.functions import Described, without_result
 from pyworkflow._api.naming import check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
@@ -159,14 +159,6 @@ def _step_of(compensation: Callable[..., Any]) -> Step[..., Any]:
             "Give the function itself, not its call: saga.add(refund, payment)"
         )
     name = name_of(getattr(compensation, "func", compensation)) or "compensation"
-    return Step(*_recorded(compensation, check_name(name, "a compensation")))
-
-
-def _recorded(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], StepSettings]:
-    """Return a step's body and settings for ``function``, whose result nobody receives."""
-    run = as_async(function)
-
-    async def compensate(*args: Any, **kwargs: Any) -> None:
-        await run(*args, **kwargs)
-
-    return compensate, StepSettings(name, compensate, Retry(), is_async=True)
+    compensate = without_result(compensation)
+    settings = StepSettings(check_name(name, "a compensation"), compensate, Retry(), is_async=True)
+    return Step(compensate, settings)

@@ -74,13 +74,8 @@ async def sleep(duration: Duration, *, name: str | None = None, key: str | None 
     """
     execution = require_execution("pyworkflow.sleep()")
     op = start_wait(execution, whole_seconds(duration), name, key)
-    if op is None:
-        return
-    try:
-        await op.future
-    except asyncio.CancelledError:
-        execution.abandon_if_cancelled(op)
-        raise
+    if op is not None:
+        await op.outcome()
 
 
 def start_wait(

@@ -84,6 +84,11 @@ class Workflow(Described, Generic[P, R_co]):
 
     # -- what a runner calls ---------------------------------------------------------------------
 
+    @property
+    def function(self) -> Callable[P, R_co]:
+        """The plain function."""
+        return self._function
+
     @functools.cached_property
     def binder(self) -> InputBinder:
         """How inputs become arguments."""
@@ -131,6 +136,12 @@ class Workflow(Described, Generic[P, R_co]):
 
     def _child(self, execution: Execution) -> ChildOp:
         return ChildOp(execution, self.name, self._key, self.result_type)
+
+
+class EntryPoint(Generic[P, R_co]):
+    """What a platform calls in place of a workflow, and what stands for that workflow elsewhere."""
+
+    workflow: Workflow[P, R_co]
 
 
 @overload

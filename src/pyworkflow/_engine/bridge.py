@@ -62,18 +62,26 @@ class Bridge:
         runner = self._spares.pop() if self._spares else Runner(self._serve, self._loop, self._hub)
         runner.switch()
 
+    def blocking_task(self) -> Task[Any]:
+        """Return the running task, which may block; raise `UsageError` outside a task."""
+        task = current_task(self._loop)
+        if not isinstance(task, Task):
+            raise UsageError(
+                "blocking code was called from a bare callback of the workflow's loop, which can't "
+                "wait. Start a task in the callback (asyncio.create_task) and wait there."
+            )
+        return task
+
     def wait(self, future: asyncio.Future[T]) -> T:
         """Block the running task until ``future`` is done; return its result or raise its error.
 
         Raises `UsageError` outside a task, and `asyncio.CancelledError` when the task is cancelled.
         """
-        task = current_task(self._loop)
-        if not isinstance(task, Task):
+        try:
+            task = self.blocking_task()
+        except UsageError:
             future.cancel()
-            raise UsageError(
-                "blocking code was called from a bare callback of the workflow's loop, which can't "
-                "wait. Start a task in the callback (asyncio.create_task) and wait there."
-            )
+            raise
         if self._closing:
             self.refuse()
         if task.take_cancel():

@@ -22,18 +22,19 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.bodies import Bodies
 from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.calls import Calls
+from pyworkflow._engine.contexts import Contexts
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
-from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.ops.wait import TimerOp
-from pyworkflow._engine.outbox import BATCH_UPDATES, Outbox
+from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
 from pyworkflow._engine.records import ErrorRecord, OperationType
+from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
     Broken,
     Committed,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.child import ChildOp
     from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow._engine.tasks import Task
@@ -82,6 +84,7 @@ class Execution:
         self.bridge = Bridge(self.loop)
         self.journal = Journal()
         self.creations = Creations(self.journal)
+        self.contexts = Contexts(self.loop)
         self.outbox = Outbox()
         self.bodies = Bodies()
         self.calls = Calls()
@@ -89,10 +92,10 @@ class Execution:
         self.now_ms = 0
         self.is_closing = False
         self.max_operations: int | None = None
+        self.max_payload_bytes: int | None = None
         self._start_ms = 0
         self.known_errors = known_errors
         self.observer = observer
-        self._scopes: dict[Scope, None] = {self.loop.root: None}
         self._main: Task[Any] | None = None
         self._result_type: object = Any
         self._has_returned = False
@@ -153,7 +156,7 @@ class Execution:
         self.is_closing = True
         self.outbox.clear()
         self.bodies.clear()
-        tasks = [task for scope in self._scopes for task in scope.tasks]
+        tasks = self.contexts.tasks()
         self.loop.inside(lambda: self.bridge.close(tasks))
         self.loop.dispose_asyncgens()
         self.calls.close()
@@ -230,7 +233,7 @@ class Execution:
         write: tuple[Update, ...] = ()
         if outbox.is_due or (not (are_running or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
-            write = first + outbox.take_batch(BATCH_UPDATES - len(first))
+            write = first + outbox.take_batch(MAX_UPDATES - len(first))
         return Turn(
             launch,
             bodies.take_cancels(),
@@ -249,7 +252,7 @@ class Execution:
             return OutOfTime(self.outside.next_due_ms())
         if self.outside:
             return Suspended()
-        error = deadlock_error(task for scope in self._scopes for task in scope.tasks)
+        error = deadlock_error(self.contexts.tasks())
         return Failed(record_error(error), error)
 
     def _tasks_go_on(self) -> bool:
@@ -373,25 +376,9 @@ class Execution:
         handle.abandon = lambda: self.abandon(op)
         self.issue(op)
 
-    def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
-        """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
-        self._scopes[child.namespace.scope] = None
-        outer, task.namespace = task.namespace, child.namespace
-        self.loop.make_callbacks_in(child.namespace)
-        return outer
-
     def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> None:
         """End the namespace of ``child``; what still runs in it is abandoned."""
-        task.namespace = outer
-        self.loop.make_callbacks_in(outer)
-        scope = child.namespace.scope
-        scope.is_over = True
-        del self._scopes[scope]
-        for left in scope.tasks:
-            if not left.done():
-                left.cancel()
-                outer.scope.add_task(left)
-        for op in list(scope.live):
+        for op in self.contexts.leave(child, task, outer):
             self.abandon(op)
 
     def report(self, context: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import msgspec
 from pyworkflow._engine import codec
 from pyworkflow._engine.failure_state import Blueprint, restore, state_of
 from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._engine.transitions import MAX_ERROR_BYTES
 from pyworkflow.errors import CallbackError, InvokeError, OperationError, SerializationError
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class _Data(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 # -- recording -----------------------------------------------------------------------------------
 
 
-MAX_ERROR_BYTES = 32 * 1024 - 64
-"""What Lambda takes, less what the longer names of the fields on its wire may add."""
+RECORD_BYTES = MAX_ERROR_BYTES - 64
+"""What may be written, less what the longer names of the fields on its wire may add."""
 
 
-def record_error(error: BaseException, *, limit_bytes: int = MAX_ERROR_BYTES) -> ErrorRecord:
+def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
     """Return ``error`` as a record of at most ``limit_bytes`` as JSON.
 
     What is too long loses first the outermost frames, then the data, then the end of the message.
@@ -83,7 +84,7 @@ def record_error(error: BaseException, *, limit_bytes: int = MAX_ERROR_BYTES) ->
     return _fitted(record, data, limit_bytes)
 
 
-def fitted(record: ErrorRecord, *, limit_bytes: int = MAX_ERROR_BYTES) -> ErrorRecord:
+def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
     """Return ``record`` as one of at most ``limit_bytes`` as JSON, shortened as by `record_error`.
 
     Its data is kept as a whole or not at all.
@@ -287,6 +288,13 @@ def stand_in(record: ErrorRecord, kind: type[OperationError]) -> OperationError:
     """Return a ``kind`` that carries ``record``; the class that it names is not looked for."""
     error = kind(record.message, error_type=record.type, stack_trace=record.stack_trace)
     return _with_stack(error, record)
+
+
+def misfit(fault: SerializationError, kind: type[OperationError]) -> OperationError:
+    """Return a ``kind`` for what somebody outside sent, and could not be read."""
+    error = kind(str(fault), error_type="SerializationError")
+    error.__cause__ = fault
+    return error
 
 
 def _with_stack(error: E, record: ErrorRecord) -> E:

@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
+
 if TYPE_CHECKING:
     from pyworkflow._engine.records import Update
-
-BATCH_UPDATES = 250
-BATCH_BYTES = 750 * 1024
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
@@ -109,7 +108,7 @@ class Outbox:
         """Whether anything waits, be the writer free or not."""
         return self._waiting > 0
 
-    def take_batch(self, room: int = BATCH_UPDATES) -> tuple[Update, ...]:
+    def take_batch(self, room: int = MAX_UPDATES) -> tuple[Update, ...]:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""
         batch: list[Update] = []
         size = 0
@@ -117,7 +116,7 @@ class Outbox:
             entry = self._entries[0]
             if entry.update is not None:
                 size += _wire_size(entry.update)
-                if batch and (len(batch) == room or size > BATCH_BYTES):
+                if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                     break
                 batch.append(entry.update)
                 entry.sent = True

@@ -23,14 +23,17 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
+from pyworkflow.duration import MAX_SECONDS
 from pyworkflow.errors import InvalidUpdateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
 MAX_UPDATES = 250
-MAX_SECONDS = 31_622_400
-"""366 days: the longest wait and the longest delay before a retry."""
+MAX_BATCH_BYTES = 750 * 1024
+"""How large a checkpoint may be; a single update may be larger."""
+MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_ERROR_BYTES = 32 * 1024
 MAX_CALLBACK_SECONDS = 99_999_999
 
 # Looking up a member on an Enum class costs as much as a table look-up, and these run on each move.

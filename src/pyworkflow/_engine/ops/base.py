@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.records import Action, Operation, OperationType, Update
+from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
@@ -82,6 +83,14 @@ class Op:
     def abandon(self) -> None:
         """Stop what can be stopped: the workflow was cancelled here, or has returned."""
 
+    async def outcome(self) -> Any:
+        """Await the end; give the value or raise the error, as `Execution.wait` does."""
+        try:
+            return await self.future
+        except asyncio.CancelledError:
+            self.execution.abandon_if_cancelled(self)
+            raise
+
     @property
     def position(self) -> str:
         """Where in the code the operation stands, for messages."""
@@ -93,6 +102,20 @@ class Op:
     def awaits(self) -> str:
         """Say in a few words what is waited for."""
         return f"{self.subtype} {self.name!r}" if self.name else str(self.subtype)
+
+    def refusal(self, payload: str | None, what: str) -> SerializationError | None:
+        """Return why the service does not store ``payload``, `None` if it does.
+
+        ``what`` of this operation it is: ``"result"``.
+        """
+        most = self.execution.max_payload_bytes
+        if most is None or (size := size_of(payload)) <= most:
+            return None
+        return SerializationError(
+            f"The {what} of {self.awaits()} can't be stored: it has {size} bytes as JSON, and the "
+            f"service takes at most {most}. Keep it elsewhere, in S3 for example, and hand on "
+            "where it is"
+        )
 
     def write(
         self, action: Action, *, urgent: bool = False, patient: bool = False, **fields: Any
@@ -108,3 +131,10 @@ class Op:
             **fields,
         )
         return self.execution.outbox.put(update, urgent=urgent, patient=patient)
+
+
+def size_of(payload: str | None) -> int:
+    """Return how many bytes a payload has."""
+    if payload is None:
+        return 0
+    return len(payload) if payload.isascii() else len(payload.encode())

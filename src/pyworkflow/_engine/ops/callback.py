@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import stand_in
+from pyworkflow._engine.failures import misfit, stand_in
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.records import (
@@ -45,7 +45,7 @@ class CallbackOp(Op):
     """One callback. ``future`` gives the callback's id, once it is created."""
 
     type = OperationType.CALLBACK
-    subtype = SubType.CALLBACK
+    subtype: str = SubType.CALLBACK
 
     __slots__ = ("_end", "_entry", "_options", "_waiters")
 
@@ -143,9 +143,7 @@ class CallbackOp(Op):
         except SerializationError as fault:
             if result_type is str or result_type is Any:
                 return text or "", None  # it is no JSON, or no JSON string: the text is the value
-            error = CallbackError(str(fault), error_type="SerializationError")
-            error.__cause__ = fault
-            return None, error
+            return None, misfit(fault, CallbackError)
 
     def _error(self, record: Operation) -> Exception:
         is_late = record.status is Status.TIMED_OUT

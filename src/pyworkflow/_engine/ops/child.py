@@ -18,22 +18,20 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.mismatch import mismatch_error
-from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.ops.base import Op, size_of
 from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
+from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
-
-PAYLOAD_BYTES = 256 * 1024
-"""The largest result that is stored."""
 
 
 class ChildOp(Op):
     """One child context."""
 
     type = OperationType.CONTEXT
-    subtype = SubType.RUN_IN_CHILD_CONTEXT
+    subtype: str = SubType.RUN_IN_CHILD_CONTEXT
 
     __slots__ = ("_value", "namespace", "result_type")
 
@@ -80,7 +78,7 @@ class ChildOp(Op):
         record = self.execution.journal.reruns.pop(self, None)
         if record is not None:
             super().replay_end(record)
-        elif size_of(payload) > PAYLOAD_BYTES:
+        elif size_of(payload) > MAX_PAYLOAD_BYTES:
             summary = self.summarize()
             self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)
         else:
@@ -118,18 +116,3 @@ class ChildOp(Op):
     def give_recorded(self, payload: str | None) -> None:
         """Give what a stored result stands for."""
         self.execution.give_decoded(self, payload, self.result_type)
-
-
-class WaitForCallbackOp(ChildOp):
-    """A callback with the step that hands out its id."""
-
-    subtype = SubType.WAIT_FOR_CALLBACK
-
-    __slots__ = ()
-
-
-def size_of(payload: str | None) -> int:
-    """Return how many bytes a payload has."""
-    if payload is None:
-        return 0
-    return len(payload) if payload.isascii() else len(payload.encode())

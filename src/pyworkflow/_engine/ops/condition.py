@@ -15,7 +15,6 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.step import StepOp, StepSettings
 from pyworkflow._engine.records import Action, Operation, SubType
@@ -102,7 +101,10 @@ class ConditionOp(StepOp):
         try:
             is_met = bool(self.settings.until(value))
         except Exception as error:
-            self._give_up(error)
+            self.give_up(error)
+            return
+        if (fault := self.refusal(payload, "state")) is not None:
+            self.give_up(fault)
             return
         self._state = payload
         if is_met:
@@ -116,13 +118,13 @@ class ConditionOp(StepOp):
         if isinstance(error, RetryableError):
             self._poll_again(error)
         else:
-            self._give_up(error)
+            self.give_up(error)
 
     def _poll_again(self, reason: RetryableError) -> None:
         usual = self._delay_after(RetryableError(), self.attempt)
         left = self._left_seconds()
         if usual is None or left <= 0:
-            self._give_up(self._timeout_error(reason))
+            self.give_up(self._timeout_error(reason))
             return
         delay = max(usual, self._delay_after(reason, self.attempt) or 0)
         # The last poll is at the limit, however long the delays have grown.
@@ -155,6 +157,3 @@ class ConditionOp(StepOp):
             polls=self.attempt,
             state=codec.decode(self._state, Any, what="the state"),
         )
-
-    def _give_up(self, error: BaseException) -> None:
-        self.end_attempt(Action.FAIL, error=record_error(error))

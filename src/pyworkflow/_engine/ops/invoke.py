@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import stand_in
+from pyworkflow._engine.failures import misfit, stand_in
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.records import (
     Action,
@@ -51,6 +51,8 @@ class InvokeOp(Op):
         super().__init__(execution, name, key)
         self._options = options
         self._entry: Entry | None = None
+        if (fault := self.refusal(options.payload, "input")) is not None:
+            raise fault
 
     def start(self) -> None:
         """Have the function invoked."""
@@ -81,9 +83,7 @@ class InvokeOp(Op):
                 record.payload, self._options.result_type, what=f"the result of {self.awaits()}"
             )
         except SerializationError as fault:
-            error = InvokeError(str(fault), error_type="SerializationError")
-            error.__cause__ = fault
-            self.future.set_exception(error)
+            self.future.set_exception(misfit(fault, InvokeError))
         else:
             self.future.set_result(value)
 

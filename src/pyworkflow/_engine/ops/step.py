@@ -65,7 +65,7 @@ class StepOp(Op):
     """One step of the workflow."""
 
     type = OperationType.STEP
-    subtype = SubType.STEP
+    subtype: str = SubType.STEP
 
     __slots__ = (
         "_function",
@@ -176,7 +176,13 @@ class StepOp(Op):
         self.execution.bodies.launch(self, call)
 
     def succeed(self, payload: str, value: Any) -> None:
-        """Record the outcome of the running attempt; ``value`` is ``payload`` decoded."""
+        """Record the outcome of the running attempt; ``value`` is ``payload`` decoded.
+
+        One that is too large for the service is the step's failure: no attempt mends that.
+        """
+        if (fault := self.refusal(payload, "result")) is not None:
+            self.give_up(fault)
+            return
         self._value = (payload, value)
         self.end_attempt(Action.SUCCEED, payload=payload)
 
@@ -186,9 +192,13 @@ class StepOp(Op):
         jitter = random.Random(seed)  # noqa: S311 - spreads retries; replayable
         delay = self.settings.retry.delay_after(error, self.attempt, jitter)
         if delay is None:
-            self.end_attempt(Action.FAIL, error=record_error(error))
+            self.give_up(error)
         else:
             self.end_attempt(Action.RETRY, error=record_error(error), delay_seconds=delay)
+
+    def give_up(self, error: BaseException) -> None:
+        """Record that the step has failed with ``error``."""
+        self.end_attempt(Action.FAIL, error=record_error(error))
 
     def end_attempt(self, action: Action, **fields: Any) -> None:
         """Record how the running attempt ended."""

@@ -1,0 +1,49 @@
+"""The contexts that are open in one run: its root, and each child context whose code runs.
+
+The code of a child context runs inline, in the task that called it; while it does, the task counts
+from the child's namespace. What the code leaves behind when it returns has no place to be recorded
+any more: its tasks are cancelled, and its operations are handed back to be abandoned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ids import Namespace, Scope
+    from pyworkflow._engine.loop import WorkflowLoop
+    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.child import ChildOp
+    from pyworkflow._engine.tasks import Task
+
+
+class Contexts:
+    """The open scopes of one run."""
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+        self._open: dict[Scope, None] = {loop.root: None}
+
+    def tasks(self) -> list[Task[Any]]:
+        """Return the tasks that were made in what is open, in the order of their making."""
+        return [task for scope in self._open for task in scope.tasks]
+
+    def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
+        """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
+        self._open[child.namespace.scope] = None
+        outer, task.namespace = task.namespace, child.namespace
+        self._loop.make_callbacks_in(child.namespace)
+        return outer
+
+    def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> list[Op]:
+        """Let ``task`` come back from ``child``, which is over; return what is live in it still."""
+        task.namespace = outer
+        self._loop.make_callbacks_in(outer)
+        scope = child.namespace.scope
+        scope.is_over = True
+        del self._open[scope]
+        for left in scope.tasks:
+            if not left.done():
+                left.cancel()
+                outer.scope.add_task(left)
+        return list(scope.live)
