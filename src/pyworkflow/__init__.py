@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pyworkflow._api.attempt import CurrentStep, current_step
 from pyworkflow._api.batch import BatchResult
 from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext, current_context
@@ -16,12 +18,10 @@ from pyworkflow.errors import (
     BatchError,
     CallbackError,
     DeadlockError,
-    DurationError,
     FatalError,
     InputError,
     NonDeterminismError,
     PyWorkflowError,
-    ReplayHazardError,
     RetryableError,
     SerializationError,
     StepCancelledError,
@@ -32,18 +32,22 @@ from pyworkflow.errors import (
 )
 from pyworkflow.retry import Retry
 
+if TYPE_CHECKING:
+    from pyworkflow._runtime.async_client import AsyncClient
+    from pyworkflow._runtime.client import Client, run
+
 __all__ = [
+    "AsyncClient",
     "BatchError",
     "BatchResult",
     "CallbackError",
+    "Client",
     "CurrentStep",
     "DeadlockError",
-    "DurationError",
     "FatalError",
     "InputError",
     "NonDeterminismError",
     "PyWorkflowError",
-    "ReplayHazardError",
     "Retry",
     "RetryableError",
     "SerializationError",
@@ -59,7 +63,19 @@ __all__ = [
     "WorkflowContext",
     "current_context",
     "current_step",
+    "run",
     "sleep",
     "step",
     "workflow",
 ]
+
+_LATE = frozenset({"AsyncClient", "Client", "run"})
+"""Imported when they are asked for: a Lambda function does without them."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pyworkflow._runtime import client
+
+    return getattr(client, name)

@@ -18,6 +18,7 @@ Duration = int | float | str | timedelta
 """Seconds as a number, text such as ``"90s"``, ``"1h30m"``, ``"7d"``, or a `timedelta`."""
 
 MAX_SECONDS = 366 * 86_400
+"""The longest duration, and so the longest wait and the longest delay before a retry."""
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _TEXT = re.compile("".join(rf"(?:([0-9]+(?:\.[0-9]+)?){unit})?" for unit in _SECONDS))

@@ -100,6 +100,18 @@ class InvokeError(OperationError):
     """
 
 
+class ExecutionFailedError(OperationError):
+    """A whole execution failed with an exception whose class is not known to this process."""
+
+
+class ExecutionStoppedError(OperationError):
+    """The execution has no result: it was stopped from outside, for the reason in ``message``."""
+
+
+class ExecutionTimedOutError(OperationError):
+    """The execution has no result: it was not over when its timeout was."""
+
+
 class BatchError(PyWorkflowError):
     """More branches of a ``ctx.parallel`` or ``ctx.map`` failed than its options tolerate.
 
@@ -230,6 +242,13 @@ class ServiceError(PyWorkflowError):
 
 class ServiceUnavailableError(ServiceError):
     """The service could not be reached, or could not answer now, and retries did not help."""
+
+
+class StorageError(ServiceError):
+    """The file that keeps the executions can't be used as it is; the message says what to do.
+
+    It can't be written to, is damaged, is no file of ours, or is of a newer version.
+    """
 
 
 class RequestRefusedError(ServiceError):

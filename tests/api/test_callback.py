@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pyworkflow import (
-    DurationError,
     FatalError,
     Retry,
     SerializationError,
@@ -20,7 +19,7 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow.aws.testing import MockDurableContext
-from pyworkflow.errors import CallbackError, CallbackTimeoutError
+from pyworkflow.errors import CallbackError, CallbackTimeoutError, DurationError
 from tests.api.world import crashes, run
 
 

@@ -236,6 +236,41 @@ def test_bad_use_is_told_where_it_is_made(call: Any, message: str) -> None:
     assert run(outer) == run(sync_outer) == "told"
 
 
+@workflow
+def sync_inner(order: str) -> Receipt:
+    return sync_charge(order)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ctx: sync_inner("a"),
+        lambda ctx: ctx.child(sync_charge_twice, "a"),
+        lambda ctx: ctx.parallel([lambda: sync_charge("a")]),
+        lambda ctx: ctx.map(sync_charge, ["a"]),
+        lambda ctx: ctx.wait_for_callback(print, "ask"),
+    ],
+    ids=["workflow", "child", "parallel", "map", "wait_for_callback"],
+)
+def test_blocking_in_a_bare_callback_of_the_loop_does_nothing(call: Any) -> None:
+    @workflow
+    async def outer(ctx: WorkflowContext) -> str:
+        told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def bare() -> None:
+            try:
+                call(SyncWorkflowContext(ctx._execution))
+            except UsageError as error:
+                told.set_result(str(error))
+
+        asyncio.get_running_loop().call_soon(bare)
+        return await told
+
+    mock_ctx = MockDurableContext()
+    assert "blocking code was called from a bare callback" in run(outer, None, mock_ctx)
+    assert mock_ctx.operations == ()
+
+
 def test_a_coroutine_runs_once() -> None:
     @workflow
     async def outer(ctx: WorkflowContext) -> str:

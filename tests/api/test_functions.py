@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import UsageError, step
-from pyworkflow._api.functions import check_function, is_async, name_of, take_for
+from pyworkflow._api.functions import (
+    as_async,
+    check_function,
+    is_async,
+    name_of,
+    take_for,
+    without_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -139,6 +146,20 @@ def test_a_method_keeps_its_signature_without_self() -> None:
     assert inspect.iscoroutinefunction(decorated)
     assert list(inspect.signature(decorated).parameters) == ["item"]
     assert decorated.__defaults__ == ("tea",)
+
+
+async def later(a: int) -> int:
+    return a
+
+
+def passes_on(a: int) -> Any:
+    return later(a)
+
+
+@pytest.mark.parametrize("function", [lambda a: a, later, passes_on])
+def test_a_function_of_any_kind_may_be_called_for_its_effect_alone(function: Any) -> None:
+    assert asyncio.run(as_async(function)(5)) == 5
+    assert asyncio.run(without_result(function)(5)) is None
 
 
 def test_a_class_method_without_its_class_has_no_options() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import (
-    DurationError,
     SyncWorkflowContext,
     UsageError,
     WorkflowContext,
@@ -18,6 +17,7 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow.aws.testing import MockDurableContext
+from pyworkflow.errors import DurationError
 from tests.api.world import run
 
 if TYPE_CHECKING:

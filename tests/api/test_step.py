@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import (
-    DurationError,
     Retry,
     Step,
     StepInterruptedError,
@@ -23,6 +22,7 @@ from pyworkflow import (
 )
 from pyworkflow._engine.records import OperationType
 from pyworkflow.aws.testing import MockDurableContext
+from pyworkflow.errors import DurationError
 from tests.api.world import World, crashes, run
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.turn import Broken, End, Failed, Succeeded, Suspended
 from pyworkflow._runtime.clock import VirtualClock
@@ -32,17 +34,19 @@ class World:
         *,
         crash_after: Sequence[int] = (),
         beside: World | None = None,
+        max_payload_bytes: int | None = None,
     ) -> None:
         clock = VirtualClock()
         self.clock: VirtualClock = beside.clock if beside else clock
         self.service: MemoryService = beside.service if beside else MemoryService(clock.now_ms)
+        self.max_payload_bytes = max_payload_bytes
         self.crashing = CrashingService(self.service, crash_after)
         self.id = self.service.start("versions", payload)
 
     def invoke(self, workflow: Workflow[..., Any]) -> End | None:
         """Run one invocation; `None` says that it crashed."""
         runner = Runner(self.crashing, workflow, self.clock, KnownErrors.snapshot())
-        invocation = self.service.claim(self.id)
+        invocation = replace(self.service.claim(self.id), max_payload_bytes=self.max_payload_bytes)
         try:
             end = run_to_end(functools.partial(runner.run_and_record, invocation))
         except SimulatedCrashError:

@@ -11,7 +11,6 @@ from pyworkflow import (
     FatalError,
     InputError,
     NonDeterminismError,
-    ReplayHazardError,
     SerializationError,
     UsageError,
     Workflow,
@@ -23,6 +22,7 @@ from pyworkflow import (
 from pyworkflow._engine.records import OperationType
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.errors import ReplayHazardError
 
 
 @dataclass

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pyworkflow import DurationError, UsageError, sleep, step, workflow
+from pyworkflow import UsageError, sleep, step, workflow
 from pyworkflow._engine.ids import Namespace
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.errors import DurationError
 from tests.engine.loops import World
 
 variable: ContextVar[int] = ContextVar("variable", default=0)

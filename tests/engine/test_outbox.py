@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from pyworkflow._engine import outbox as module
-from pyworkflow._engine.outbox import BATCH_BYTES, BATCH_UPDATES, Outbox
+from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
 
 
 def update(name: str, action: Action = Action.SUCCEED, **fields: str | None) -> Update:
@@ -51,23 +52,23 @@ def test_only_one_batch_is_in_flight() -> None:
 
 def test_a_batch_holds_250_updates_at_most() -> None:
     outbox = Outbox()
-    names = [f"u{n}" for n in range(BATCH_UPDATES + 1)]
+    names = [f"u{n}" for n in range(MAX_UPDATES + 1)]
     put(outbox, *names)
-    assert ids(outbox.take_batch()) == names[:BATCH_UPDATES]
-    assert ids(outbox.take_batch()) == names[BATCH_UPDATES:]
+    assert ids(outbox.take_batch()) == names[:MAX_UPDATES]
+    assert ids(outbox.take_batch()) == names[MAX_UPDATES:]
 
 
 def test_a_batch_stays_below_the_limit_of_bytes() -> None:
     outbox = Outbox()
     for name in ("a", "b", "c"):
-        outbox.put(update(name, payload='"' + "x" * (BATCH_BYTES // 5) + '"'), urgent=True)
+        outbox.put(update(name, payload='"' + "x" * (MAX_BATCH_BYTES // 5) + '"'), urgent=True)
     assert ids(outbox.take_batch()) == ["a", "b"]
     assert ids(outbox.take_batch()) == ["c"]
 
 
 def test_one_update_above_the_limit_goes_alone() -> None:
     outbox = Outbox()
-    outbox.put(update("big", payload="x" * BATCH_BYTES), urgent=True)
+    outbox.put(update("big", payload="x" * MAX_BATCH_BYTES), urgent=True)
     put(outbox, "b")
     assert ids(outbox.take_batch()) == ["big"]
     assert ids(outbox.take_batch()) == ["b"]
@@ -75,7 +76,7 @@ def test_one_update_above_the_limit_goes_alone() -> None:
 
 def test_errors_count_too() -> None:
     outbox = Outbox()
-    half = "x" * (BATCH_BYTES // 5)
+    half = "x" * (MAX_BATCH_BYTES // 5)
     errors = [ErrorRecord(half, "E", half), ErrorRecord(half, "E", None, (half, half))]
     for number, error in enumerate(errors):
         fail = Update(id=str(number), type=OperationType.STEP, action=Action.FAIL, error=error)

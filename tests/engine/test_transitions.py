@@ -17,7 +17,6 @@ from pyworkflow._engine.records import (
 )
 from pyworkflow._engine.transitions import (
     MAX_CALLBACK_SECONDS,
-    MAX_SECONDS,
     MOVES,
     OUTSIDE_MOVES,
     apply,
@@ -26,6 +25,7 @@ from pyworkflow._engine.transitions import (
     check,
     check_batch,
 )
+from pyworkflow.duration import MAX_SECONDS
 from pyworkflow.errors import InvalidUpdateError
 
 ERROR = ErrorRecord(message="no", type="ValueError")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import (
+    FatalError,
     Retry,
     SerializationError,
     StepTimeoutError,
@@ -120,6 +121,39 @@ def test_a_later_fake_replaces_an_earlier_one() -> None:
     mock.mock_step("fetch", error=ValueError)
     mock.mock_step("fetch", result="fake")
     assert create_test_handler(both, mock)({}) == ["fake", "B"]
+
+
+def test_a_fake_for_a_step_that_never_runs_is_told() -> None:
+    mock = MockDurableContext()
+    mock.mock_step("fetsh", result="fake")
+    mock.fail_step("comput")
+    with pytest.warns(UserWarning, match="changed nothing") as caught:
+        assert create_test_handler(both, mock)({}) == ["real a", "B"]
+    assert [str(each.message) for each in caught] == [
+        f"mock_step or fail_step of {name!r} changed nothing, for no step of that name has run. "
+        "Steps that have: 'fetch', 'compute'. Correct the name, or leave it out"
+        for name in ("comput", "fetsh")
+    ]
+    assert {each.filename for each in caught} == {__file__}
+
+
+def test_a_fake_is_of_use_once_it_was_in_any_execution() -> None:
+    @workflow
+    async def one(name: str) -> str:
+        return await fetch(name) if name == "a" else compute(name)
+
+    mock = MockDurableContext()
+    mock.mock_step("fetch", result="fake")
+    handler = create_test_handler(one, mock)
+    assert [handler({"name": name}) for name in "ab"] == ["fake", "b"]
+
+
+def test_a_fake_for_a_step_behind_a_failure_is_none_too_many() -> None:
+    mock = MockDurableContext()
+    mock.mock_step("fetch", error=FatalError("down"))
+    mock.mock_step("compute", result="never reached")
+    with pytest.raises(FatalError, match="down"):
+        create_test_handler(both, mock)({})
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError("odd"), GeneratorExit("odd")])

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow import ReplayHazardError, WorkflowContext, step, workflow
+from pyworkflow import WorkflowContext, step, workflow
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.errors import ReplayHazardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 DEFAULT_START_MS = 1_767_225_600_000
@@ -42,6 +43,16 @@ class Clock(Protocol):
     def release(self) -> None:
         """Something real is over."""
         ...
+
+
+@contextmanager
+def holding(clock: Clock) -> Iterator[None]:
+    """Let virtual time stand still for a block."""
+    clock.hold()
+    try:
+        yield
+    finally:
+        clock.release()
 
 
 class SystemClock:

@@ -32,6 +32,11 @@ class Writer:
         self._task: asyncio.Task[Committed] | None = None
 
     @property
+    def token(self) -> str | None:
+        """The last token; `None` once nothing more may be written."""
+        return self._token
+
+    @property
     def is_revoked(self) -> bool:
         """Whether nothing more may be written."""
         return self._token is None

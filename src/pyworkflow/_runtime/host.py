@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class _KeptLoop:
         # A factory, or the loop would become the thread's own.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
+        # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
+        # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         try:
@@ -33,10 +36,7 @@ class _KeptLoop:
 
     def close(self) -> None:
         self._runner.close()
-
-    def __del__(self) -> None:
-        # Whatever thread this is, no task is left: closing the loop needs none of its turns.
-        self._loop.close()
+    def __del__(self): self._loop.close()
 
 
 _of_thread = threading.local()

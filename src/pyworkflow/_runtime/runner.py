@@ -14,6 +14,7 @@ from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.turn import (
+    Broken,
     Committed,
     End,
     Fact,
@@ -28,6 +29,7 @@ from pyworkflow._engine.turn import (
     Suspended,
     Turn,
 )
+from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.flush import Writer
 from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import UsageError
@@ -114,11 +116,14 @@ class Run:
             runner._observer,
         )
         self._execution.max_operations = invocation.max_operations
+        self._execution.max_payload_bytes = invocation.max_payload_bytes
         self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_outcome)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
         self._looked_for_ms: int | None = None
+        self._has_begun = False
+        self._winds_down = False
         self._looks_again = False
         self._outcomes: list[StepReturned | StepRaised] = []
         self._last: tuple[Alarm, ...] = ()
@@ -126,37 +131,48 @@ class Run:
 
     async def drive(self, deadline: Deadline | None = None) -> End:
         """Run until the workflow suspends or ends, or until ``deadline``."""
-        self._operations = operations = await self._writer.load(self._invocation)
+        with holding(self._clock):
+            self._operations = operations = await self._writer.load(self._invocation)
+            try:
+                call = self._runner._workflow.bind(operations[0].payload, self._execution)
+            except UsageError as error:
+                # An input that did fit once: the code has changed, and may yet be put right.
+                return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)
+            self._execution.start(call, self._runner._workflow.result_type, operations)
+            self._clock.hold()
+            self._loop.call_soon(self._begin)
         try:
-            call = self._runner._workflow.bind(operations[0].payload, self._execution)
-        except UsageError as error:
-            return Failed(record_error(error), error)
-        self._execution.start(call, self._runner._workflow.result_type, operations)
-        try:
-            late = deadline is not None and deadline.last_call_ms <= self._clock.now_ms()
-            self._loop.call_soon(self._on_facts, *([LastCall()] if late else []))
             if deadline is not None:
+                self._winds_down |= deadline.last_call_ms <= self._clock.now_ms()
                 self._last = (
                     self._clock.call_at(deadline.last_call_ms, self.wind_down),
                     self._clock.call_at(deadline.end_ms, self._on_deadline),
                 )
             return await self._end
         finally:
-            await self._close()
+            with holding(self._clock):
+                await self._close()
+
+    @property
+    def token(self) -> str | None:
+        """The token with which the service can be told more; `None` if that is not wanted."""
+        return self._writer.token
 
     def look_again(self) -> None:
         """Read what changed from outside: a callback, a chained invoke, a stop.
 
         A checkpoint in flight may have been taken before the change; then it is read afterwards.
         """
-        if self._writer.is_writing:
+        if self._writer.is_writing or not self._has_begun:
             self._looks_again = True
         elif not self._end.done():
             self._on_facts(Refreshing())
 
     def wind_down(self) -> None:
         """Start no more steps, and end once those that run are recorded."""
-        self._on_facts(LastCall())
+        self._winds_down = True
+        if self._has_begun:
+            self._on_facts(LastCall())
 
     async def record(self, end: End) -> None:
         """Write the end of the execution, if ``end`` is one."""
@@ -172,6 +188,12 @@ class Run:
         await self._writer.commit((update,))
 
     # -- turns -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._has_begun = True
+        self._on_facts(*([LastCall()] if self._winds_down else []))
+        self._look_again_if_told()
+        self._clock.release()
 
     def _on_outcome(self, outcome: StepReturned | StepRaised) -> None:
         """Take the outcome of an attempt; those of one tick of the loop share a checkpoint."""
@@ -241,10 +263,13 @@ class Run:
             self._end.set_result(Suspended())
         else:
             self._on_facts(answer)
-            if self._looks_again and not self._writer.is_writing:
-                self._looks_again = False
-                self.look_again()
+            self._look_again_if_told()
         self._clock.release()
+
+    def _look_again_if_told(self) -> None:
+        if self._looks_again and not self._writer.is_writing:
+            self._looks_again = False
+            self.look_again()
 
     def _on_lag(self) -> None:
         self._lag = None

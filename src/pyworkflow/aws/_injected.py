@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pyworkflow.services.awslambda.limits import PAGE_OPERATIONS
 from pyworkflow.services.awslambda.wire import (
     invocation_from_event,
     operations_from_event,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow.services.base import Invocation, Service
-
-MOST_ITEMS = 1000
-"""How many operations a page may have."""
 
 
 def is_injected(event: Any) -> bool:
@@ -53,7 +51,7 @@ class InjectedService:
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
         """Return the page of the history that ``marker`` names."""
         call = partial(
-            self._client.get_execution_state, execution_id, token, marker, max_items=MOST_ITEMS
+            self._client.get_execution_state, execution_id, token, marker, max_items=PAGE_OPERATIONS
         )
         answer = await asyncio.to_thread(call)
         return Page(_records(answer.operations), answer.next_marker)

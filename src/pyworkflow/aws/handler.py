@@ -14,9 +14,9 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from pyworkflow._api.workflow import Workflow
+from pyworkflow._api.workflow import EntryPoint, Workflow
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.scope import current_execution
 from pyworkflow._engine.turn import Failed, Succeeded
@@ -43,7 +43,7 @@ R = TypeVar("R")
 logger = logging.getLogger("pyworkflow.aws")
 
 
-class WorkflowHandler(Generic[P, R]):
+class WorkflowHandler(EntryPoint[P, R]):
     """A workflow that Lambda can call."""
 
     def __init__(self, workflow: Workflow[P, R], *, log_payloads: bool = False) -> None:
@@ -66,7 +66,10 @@ class WorkflowHandler(Generic[P, R]):
             "aws_request_id": getattr(context, "aws_request_id", ""),
         }
         with log_fields(fields):
-            return self._answer(invocation, service, self._deadline(context))
+            workflow, deadline = self._workflow_for(context), self._deadline(context)
+            end = self._run(workflow, invocation, service, deadline)
+            self._log(end)
+            return self._answer(end)
 
     def __repr__(self) -> str:
         return f"<Lambda handler of {self.workflow!r}>"
@@ -85,27 +88,39 @@ class WorkflowHandler(Generic[P, R]):
                 "$LATEST (--function-name NAME:live). In a test, call what "
                 "pyworkflow.aws.testing.create_test_handler returns."
             )
-        return awslambda.invocation_from_event(event), lambda_service()
+        return awslambda.invocation_from_event(event), self._service()
+
+    def _service(self) -> Service:
+        return lambda_service()
+
+    def _workflow_for(self, context: Any) -> Workflow[P, R]:
+        """Return what runs in an invocation with this Lambda context."""
+        return self.workflow
 
     def _deadline(self, context: Any) -> Deadline | None:
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         return None if remaining is None else Deadline.after(self._clock.now_ms(), remaining())
 
-    def _answer(
-        self, invocation: Invocation, service: Service, deadline: Deadline | None
-    ) -> dict[str, Any]:
-        runner = Runner(service, self.workflow, self._clock, self._known_errors)
+    def _run(
+        self,
+        workflow: Workflow[P, R],
+        invocation: Invocation,
+        service: Service,
+        deadline: Deadline | None,
+    ) -> End:
+        runner = Runner(service, workflow, self._clock, self._known_errors)
         if self._log_payloads and len(invocation.operations) == 1:  # the first invocation
             logger.info("input: %s", invocation.operations[0].payload)
         try:
-            end = run_on_kept_loop(
+            return run_on_kept_loop(
                 lambda: runner.run(invocation, deadline=deadline, must_record=must_record)
             )
         except ServiceError as error:
             if not error.is_final:
                 raise
-            end = Failed(record_error(error), error)
-        self._log(end)
+            return Failed(record_error(error), error)
+
+    def _answer(self, end: End) -> dict[str, Any]:
         return answer(end, self._clock.now_ms())
 
     def _log(self, end: End) -> None:
@@ -132,9 +147,12 @@ def _describe(event: Any) -> str:
 @functools.cache
 def lambda_service() -> Service:
     """Return the process's service; its connections and credentials live on."""
-    from pyworkflow.services.awslambda.client import Access, LambdaClient  # needs the extra "aws"
+    # Here, for what speaks HTTP is not needed where no request is sent, as in tests.
+    from pyworkflow.services.awslambda.access import Access
+    from pyworkflow.services.awslambda.client import LambdaClient
 
-    return awslambda.LambdaService(LambdaClient(Access.from_environment()))
+    client = LambdaClient(Access.from_environment(), SystemClock().now_ms)
+    return awslambda.LambdaService(client)
 
 
 @overload

@@ -149,9 +149,14 @@ class MockDurableContext(Senders):
     # -- running ---------------------------------------------------------------------------------
 
     def run(self, workflow: Workflow[..., Any], event: Any) -> Any:
-        """Start a new execution with the input ``event``; return its result or raise its error."""
+        """Start a new execution with the input ``event``; return its result or raise its error.
+
+        Warns of a fake for a step that has not run, unless the execution fails.
+        """
         payload = codec.encode(event, what="the event")
-        return run_to_end(functools.partial(self._run, workflow, payload))
+        result = run_to_end(functools.partial(self._run, workflow, payload))
+        self._fakes.warn_of_unused(stack_level=2)
+        return result
 
     async def _run(self, workflow: Workflow[..., Any], payload: str) -> Any:
         clock = VirtualClock(DEFAULT_START_MS)

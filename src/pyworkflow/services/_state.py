@@ -1,4 +1,4 @@
-"""One execution as its service holds it: its operations, token, timers and log, and all that changes them.
+"""One execution as its service holds it: operations, token, timers, log, and all that changes them.
 
 Every change passes `ExecutionState.put`, which numbers ends and keeps what the holder of the token
 has not read yet, in the order of the last change. Timers are a heap in which an entry that became
@@ -10,6 +10,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
@@ -19,22 +20,28 @@ from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Page
 from pyworkflow.services.events import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from pyworkflow._engine.records import Update
 
 _STEP, _WAIT, _CALLBACK = OperationType.STEP, OperationType.WAIT, OperationType.CALLBACK
 _STARTED = Status.STARTED
 
 
-class CallbackDeadlines:
+class CallbackDeadlines(msgspec.Struct):
     """When an open callback times out; a heartbeat moves the second time."""
 
-    __slots__ = ("heartbeat_interval_ms", "heartbeat_ms", "timeout_ms")
+    timeout_ms: int | None
+    heartbeat_interval_ms: int
+    heartbeat_ms: int | None = None
 
-    def __init__(self, update: Update, now_ms: int) -> None:
-        self.timeout_ms = now_ms + update.timeout_seconds * 1000 if update.timeout_seconds else None
-        self.heartbeat_interval_ms = (update.heartbeat_timeout_seconds or 0) * 1000
-        self.heartbeat_ms: int | None = None
-        self.beat(now_ms)
+    @classmethod
+    def of(cls, update: Update, now_ms: int) -> CallbackDeadlines:
+        """Return the deadlines of a callback that ``update`` starts."""
+        timeout_ms = now_ms + update.timeout_seconds * 1000 if update.timeout_seconds else None
+        deadlines = cls(timeout_ms, (update.heartbeat_timeout_seconds or 0) * 1000)
+        deadlines.beat(now_ms)
+        return deadlines
 
     def beat(self, now_ms: int) -> None:
         if self.heartbeat_interval_ms:
@@ -57,17 +64,18 @@ class ExecutionState:
 
     __slots__ = (
         "_ends",
-        "_places",
         "_timers",
-        "_tokens",
+        "deadline_ms",
         "deadlines",
         "id",
         "listed_ms",
         "log",
         "operations",
+        "places",
         "rest",
         "result",
         "token",
+        "tokens",
         "unread",
         "workflow_name",
     )
@@ -83,16 +91,49 @@ class ExecutionState:
         """What the answer that issued the token could not hold."""
         self.result: str | None = None
         self.deadlines: dict[str, CallbackDeadlines] = {}
+        self.deadline_ms: int | None = None
+        """When the execution itself times out."""
         self.listed_ms: int | None = None
         """The time under which the service's own list has this execution."""
         self._ends = 0
-        self._places = {root.id: 0}
+        self.places = {root.id: 0}
+        """Each operation's place in the order of start."""
         self._timers: list[tuple[int, int, str]] = []
-        self._tokens = 0
+        self.tokens = 0
+        """How many tokens were issued; the newest is named after it."""
+
+    @classmethod
+    def restore(
+        cls,
+        workflow_name: str,
+        operations: Sequence[Operation],
+        deadlines: dict[str, CallbackDeadlines],
+        *,
+        tokens: int,
+        unread: Iterable[str],
+    ) -> ExecutionState:
+        """Return the state that was saved: ``operations`` in order of start; its log is empty."""
+        state = cls(operations[0], workflow_name)
+        state.log = []
+        state.operations = {operation.id: operation for operation in operations}
+        state.places = {operation_id: n for n, operation_id in enumerate(state.operations)}
+        state.deadlines = deadlines
+        state.tokens = tokens
+        state.unread = dict.fromkeys(unread)
+        state._ends = max(operation.sequence or 0 for operation in operations)
+        if state.is_running:
+            state.token = f"{state.id}:{tokens}" if tokens else None
+            for operation in operations:
+                state.set_timer(operation)
+        return state
 
     @property
     def root(self) -> Operation:
         return self.operations[self.id]
+
+    @property
+    def is_running(self) -> bool:
+        return self.root.status is _STARTED
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -102,8 +143,8 @@ class ExecutionState:
         if operation.end_ms is not None:
             self._ends += 1
             operation = replace(operation, sequence=self._ends)
-        if operation_id not in self._places:
-            self._places[operation_id] = len(self._places)
+        if operation_id not in self.places:
+            self.places[operation_id] = len(self.places)
         self.operations[operation_id] = operation
         self.unread.pop(operation_id, None)
         self.unread[operation_id] = None
@@ -117,7 +158,7 @@ class ExecutionState:
             return
         if operation.type is _CALLBACK:
             operation = replace(operation, callback_id=f"{self.id}.{operation.id}")
-            self.deadlines[operation.id] = CallbackDeadlines(update, now_ms)
+            self.deadlines[operation.id] = CallbackDeadlines.of(update, now_ms)
         self.put(now_ms, operation, update)
         self.set_timer(operation)
 
@@ -127,13 +168,14 @@ class ExecutionState:
         self.token = None
         self.rest = ()
         self._timers.clear()
+        self.deadline_ms = None
 
     # -- timers ----------------------------------------------------------------------------------
 
     def set_timer(self, operation: Operation) -> None:
         due_ms = self._due_ms(operation)
         if due_ms is not None:
-            heappush(self._timers, (due_ms, self._places[operation.id], operation.id))
+            heappush(self._timers, (due_ms, self.places[operation.id], operation.id))
 
     def _due_ms(self, operation: Operation) -> int | None:
         if operation.type is _STEP:
@@ -155,8 +197,15 @@ class ExecutionState:
         return None
 
     def fire(self, now_ms: int) -> None:
-        """Let happen all that is due, in order of due time, then of start."""
-        timers = self._timers
+        """Let happen all that is due, in order of due time, then of start; the timeout is last."""
+        timers, deadline_ms = self._timers, self.deadline_ms
+        if deadline_ms is not None and deadline_ms <= now_ms:
+            self.deadline_ms = None
+            self.fire(deadline_ms)
+            error = ErrorRecord(message="Execution timed out", type="Execution.Timeout")
+            root = apply_outside(self.root, Status.TIMED_OUT, deadline_ms, error=error)
+            self.close(deadline_ms, root)
+            return
         while timers and timers[0][0] <= now_ms:
             due_ms, _, operation_id = heappop(timers)
             operation = self.operations[operation_id]
@@ -183,8 +232,8 @@ class ExecutionState:
 
     def issue(self, operations: tuple[Operation, ...], page_size: int) -> tuple[str, Page]:
         """Return a fresh token and the first page of what it comes with."""
-        self._tokens += 1
-        token = self.token = f"{self.id}:{self._tokens}"
+        self.tokens += 1
+        token = self.token = f"{self.id}:{self.tokens}"
         self.unread.clear()
         self.rest = operations if len(operations) > page_size else ()
         return token, self.page(operations, 0, page_size)

@@ -28,7 +28,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
     names the next page, `None` on the last. ``max_operations`` is how many operations the service
-    allows an execution, `None`: any number.
+    allows an execution, ``max_payload_bytes`` how large the result of one may be; `None`: any.
     """
 
     execution_id: str
@@ -38,6 +38,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[Operation, ...] = ()
     marker: str | None = None
     max_operations: int | None = None
+    max_payload_bytes: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -117,7 +118,11 @@ class SchedulingService(Service, Protocol):
     """A service that keeps executions and says which of them are due, for workers.
 
     A lease belongs to an *owner*: one worker of one process. It is a promise to go on with the
-    execution, not what keeps two from writing; the token does that.
+    execution, not what keeps two from writing; the token does that. Leases run out by the machine's
+    time, however virtual the time of the executions is. An execution whose lease ran out without
+    `release` is due at once: its process died in the midst of it.
+
+    Every method may be called on any loop, of any thread.
     """
 
     async def start(
@@ -140,32 +145,53 @@ class SchedulingService(Service, Protocol):
         """Lease up to ``limit`` due executions of those workflows and begin their invocations."""
         ...
 
-    async def renew(self, owner: str) -> None:
-        """Prolong every lease of ``owner``, by `LEASE_MS` from now."""
-        ...
+    async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        """Prolong the leases of ``owner`` on these executions, to `LEASE_MS` from now.
 
-    async def release(
-        self, execution_id: str, token: str, *, problem: ErrorRecord | None = None
-    ) -> None:
-        """Give up the lease: it is due again once anything happens, or at once if that did.
-
-        With a ``problem`` it is due later, the longer the more often: 1 s to 5 min. A stale
-        ``token`` is ignored, for another owner has it then.
+        Those that it holds no longer are passed over. The others of its leases run out: a claim
+        whose answer was lost must not keep an execution from everybody.
         """
         ...
 
-    async def next_due(self) -> int | None:
-        """Return when the next execution that nobody holds is due; `None` when there is none."""
+    async def release(
+        self,
+        execution_id: str,
+        token: str,
+        *,
+        problem: ErrorRecord | None = None,
+        is_unfinished: bool = False,
+    ) -> None:
+        """Give up the lease: it is due again once anything happens, or at once if that did.
+
+        With ``is_unfinished`` it is due at once: steps wait that have no record yet. With a
+        ``problem`` it is due later, the longer the more often: 1 s to 5 min. A stale ``token`` is
+        ignored, for another owner has it then.
+        """
         ...
 
-    async def news(self, owner: str) -> Sequence[str]:
-        """Return the executions of ``owner`` that changed from outside, unread by their holder."""
+    async def next_due(self, workflow_names: Collection[str] | None = None) -> int | None:
+        """Return when a worker of those workflows (all) has to look next; `None`: after a change.
+
+        That is when the first of their executions that nobody holds is due, or when one that
+        somebody holds is over its time. (Leases are no part of it: workers look for those that ran
+        out whenever they renew their own.)
+        """
+        ...
+
+    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+        """Return those of the executions, held by ``owner``, whose holder has to look.
+
+        They changed from outside, and no commit has read that yet; or they are over (one whose time
+        is over by now ends here); or another owner has the lease.
+        """
         ...
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call ``on_change``, from any thread, when there may be work or news.
+        """Call ``on_change``, from any thread, when there may be work or news, or an end.
 
-        Changes by other processes on the same file are noticed, too. Returns how to end it.
+        It is called after a start, a change from outside, a release and the end of an execution,
+        not after each checkpoint; never before the change can be read. Changes by other processes
+        on the same file are noticed, too, whatever they are. Returns how to end it.
         """
         ...
 

@@ -19,8 +19,8 @@ from pyworkflow.errors import (
     ExecutionNotFoundError,
     InvalidUpdateError,
     ServiceError,
-    StaleTokenError,
 )
+from pyworkflow.services import _outside
 from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.base import (
     Committed,
@@ -148,8 +148,8 @@ class MemoryService:
         Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
         """
         execution = self._execution(execution_id)
-        self._check_running(execution)
         execution.fire(self._now_ms())
+        _outside.check_running(execution)
         operations = tuple(execution.operations.values())
         token, page = execution.issue(operations, self._page_size)
         return Invocation(
@@ -161,21 +161,10 @@ class MemoryService:
             marker=page.marker,
         )
 
-    def _check_running(self, execution: ExecutionState) -> None:
-        if execution.root.status is not _STARTED:
-            raise StaleTokenError(
-                f"Expected a running execution, found {execution.id!r}, which is "
-                f"{execution.root.status}; nothing can be added to it"
-            )
-
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
         """End an execution from outside as STOPPED; one that is over already stays as it is."""
         execution = self._execution(execution_id)
-        if execution.root.status is _STARTED:
-            now_ms = self._now_ms()
-            execution.fire(now_ms)
-            root = apply_outside(execution.root, Status.STOPPED, now_ms, error=error)
-            execution.close(now_ms, root)
+        _outside.stop(execution, self._now_ms(), error)
         return execution.summary()
 
     # -- timers ----------------------------------------------------------------------------------
@@ -208,34 +197,26 @@ class MemoryService:
 
     # -- outside events --------------------------------------------------------------------------
 
-    def _open_callback(self, callback_id: str) -> tuple[ExecutionState, Operation]:
-        execution_id, _, operation_id = callback_id.partition(".")
-        execution = self._executions.get(execution_id)
-        operation = execution.operations.get(operation_id) if execution is not None else None
-        if execution is None or operation is None or operation.callback_id is None:
-            raise ServiceError(
-                f"Expected the id of a callback, found {callback_id!r}, which this service did not "
-                "issue; send the id that the workflow handed out, unchanged"
-            )
-        self._check_running(execution)
-        execution.fire(self._now_ms())
-        return execution, execution.operations[operation_id]
+    def _of_callback(self, callback_id: str) -> ExecutionState:
+        execution = self._executions.get(_outside.execution_id_of(callback_id))
+        if execution is None:
+            raise _outside.unknown_callback(callback_id)
+        return execution
 
     def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
         Raises `ServiceError` for an unknown id, `InvalidUpdateError` when the callback has ended.
         """
-        execution, operation = self._open_callback(callback_id)
+        execution = self._of_callback(callback_id)
         now_ms = self._now_ms()
-        execution.put(now_ms, apply_outside(operation, Status.SUCCEEDED, now_ms, payload=payload))
+        _outside.end_callback(execution, callback_id, now_ms, Status.SUCCEEDED, payload=payload)
         return execution.id
 
     def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
         """Let a callback fail with ``error`` and return the execution's id; raises as above."""
-        execution, operation = self._open_callback(callback_id)
-        now_ms = self._now_ms()
-        execution.put(now_ms, apply_outside(operation, Status.FAILED, now_ms, error=error))
+        execution = self._of_callback(callback_id)
+        _outside.end_callback(execution, callback_id, self._now_ms(), Status.FAILED, error=error)
         return execution.id
 
     def expire_callback(self, callback_id: str) -> str:
@@ -243,8 +224,9 @@ class MemoryService:
 
         Raises as above, and `InvalidUpdateError` when it has no timeout.
         """
-        execution, operation = self._open_callback(callback_id)
-        now_ms, deadlines = self._now_ms(), execution.deadlines[operation.id]
+        execution, now_ms = self._of_callback(callback_id), self._now_ms()
+        operation = _outside.callback_of(execution, callback_id, now_ms)
+        deadlines = execution.deadlines[operation.id]
         if deadlines.next_ms() is None:
             raise InvalidUpdateError(
                 f"Expected a callback with a timeout, found {callback_id!r}, which has none and "
@@ -256,14 +238,8 @@ class MemoryService:
 
     def heartbeat_callback(self, callback_id: str) -> str:
         """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
-        execution, operation = self._open_callback(callback_id)
-        if operation.status is not _STARTED:
-            raise InvalidUpdateError(
-                f"A heartbeat: expected an open callback, found {callback_id!r}, which is "
-                f"{operation.status}; stop the work that it stands for"
-            )
-        execution.deadlines[operation.id].beat(self._now_ms())
-        execution.set_timer(operation)
+        execution = self._of_callback(callback_id)
+        _outside.beat(execution, callback_id, self._now_ms())
         self._list_due(execution)
         return execution.id
 
@@ -282,17 +258,9 @@ class MemoryService:
         `InvalidUpdateError` when it has ended or is no chained invoke.
         """
         execution = self._execution(execution_id)
-        self._check_running(execution)
-        operation = execution.operations.get(operation_id)
-        if operation is None or operation.type is not OperationType.CHAINED_INVOKE:
-            raise ServiceError(
-                f"Execution {execution_id!r}: expected the id of a chained invoke, found "
-                f"{operation_id!r}; operations() shows those that it has"
-            )
-        now_ms = self._now_ms()
-        execution.fire(now_ms)
-        ended = apply_outside(operation, status, now_ms, payload=payload, error=error)
-        execution.put(now_ms, ended)
+        _outside.end_invoke(
+            execution, operation_id, self._now_ms(), status, payload=payload, error=error
+        )
         return execution_id
 
     # -- reading ---------------------------------------------------------------------------------
@@ -304,8 +272,8 @@ class MemoryService:
     def list(
         self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
     ) -> tuple[ExecutionSummary, ...]:
-        """Return the executions, in the order of their start, of one workflow or in one status."""
-        summaries = (execution.summary() for execution in self._executions.values())
+        """Return the executions of one workflow or in one status, the newest first."""
+        summaries = (execution.summary() for execution in reversed(self._executions.values()))
         return tuple(
             summary
             for summary in summaries

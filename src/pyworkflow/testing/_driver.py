@@ -20,7 +20,7 @@ from pyworkflow.services.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from pyworkflow.services.events import HistoryEvent
 
@@ -40,7 +40,7 @@ class SchedulingService(Service, Protocol):
         """Begin an invocation."""
         ...
 
-    def next_due(self, execution_id: str | None = None) -> int | Awaitable[int | None] | None:
+    def next_due(self) -> int | Awaitable[int | None] | None:
         """Return when the next timer is due."""
         ...
 
@@ -80,19 +80,17 @@ class SchedulingService(Service, Protocol):
 
     def list(
         self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
-    ) -> tuple[ExecutionSummary, ...] | Awaitable[tuple[ExecutionSummary, ...]]:
-        """Return the executions of one workflow or in one status."""
+    ) -> Sequence[ExecutionSummary] | Awaitable[Sequence[ExecutionSummary]]:
+        """Return the executions of one workflow or in one status, the newest first."""
         ...
 
-    def operations(
-        self, execution_id: str
-    ) -> tuple[Operation, ...] | Awaitable[tuple[Operation, ...]]:
+    def operations(self, execution_id: str) -> Sequence[Operation] | Awaitable[Sequence[Operation]]:
         """Return every operation in the order of its start."""
         ...
 
     def history(
         self, execution_id: str
-    ) -> tuple[HistoryEvent, ...] | Awaitable[tuple[HistoryEvent, ...]]:
+    ) -> Sequence[HistoryEvent] | Awaitable[Sequence[HistoryEvent]]:
         """Return what happened."""
         ...
 

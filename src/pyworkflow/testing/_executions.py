@@ -230,7 +230,7 @@ class ExecutionConformance:
 
     @scenario
     async def test_executions_are_listed(self, driver: Driver) -> None:
-        """In the order of their start, by workflow and by status."""
+        """The newest first, by workflow and by status."""
         service = driver.service
         await driver.begin("1", "one")
         await driver.commit(end(driver.execution_id, payload='"done"'))
@@ -240,12 +240,12 @@ class ExecutionConformance:
         async def names(**wanted: Any) -> list[str]:
             return [summary.name for summary in await settled(service.list(**wanted))]
 
-        assert await names() == ["one", "two", "three"]
-        assert await names(workflow_name="greet") == ["one", "two"]
-        assert await names(status=ExecutionStatus.RUNNING) == ["two", "three"]
+        assert await names() == ["three", "two", "one"]
+        assert await names(workflow_name="greet") == ["two", "one"]
+        assert await names(status=ExecutionStatus.RUNNING) == ["three", "two"]
         both = {"workflow_name": "greet", "status": ExecutionStatus.RUNNING}
         assert await names(**both) == ["two"]
-        first, second, _ = await settled(service.list())
+        _, second, first = await settled(service.list())
         assert (first.input_payload, first.result) == ("1", '"done"')
         assert (second.status, second.end_ms) == (ExecutionStatus.RUNNING, None)
 
@@ -257,7 +257,6 @@ class ExecutionConformance:
             lambda: service.commit("none", "", ()),
             lambda: service.load("none", "", "1"),
             lambda: service.claim("none"),
-            lambda: service.next_due("none"),
             lambda: service.get("none"),
             lambda: service.operations("none"),
             lambda: service.history("none"),

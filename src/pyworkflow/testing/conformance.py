@@ -223,14 +223,13 @@ class ServiceConformance(ExecutionConformance):
             Status.STARTED,
             started.start_ms + 10_000,
         )
-        due = driver.service.next_due(driver.execution_id)
-        assert await settled(due) == started.scheduled_end_ms
+        assert await settled(driver.service.next_due()) == started.scheduled_end_ms
         driver.advance(9_999)
         assert await driver.commit() == {}
         driver.advance(100_000)
         fired = (await driver.commit())["w"]
         assert (fired.status, fired.end_ms) == (Status.SUCCEEDED, started.scheduled_end_ms)
-        assert await settled(driver.service.next_due(driver.execution_id)) is None
+        assert await settled(driver.service.next_due()) is None
 
     @scenario
     async def test_claim_fires_what_is_due_in_order(self, driver: Driver) -> None:
@@ -282,7 +281,6 @@ class ServiceConformance(ExecutionConformance):
         await driver.commit(wait("v", wait_seconds=3))
         start_ms = first.start_ms
         assert await settled(service.next_due()) == start_ms + 3_000
-        assert await settled(service.next_due(first_id)) == start_ms + 5_000
         driver.advance(7_000)
         await driver.commit()
         assert await settled(service.next_due()) == start_ms + 5_000
@@ -291,4 +289,3 @@ class ServiceConformance(ExecutionConformance):
         assert await settled(service.next_due()) == start_ms + 9_000
         await settled(service.stop(first_id, ERROR))
         assert await settled(service.next_due()) is None
-        assert await settled(service.next_due(first_id)) is None

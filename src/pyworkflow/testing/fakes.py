@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Fakes:
     def __init__(self) -> None:
         self._fakes: dict[str, Fake] = {}
         self._failures: dict[str, list[BaseException | type[BaseException]]] = {}
+        self._ran: dict[str, None] = {}
 
     def put(self, name: str, fake: Fake) -> None:
         """Use ``fake`` for each call of the step ``name``."""
@@ -72,11 +74,22 @@ class Fakes:
 
     def take(self, name: str) -> Fake | None:
         """Return what the next attempt of ``name`` does, `None` for its own body."""
+        self._ran[name] = None
         failures = self._failures.get(name)
         if failures:
             fake = self._fakes.get(name)
             return Fake(error=failures.pop(0), seconds=fake.seconds if fake else 0)
         return self._fakes.get(name)
+
+    def warn_of_unused(self, stack_level: int) -> None:
+        """Warn of each name under which no step has run: the real body may have, under its own."""
+        for name in sorted({*self._fakes, *self._failures} - self._ran.keys()):
+            ran = ", ".join(map(repr, self._ran)) or "none"
+            warnings.warn(
+                f"mock_step or fail_step of {name!r} changed nothing, for no step of that name has "
+                f"run. Steps that have: {ran}. Correct the name, or leave it out",
+                stacklevel=stack_level + 1,
+            )
 
 
 class FakingStepRunner(StepRunner):

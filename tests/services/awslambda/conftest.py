@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def aws_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where the configuration files would lie; there are none."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith(("_proxy", "_ca_bundle")):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return tmp_path
 
 

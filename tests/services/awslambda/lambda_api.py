@@ -10,18 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pyworkflow.services.awslambda.client import Access, Keys, LambdaClient
+from pyworkflow._runtime.clock import SystemClock
+from pyworkflow.services.awslambda.access import Access
+from pyworkflow.services.awslambda.client import LambdaClient
+from pyworkflow.services.awslambda.signing import Keys
 
 T = TypeVar("T")
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:order:7/durable-execution/o-1/6f9b"
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""A certificate of its own for the name localhost, with its key."""
+CLOCK = SystemClock()
 KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI", "session-token")
 
 
@@ -81,6 +89,13 @@ def cut_within(handler: _Handler, answer: Callable[[], Answer]) -> None:
     handler.close_connection = True
 
 
+def close_after(handler: _Handler, answer: Callable[[], Answer]) -> None:
+    """Answer, and close the connection without a word about it."""
+    whole = answer()
+    handler.send(whole, whole.body)
+    handler.close_connection = True
+
+
 def hang(handler: _Handler, answer: Callable[[], Answer]) -> None:
     """Apply the request, and give no answer until the test is over."""
     answer()
@@ -102,7 +117,7 @@ def fail(
 
 
 class FakeLambda:
-    def __init__(self) -> None:
+    def __init__(self, *, has_tls: bool = False) -> None:
         self.requests: list[Request] = []
         self.applied: dict[str, Answer] = {}
         self.answers: deque[Answer] = deque()
@@ -112,9 +127,15 @@ class FakeLambda:
         self.reached = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.api = self  # type: ignore[attr-defined]
+        self.port = int(self._server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        if has_tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self.over.set()
@@ -125,9 +146,17 @@ class FakeLambda:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def client(self, *, keys: Any = KEYS, read_seconds: float = 30.0) -> LambdaClient:
+    def client(
+        self,
+        *,
+        keys: Any = KEYS,
+        read_seconds: float = 30.0,
+        now_ms: Callable[[], int] = CLOCK.now_ms,
+        endpoint: str = "",
+    ) -> LambdaClient:
         return LambdaClient(
-            Access(self.url, "eu-west-1", keys),
+            Access(endpoint or self.url, "eu-west-1", keys),
+            now_ms,
             read_seconds=read_seconds,
             sleep=self.sleep,
             chance=lambda: 1.0,
@@ -191,8 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def fake_lambda() -> Iterator[FakeLambda]:
-    api = FakeLambda()
+def fake_lambda(**options: Any) -> Iterator[FakeLambda]:
+    api = FakeLambda(**options)
     try:
         yield api
     finally:

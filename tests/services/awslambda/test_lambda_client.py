@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import CredentialRetrievalError
 
+from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.errors import (
     RequestRefusedError,
     ServiceError,
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.awslambda.client import MAX_ATTEMPTS, Access, Keys, LambdaClient
+from pyworkflow.services.awslambda.access import Access, RenewedCredentials
+from pyworkflow.services.awslambda.client import MAX_ATTEMPTS, LambdaClient
+from pyworkflow.services.awslambda.signing import Keys
 from tests.services.awslambda.lambda_api import (
     ARN,
     KEYS,
@@ -30,9 +34,6 @@ from tests.services.awslambda.lambda_api import (
     fail,
     hang,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BODY = b'{"ClientToken": "the-same", "Updates": []}'
 
@@ -152,7 +153,6 @@ def test_neither_keys_nor_payloads_are_logged(
     with caplog.at_level(logging.DEBUG):
         api.faults.append(fail(500))
         api.run(post)
-    assert "CanonicalRequest" in caplog.text
     for secret in ("session-token", "wJalrXUtnFEMI", "the-same"):
         assert secret not in caplog.text
     assert "wJalr" not in repr(KEYS)
@@ -186,9 +186,9 @@ def test_a_passing_fault_is_tried_again(api: FakeLambda, fault: Fault, read_seco
 @pytest.mark.parametrize(
     ("fault", "read_seconds", "said"),
     [
-        (cut_before, 30.0, "ConnectionClosedError"),
+        (cut_before, 30.0, "closed without an answer"),
         (cut_within, 30.0, "cut off"),
-        (hang, 0.1, "Read timed out"),
+        (hang, 0.1, "timed out"),
         (fail(429, "TooManyRequestsException", "slow down"), 30.0, "slow down"),
         (fail(502, "ServiceException"), 30.0, "502 ServiceException"),
     ],
@@ -222,7 +222,8 @@ def test_lambda_says_when_to_come_back(api: FakeLambda) -> None:
 
 def test_waits_differ_by_chance(api: FakeLambda) -> None:
     api.faults.append(fail(500))
-    client = LambdaClient(Access(api.url, "eu-west-1", KEYS), sleep=api.sleep, chance=lambda: 0.0)
+    access, now_ms = Access(api.url, "eu-west-1", KEYS), SystemClock().now_ms
+    client = LambdaClient(access, now_ms, sleep=api.sleep, chance=lambda: 0.0)
     with contextlib.closing(client):
         asyncio.run(post(client))
     assert api.slept == [0.1]
@@ -257,67 +258,11 @@ def test_a_refusal_is_not_tried_again(
 
 
 def test_what_can_not_be_signed_is_not_sent(api: FakeLambda) -> None:
-    class NoKeys:
-        def get_frozen_credentials(self) -> None:
-            return None
+    class Expired:
+        def get_frozen_credentials(self) -> Keys:
+            raise CredentialRetrievalError(provider="the role", error_msg="no answer")
 
-    with pytest.raises(ServiceError, match=r"can't be signed.*credentials"):
-        api.run(post, keys=NoKeys())
+    with pytest.raises(ServiceError, match=r"can't be signed.*no answer") as caught:
+        api.run(post, keys=RenewedCredentials(Expired()))
+    assert not caught.value.is_final
     assert api.requests == []
-
-
-# -- where from ----------------------------------------------------------------------------------
-
-ENVIRON = {
-    "AWS_REGION": "eu-west-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "AKID",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_SESSION_TOKEN": "token",
-}
-
-
-def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("botocore.session.Session", None)
-    access = Access.from_environment(ENVIRON)
-    assert access == (
-        "https://lambda.eu-west-1.amazonaws.com",
-        "eu-west-1",
-        Keys("AKID", "secret", "token"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("said", "endpoint"),
-    [
-        ({"AWS_REGION": "cn-north-1"}, "https://lambda.cn-north-1.amazonaws.com.cn"),
-        ({"AWS_REGION": ""}, "https://lambda.us-east-1.amazonaws.com"),
-        ({"AWS_ENDPOINT_URL": "http://all/"}, "http://all"),
-        ({"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_LAMBDA": "http://it"}, "http://it"),
-    ],
-)
-def test_the_endpoint(said: dict[str, str], endpoint: str) -> None:
-    assert Access.from_environment({**ENVIRON, **said}).endpoint == endpoint
-
-
-def test_the_configuration_fills_what_the_environment_leaves_open(aws_folder: Path) -> None:
-    (aws_folder / "config").write_text("[default]\nregion = eu-north-1\n")
-    (aws_folder / "credentials").write_text(
-        "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = secret\n"
-    )
-    access = Access.from_environment({})
-    assert access.region == "eu-north-1"
-    assert access.credentials.get_frozen_credentials().access_key == "AKIDFILE"
-    keys = {name: ENVIRON[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    assert Access.from_environment(keys) == (
-        "https://lambda.eu-north-1.amazonaws.com",
-        "eu-north-1",
-        Keys("AKID", "secret"),
-    )
-
-
-def test_no_region_and_no_credentials_say_what_to_set() -> None:
-    with pytest.raises(ServiceError, match="AWS_REGION"):
-        Access.from_environment({})
-    with pytest.raises(ServiceError, match="AWS_PROFILE"):
-        Access.from_environment({"AWS_REGION": "eu-west-1"})

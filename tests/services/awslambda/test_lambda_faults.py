@@ -58,6 +58,12 @@ def test_what_each_answer_means(
         ("AccessDeniedException", "lambda:CheckpointDurableExecution"),
         ("KMSDisabledException", "enable the key"),
         ("ResourceNotFoundException", "another region"),
+        ("InvalidSignatureException", "clock"),
+        ("SignatureDoesNotMatch", "clock"),
+        ("RequestExpired", "clock"),
+        ("RequestTimeTooSkewed", "clock"),
+        ("ExpiredTokenException", "have expired"),
+        ("UnrecognizedClientException", "have expired"),
     ],
 )
 def test_the_remedy_is_said(code: str, remedy: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +17,6 @@ from pyworkflow.services.awslambda import LambdaService
 from pyworkflow.services.base import Committed, Page
 from tests.services.awslambda.lambda_api import (
     ARN,
-    KEYS,
     Answer,
     FakeLambda,
     cut_after,
@@ -231,34 +229,3 @@ def test_a_page_of_the_state(api: FakeLambda) -> None:
     assert request.method == "GET"
     assert request.path == ["2025-12-01", "durable-executions", ARN, "state"]
     assert request.query == {"CheckpointToken": "t+/=", "MaxItems": "1000", "Marker": "m1+/= &"}
-
-
-# -- the client ----------------------------------------------------------------------------------
-
-
-def test_the_client_is_made_once_and_from_the_environment(
-    api: FakeLambda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {
-        "AWS_REGION": "eu-central-1",
-        "AWS_ACCESS_KEY_ID": KEYS.access_key,
-        "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
-        "AWS_ENDPOINT_URL_LAMBDA": api.url,
-    }.items():
-        monkeypatch.setenv(name, value)
-    service = LambdaService()
-
-    async def twice(_: Any) -> None:
-        await service.commit(ARN, TOKEN, [])
-        await service.load(ARN, TOKEN, "m")
-
-    api.answers += [checkpoint(), page()]
-    with contextlib.closing(service):
-        api.run(twice)
-    post, get = api.requests
-    assert "/eu-central-1/lambda/" in post.headers["Authorization"]
-    assert post.connection == get.connection
-
-
-def test_a_service_that_was_not_used_can_be_closed() -> None:
-    LambdaService().close()

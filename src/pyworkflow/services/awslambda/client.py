@@ -1,194 +1,99 @@
 """Signed requests to the Lambda API, without a model of it.
 
-Of botocore only the credentials, the signature and the HTTP session are used: loading its model of
-the whole Lambda API, and making a client of it, is most of what a cold start would cost. Keys and
-region that the environment names, as they are on Lambda, spare its configuration files, too.
+The way that every checkpoint takes is short and needs nothing but the standard library: keys from
+the environment, a signature, one kept connection. Importing botocore's signer and HTTP session took
+a third of a cold start, and they took most of a step's time. What is unusual is left to botocore:
+other sources of credentials (`access`) and proxies (`proxied`).
 
 A request is tried again when it is unknown whether it arrived, or when the service can't answer
 now; the body stays the same, so its ClientToken makes the second arrival a repetition of the first.
-Requests block a thread of a small pool, never the loop that runs steps. Nothing is logged, and what
-botocore logs of a signature shows neither the session's token nor the request.
-
-Sources: "Signature Version 4 for API requests" in the IAM user guide; "Service-specific endpoints"
-and "Using environment variables" in the AWS SDKs and Tools reference guide.
+Requests block a thread of a small pool, never the loop that runs steps. Nothing is logged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
-from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
 
-from pyworkflow.errors import ServiceError, ServiceUnavailableError
+from pyworkflow.errors import ServiceUnavailableError
+from pyworkflow.services.awslambda.connection import READ_SECONDS, DirectConnections
 from pyworkflow.services.awslambda.faults import error_of
+from pyworkflow.services.awslambda.signing import Request, Signer
+from pyworkflow.services.awslambda.threads import CallThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 50.0
+    from pyworkflow.services.awslambda.access import Access
+    from pyworkflow.services.awslambda.connection import Connections
+
 MAX_ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 5.0
 MAX_CONNECTIONS = 10
 
-
-class Keys(NamedTuple):
-    """Credentials at one moment. ``token`` is the session's, `None` for a user's own keys."""
-
-    access_key: str
-    secret_key: str
-    token: str | None = None
-
-    def __repr__(self) -> str:
-        return "Keys(…)"
-
-    def get_frozen_credentials(self) -> Keys:
-        """Return these, which are fixed; botocore's own credentials may be renewed here."""
-        return self
-
-
-class Access(NamedTuple):
-    """Where requests go, and in whose name: `Keys`, or credentials as botocore has them."""
-
-    endpoint: str
-    region: str
-    credentials: Any
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Access:
-        """Return what the environment says, and the configuration files where it is silent.
-
-        Raises `ServiceError` when there is no region or no credentials.
-        """
-        session: Any = None
-        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-        key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-        if not region or not key or not secret:
-            from botocore.session import Session
-
-            session = Session()
-            region = region or _configured_region(session)
-        credentials: Any
-        if key and secret:
-            credentials = Keys(key, secret, environ.get("AWS_SESSION_TOKEN"))
-        else:
-            credentials = _configured_credentials(session)
-        named = environ.get("AWS_ENDPOINT_URL_LAMBDA") or environ.get("AWS_ENDPOINT_URL")
-        return cls((named or _public_endpoint(region)).rstrip("/"), region, credentials)
-
-
-def _configured_region(session: Any) -> str:
-    region = session.get_config_variable("region")
-    if not region:
-        raise ServiceError(
-            "Calling Lambda: expected a region, found none in the environment or in the profile; "
-            "set AWS_REGION (the Lambda runtime does)"
-        )
-    return str(region)
-
-
-def _configured_credentials(session: Any) -> Any:
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise ServiceError(
-            "Calling Lambda: expected credentials, found none in the environment, the profile or "
-            "the machine's role; give the function a role, or set AWS_PROFILE"
-        )
-    return credentials
-
-
-def _public_endpoint(region: str) -> str:
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://lambda.{region}.{suffix}"
-
-
-class _Unlogged(str):
-    """Text that is hashed but not printed: a canonical request holds the session's token."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "(not logged)"
-
-
-class _Signature(SigV4Auth):  # type: ignore[misc]
-    def canonical_request(self, request: Any) -> str:
-        return _Unlogged(super().canonical_request(request))
+_decode = msgspec.json.Decoder().decode
 
 
 class LambdaClient:
     """Sends requests to the Lambda API; one for all executions, threads and loops of a process.
 
-    ``read_seconds`` is how long an answer may take; ``sleep`` waits between two tries, and
-    ``chance`` returns a number from 0 to 1 that makes the waits differ.
+    ``now_ms`` is the time, in milliseconds since the epoch. ``read_seconds`` is how long an answer
+    may take; ``sleep`` waits between two tries, and ``chance`` returns a number from 0 to 1 that
+    makes the waits differ.
     """
 
     def __init__(
         self,
         access: Access,
+        now_ms: Callable[[], int],
         *,
         read_seconds: float = READ_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._access = access
+        self._base = urlsplit(access.endpoint).path
+        self._credentials = access.credentials
+        self._signer = Signer(access.endpoint, access.region)
+        self._connections = _connections(access.endpoint, now_ms, read_seconds)
+        self._now_ms = now_ms
         self._sleep = sleep
         self._chance = chance
-        self._session = URLLib3Session(
-            verify=os.environ.get("AWS_CA_BUNDLE") or True,
-            proxies=get_environ_proxies(access.endpoint),
-            timeout=(CONNECT_SECONDS, read_seconds),
-            max_pool_connections=MAX_CONNECTIONS,
-            # Head and body go out in two writes: else the second waits for the first to arrive.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        )
-        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="pyworkflow-lambda")
+        self._threads = CallThreads(MAX_CONNECTIONS, "pyworkflow-lambda")
 
     def close(self) -> None:
         """Close the connections and end the threads, once their requests are through."""
-        self._threads.shutdown()
-        self._session.close()
+        self._threads.close()
+        self._connections.close()
 
     async def get(self, *path: str, **query: str | int) -> Any:
         """Return the decoded answer to a GET of the ``path`` of these segments.
 
         Raises `ServiceError` and what is below it.
         """
-        return await self._call("GET", path, query, b"")
+        encoded = (f"{name}={quote(str(value), safe='')}" for name, value in sorted(query.items()))
+        return await self._call("GET", path, "&".join(encoded), b"")
 
     async def post(self, *path: str, body: bytes) -> Any:
         """Return the decoded answer to a POST of ``body``, which must bear being sent twice.
 
         Raises `ServiceError` and what is below it.
         """
-        return await self._call("POST", path, {}, body)
+        return await self._call("POST", path, "", body)
 
-    async def _call(
-        self, method: str, path: tuple[str, ...], query: Mapping[str, str | int], body: bytes
-    ) -> Any:
-        url = "/".join([self._access.endpoint, *(quote(part, safe="") for part in path)])
-        if query:
-            url += "?" + urlencode(query, quote_via=quote, safe="")
+    async def _call(self, method: str, path: tuple[str, ...], query: str, body: bytes) -> Any:
+        request = Request(method, self._base + _encoded(path), query, body)
         what = f"{method} {path[-1]} of {path[-2]}"
-        loop = asyncio.get_running_loop()
         attempt = 1
         while True:
             try:
-                return await loop.run_in_executor(
-                    self._threads, self._send, method, url, body, what
-                )
+                return await self._threads.run(self._send, request, what)
             except _TryAgain as again:
                 if attempt == MAX_ATTEMPTS:
                     raise ServiceUnavailableError(
@@ -202,31 +107,40 @@ class LambdaClient:
         growing = FIRST_DELAY_SECONDS * 2 ** (attempt - 1) * (0.5 + self._chance() / 2)
         return float(min(MAX_DELAY_SECONDS, max(growing, retry_after)))
 
-    def _send(self, method: str, url: str, body: bytes, what: str) -> Any:
+    def _send(self, request: Request, what: str) -> Any:
         """Send once, on a thread of the pool."""
-        headers = {"Content-Type": "application/json", "User-Agent": "pyworkflow"}
-        request = AWSRequest(method=method, url=url, data=body, headers=headers)
+        keys = self._credentials.get_frozen_credentials()
+        headers = self._signer.headers(request, keys, self._now_ms())
+        headers["User-Agent"] = "pyworkflow"
         try:
-            keys = self._access.credentials.get_frozen_credentials()
-            _Signature(keys, "lambda", self._access.region).add_auth(request)
-        except BotoCoreError as error:
-            raise ServiceError(f"{what}: the request can't be signed: {error}") from error
-        try:
-            answer = self._session.send(request.prepare())
-        except BotoCoreError as error:
-            # Its own text holds the URL, and with it the checkpoint token.
-            reason = f"{type(error).__name__}: {error.kwargs.get('error', '')}"
-            raise _TryAgain(ServiceUnavailableError(f"{what}: {reason}")) from None
-        if not 200 <= answer.status_code < 300:
-            found = error_of(answer.status_code, answer.headers, answer.content, what)
+            answer = self._connections.send(request, headers)
+        except OSError as error:
+            text = f"{what}: {type(error).__name__}: {error}"
+            raise _TryAgain(ServiceUnavailableError(text)) from None
+        if not 200 <= answer.status < 300:
+            found = error_of(answer.status, answer.headers, answer.content, what)
             if isinstance(found, ServiceUnavailableError):
-                raise _TryAgain(found, _seconds(answer.headers.get("Retry-After")))
+                raise _TryAgain(found, _seconds(answer.headers.get("retry-after")))
             raise found
         try:
-            return msgspec.json.decode(answer.content)
+            return _decode(answer.content)
         except (msgspec.DecodeError, UnicodeDecodeError):
             cut = f"{what}: the answer is cut off or no JSON ({len(answer.content)} bytes)"
             raise _TryAgain(ServiceUnavailableError(cut)) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(path: tuple[str, ...]) -> str:
+    return "".join("/" + quote(part, safe="") for part in path)
+
+
+def _connections(endpoint: str, now_ms: Callable[[], int], read_seconds: float) -> Connections:
+    names = {name.lower() for name, value in os.environ.items() if value}
+    if names & {"http_proxy", "https_proxy"}:
+        from pyworkflow.services.awslambda.proxied import ProxiedConnections
+
+        return ProxiedConnections(endpoint, MAX_CONNECTIONS, read_seconds=read_seconds)
+    return DirectConnections(endpoint, now_ms, read_seconds=read_seconds)
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal, which ends as the error that it carries

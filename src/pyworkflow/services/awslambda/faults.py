@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _STALE = "Invalid checkpoint token"
 _MOST_TEXT = 1000
 
+_WRONG_CLOCK = "; the secret key is wrong, or this machine's clock is, by more than five minutes"
+_EXPIRED = "; the credentials have expired or were revoked: let the function get new ones"
+
 _REMEDIES = {
     "AccessDenied": (
         "; the function's role needs lambda:CheckpointDurableExecution and "
@@ -45,13 +48,20 @@ _REMEDIES = {
     ),
     "KMS": "; give the function's role the use of the key, and enable the key",
     "ResourceNotFound": "; the execution is gone, or its ARN is of another region or account",
+    "InvalidSignature": _WRONG_CLOCK,
+    "SignatureDoesNotMatch": _WRONG_CLOCK,
+    "RequestExpired": _WRONG_CLOCK,
+    "RequestTimeTooSkewed": _WRONG_CLOCK,
+    "ExpiredToken": _EXPIRED,
+    "UnrecognizedClient": _EXPIRED,
 }
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) -> ServiceError:
     """Return the error that an answer with a ``status`` other than 2xx stands for.
 
-    ``what`` names the request in the message. `ServiceUnavailableError` is worth another try.
+    The names of ``headers`` are in lower case; ``what`` names the request in the message.
+    `ServiceUnavailableError` is worth another try.
     """
     content = _object_of(body)
     code = _code(headers.get("x-amzn-errortype") or _first(content, "__type", "code", "Code"))

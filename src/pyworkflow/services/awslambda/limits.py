@@ -17,6 +17,12 @@ from msgspec.structs import replace
 
 from pyworkflow._engine import transitions
 from pyworkflow._engine.records import OperationType
+from pyworkflow._engine.transitions import (
+    MAX_BATCH_BYTES,
+    MAX_ERROR_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_UPDATES,
+)
 from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services.awslambda.wire import error_to_wire
 
@@ -25,11 +31,9 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import ErrorRecord, Update
 
-PAYLOAD_BYTES = 256 * 1024
 EXECUTION_PAYLOAD_BYTES = 6 * 1024 * 1024
-ERROR_BYTES = 32 * 1024
-BATCH_UPDATES = transitions.MAX_UPDATES
-BATCH_BYTES = 750 * 1024
+PAGE_OPERATIONS = 1000
+"""How many operations a page of the state may have."""
 
 _PATTERNS = (
     ("parent_id", re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch, "an id: 1-64 of A-Z a-z 0-9 _ -"),
@@ -69,16 +73,16 @@ def checked(update: Update) -> Update:
 def check_batch(encoded: Sequence[bytes]) -> None:
     """Raise `InvalidUpdateError` if these updates are too many or too large for one checkpoint."""
     size = sum(map(len, encoded))
-    if len(encoded) > BATCH_UPDATES or (len(encoded) > 1 and size > BATCH_BYTES):
+    if len(encoded) > MAX_UPDATES or (len(encoded) > 1 and size > MAX_BATCH_BYTES):
         raise InvalidUpdateError(
-            f"A checkpoint: expected at most {BATCH_UPDATES} updates and {BATCH_BYTES} bytes, "
+            f"A checkpoint: expected at most {MAX_UPDATES} updates and {MAX_BATCH_BYTES} bytes, "
             f"found {len(encoded)} updates and {size} bytes; send the rest in the next one"
         )
 
 
 def _check_payload(update: Update, payload: str) -> None:
     is_execution = update.type is OperationType.EXECUTION
-    most = EXECUTION_PAYLOAD_BYTES if is_execution else PAYLOAD_BYTES
+    most = EXECUTION_PAYLOAD_BYTES if is_execution else MAX_PAYLOAD_BYTES
     size = _size(update, payload)
     if size > most:
         raise _refusal(
@@ -93,12 +97,12 @@ def _shortened(update: Update, error: ErrorRecord) -> ErrorRecord:
     """Return ``error`` within its limit. Its stack goes first, from the outermost frame on."""
     frames = list(error.stack_trace)
     size = _size(update, error)
-    while size > ERROR_BYTES and frames:
+    while size > MAX_ERROR_BYTES and frames:
         size -= len(_to_json(frames.pop(0))) + 1
-    if size > ERROR_BYTES:
+    if size > MAX_ERROR_BYTES:
         raise _refusal(
             update,
-            f"an error of at most {ERROR_BYTES} bytes",
+            f"an error of at most {MAX_ERROR_BYTES} bytes",
             f"{size} bytes without its stack trace",
             "shorten the message and the attributes of the exception",
         )

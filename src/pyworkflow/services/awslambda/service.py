@@ -26,40 +26,25 @@ if TYPE_CHECKING:
     from pyworkflow.services.awslambda.client import LambdaClient
     from pyworkflow.services.base import Page
 
-PAGE_SIZE = 1000
-
 _to_json = msgspec.json.Encoder().encode
 
 
 class LambdaService:
-    """The service of the executions that Lambda keeps; one for a whole process.
+    """The service of the executions that Lambda keeps; one for a whole process."""
 
-    ``client`` is made from the environment when the first request is sent, if it is not given.
-    """
-
-    def __init__(self, client: LambdaClient | None = None) -> None:
-        self._given = client
-
-    @property
-    def _client(self) -> LambdaClient:
-        if self._given is None:
-            # Here, for it needs botocore, which what only reads events and answers does without.
-            from pyworkflow.services.awslambda.client import Access, LambdaClient
-
-            self._given = LambdaClient(Access.from_environment())
-        return self._given
+    def __init__(self, client: LambdaClient) -> None:
+        self._client = client
 
     def close(self) -> None:
         """Close the connections; the service is not used any more."""
-        if self._given is not None:
-            self._given.close()
+        self._client.close()
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
         """Return the page that ``marker`` names; "" names the first. ``token`` is the newest.
 
         Raises `ServiceError` and what is below it.
         """
-        query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": PAGE_SIZE}
+        query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": limits.PAGE_OPERATIONS}
         if marker:
             query["Marker"] = marker
         return wire.page_from_answer(await self._client.get(*_path(execution_id, "state"), **query))

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict
 
 from pyworkflow._engine.records import (
     ErrorRecord,
@@ -27,6 +28,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
+from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ServiceError
 from pyworkflow.services.base import Committed, Invocation, Page
 
@@ -271,27 +273,38 @@ def committed_from_answer(answer: Any) -> Committed:
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _write(table: Iterable[Field], record: msgspec.Struct) -> dict[str, Any]:
+_Keys = Mapping[str, tuple[str, str]]
+"""By attribute: the key of the nested object, "" if it is none, and the key in it."""
+
+
+def _keys(table: Iterable[Field]) -> _Keys:
+    parts = {field.name: field.key.rpartition(".") for field in table}
+    return {name: (group, key) for name, (group, _, key) in parts.items()}
+
+
+_ERROR_KEYS = _keys(ERROR)
+_UPDATE_KEYS = _keys(UPDATE)
+
+
+def _write(keys: _Keys, record: msgspec.Struct) -> dict[str, Any]:
     written: dict[str, Any] = {}
-    for key, name, _, _ in table:
-        value = getattr(record, name)
+    for name, value in asdict(record).items():
         if value is None or value is False or value == ():
             continue
-        if isinstance(value, ErrorRecord):
-            value = _write(ERROR, value)
-        group, _, key = key.rpartition(".")  # noqa: PLW2901
-        (written.setdefault(group, {}) if group else written)[key] = value
+        group, key = keys[name]
+        into = written.setdefault(group, {}) if group else written
+        into[key] = _write(_ERROR_KEYS, value) if isinstance(value, ErrorRecord) else value
     return written
 
 
 def update_to_wire(update: Update) -> dict[str, Any]:
     """Return ``update`` as an OperationUpdate."""
-    return _write(UPDATE, update)
+    return _write(_UPDATE_KEYS, update)
 
 
 def error_to_wire(record: ErrorRecord) -> dict[str, Any]:
     """Return ``record`` as an ErrorObject."""
-    return _write(ERROR, record)
+    return _write(_ERROR_KEYS, record)
 
 
 # -- invocations ---------------------------------------------------------------------------------
@@ -337,6 +350,7 @@ def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
         operations=operations,
         marker=marker,
         max_operations=MAX_OPERATIONS,
+        max_payload_bytes=MAX_PAYLOAD_BYTES,
     )
 
 

@@ -1,0 +1,399 @@
+"""`AsyncClient`: start executions, follow them, answer their callbacks; and run them, if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from pyworkflow._engine import codec
+from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._runtime.clock import SystemClock, VirtualClock
+from pyworkflow._runtime.ends import Ends
+from pyworkflow._runtime.handle import AsyncHandle
+from pyworkflow._runtime.registry import Registry, workflow_of
+from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
+from pyworkflow.duration import parse_duration, whole_seconds
+from pyworkflow.errors import (
+    ExecutionAlreadyStartedError,
+    ExecutionNotFoundError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+    from typing import Self, TypeAlias
+
+    from pyworkflow._api.workflow import EntryPoint, Workflow
+    from pyworkflow._runtime.clock import Clock
+    from pyworkflow._runtime.registry import Source
+    from pyworkflow.duration import Duration
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
+    from pyworkflow.services.sqlite import Durability
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_PATH = "pyworkflow.db"
+GRACE = "10s"
+
+if TYPE_CHECKING:
+    Startable: TypeAlias = Workflow[P, R] | EntryPoint[P, R]
+    """What is started: a workflow, or an entry point that wraps one."""
+
+
+class AsyncClient:
+    """Executions on one machine. Use it with ``async with``; `local` and `memory` make it.
+
+    While it is open, with ``worker=True``, it also runs executions of the workflows that it knows:
+    those given as ``workflows`` and those that were started as objects.
+    """
+
+    def __init__(
+        self,
+        open_service: Callable[[Clock], SchedulingService],
+        *,
+        worker: bool,
+        workflows: Iterable[Source],
+        skip_time: bool,
+        max_concurrent: int,
+        grace: Duration,
+    ) -> None:
+        self._open_service = open_service
+        self._registry = Registry(workflows)
+        self._has_worker = worker
+        self.clock: Clock = VirtualClock(SystemClock().now_ms()) if skip_time else SystemClock()
+        self._max_concurrent = max_concurrent
+        self._grace_seconds = parse_duration(grace)
+        self._open: _Open | None = None
+
+    @classmethod
+    def local(
+        cls,
+        path: str | os.PathLike[str] = DEFAULT_PATH,
+        *,
+        worker: bool = True,
+        workflows: Iterable[Source] = (),
+        durability: Durability = "full",
+        skip_time: bool = False,
+        max_concurrent: int = MAX_CONCURRENT,
+        grace: Duration = GRACE,
+    ) -> Self:
+        """Return a client of the executions in the SQLite file ``path``, which it makes if needed.
+
+        Args:
+            worker: run executions in this process; without it the client only talks, and other
+                processes run them.
+            workflows: workflows, modules, ``"FILE.py"`` or ``"package.module"``.
+            durability: ``"full"``: what was acknowledged survives a power cut; ``"normal"``: a
+                crash of the process, and is faster.
+            skip_time: let the time that executions wait for pass at once.
+            max_concurrent: how many executions run at once in this process; those that wait for
+                something count not.
+            grace: how long steps that run may take to finish when the client is closed.
+        """
+
+        def open_service(clock: Clock) -> SchedulingService:
+            from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
+
+            return SqliteService.open(
+                path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
+            )
+
+        return cls(
+            open_service,
+            worker=worker,
+            workflows=workflows,
+            skip_time=skip_time,
+            max_concurrent=max_concurrent,
+            grace=grace,
+        )
+
+    @classmethod
+    def memory(
+        cls,
+        *,
+        workflows: Iterable[Source] = (),
+        skip_time: bool = False,
+        max_concurrent: int = MAX_CONCURRENT,
+        grace: Duration = GRACE,
+    ) -> Self:
+        """Return a client whose executions are gone when it is closed: `local`, without a file."""
+        return cls.local(
+            ":memory:",
+            workflows=workflows,
+            durability="normal",
+            skip_time=skip_time,
+            max_concurrent=max_concurrent,
+            grace=grace,
+        )
+
+    # -- open and closed -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._open is not None:
+            raise UsageError("this client is open already; make another one")
+        service = await asyncio.to_thread(self._open_service, self.clock)
+        ends = Ends(service)
+        worker = None
+        if self._has_worker:
+            worker = Worker(
+                service, self._registry, self.clock, max_concurrent=self._max_concurrent
+            )
+        self._open = _Open(service, ends, worker)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        opened, self._open = self._opened, None
+        await opened.close(self._grace_seconds)
+
+    async def join(self) -> None:
+        """Wait until the worker has ended, which it does by an error alone, and raise that."""
+        if self._opened.working is None:
+            raise UsageError("this client has no worker; say worker=True")
+        await asyncio.shield(self._opened.working)
+
+    # -- executions ------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        workflow: Startable[P, Coroutine[Any, Any, R]],
+        input: Any = ...,
+        *,
+        execution_name: str | None = ...,
+        timeout: Duration | None = ...,
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Startable[P, R],
+        input: Any = ...,
+        *,
+        execution_name: str | None = ...,
+        timeout: Duration | None = ...,
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: Any = ...,
+        *,
+        execution_name: str | None = ...,
+        timeout: Duration | None = ...,
+    ) -> AsyncHandle[Any]: ...
+
+    async def start(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002 - the public name of the argument
+        *,
+        execution_name: str | None = None,
+        timeout: Duration | None = None,
+    ) -> AsyncHandle[Any]:
+        """Start an execution and return it; it is durable by then.
+
+        Args:
+            workflow: a workflow, which this client's worker then runs too, or the name of one.
+            input: any JSON value, or what the codec makes one of: an object binds to the
+                workflow's parameters by name.
+            execution_name: 1-64 of A-Z a-z 0-9 _ -. Starting it again with the same input returns
+                the same execution, whether it runs or is over.
+            timeout: a duration after which the execution ends as TIMED_OUT, at least a second.
+
+        Raises:
+            InputError: the input does not fit the workflow; nothing was recorded.
+            SerializationError: the input can't be stored.
+            ExecutionAlreadyStartedError: the name stands for another input.
+            UsageError: no workflow has that name, and this client is the one to run it.
+        """
+        opened = self._opened
+        name, known = self._resolve(workflow)
+        payload = codec.encode(input, what=f"the input of workflow {name!r}")
+        if known is not None:
+            self._registry.add(known)
+            known.binder.bind(payload)
+        elif opened.worker is not None:
+            self._registry.get(name)
+        seconds = None if timeout is None else whole_seconds(timeout)
+        summary = await self._start(name, payload, execution_name, seconds)
+        if opened.worker is not None:
+            opened.worker.wake()
+        return self._handle(summary, known)
+
+    async def _start(
+        self, name: str, payload: str, execution_name: str | None, timeout_seconds: int | None
+    ) -> ExecutionSummary:
+        service = self._opened.service
+        try:
+            execution_id = await service.start(
+                name, payload, execution_name=execution_name, timeout_seconds=timeout_seconds
+            )
+        except ExecutionAlreadyStartedError:
+            # The fields of an object may have been written in another order.
+            found = await service.list(workflow_name=name, execution_name=execution_name)
+            same = [each for each in found if _are_equal(each.input_payload, payload)]
+            if not same:
+                raise
+            return same[0]
+        return await service.get(execution_id)
+
+    @overload
+    async def get(
+        self, id_or_name: str, workflow: Startable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def get(self, id_or_name: str, workflow: Startable[P, R]) -> AsyncHandle[R]: ...
+
+    @overload
+    async def get(self, id_or_name: str, workflow: str | None = ...) -> AsyncHandle[Any]: ...
+
+    async def get(self, id_or_name: str, workflow: Any = None) -> AsyncHandle[Any]:
+        """Return the execution with that id, or with that name, of ``workflow`` if that is given.
+
+        Raises `ExecutionNotFoundError`, and `UsageError` if executions of several workflows have
+        the name.
+        """
+        name, known = (None, None) if workflow is None else self._resolve(workflow)
+        summary = await self._find(id_or_name, name)
+        return self._handle(summary, known or self._registry.find(summary.workflow_name))
+
+    async def list(
+        self,
+        *,
+        workflow: Startable[P, Any] | str | None = None,
+        status: ExecutionStatus | None = None,
+        execution_name: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[ExecutionSummary]:
+        """Return the executions that fit every filter given, the newest first."""
+        return await self._opened.service.list(
+            workflow_name=None if workflow is None else self._resolve(workflow)[0],
+            status=status,
+            execution_name=execution_name,
+            limit=limit,
+        )
+
+    # -- callbacks -------------------------------------------------------------------------------
+
+    async def complete_callback(self, callback_id: str, result: Any = None) -> None:
+        """Let a callback succeed with ``result``, any JSON value.
+
+        It is durable when this returns. Raises `ServiceError` for an id that is no callback's, or
+        one that is over already.
+        """
+        payload = codec.encode(result, what="the result of a callback")
+        await self._opened.service.complete_callback(callback_id, payload)
+
+    async def fail_callback(
+        self,
+        callback_id: str,
+        error: BaseException | str = "the sender failed",
+        *,
+        error_type: str | None = None,
+    ) -> None:
+        """Let a callback fail with a message or an exception; raises as `complete_callback`.
+
+        ``error_type`` is what the sender calls it; default: the name of the exception's class. The
+        workflow gets a `CallbackError` that carries both.
+        """
+        kind = "" if isinstance(error, str) else type(error).__name__
+        record = ErrorRecord(str(error), kind if error_type is None else error_type)
+        await self._opened.service.fail_callback(callback_id, record)
+
+    async def heartbeat_callback(self, callback_id: str) -> None:
+        """Say that the sender of a callback is still at work; raises as `complete_callback`."""
+        await self._opened.service.heartbeat_callback(callback_id)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise UsageError(
+                "this client is not open: use it inside of `with client:` or `async with client:`"
+            )
+        return self._open
+
+    def _resolve(self, workflow: object) -> tuple[str, Workflow[..., Any] | None]:
+        """Return the name of a workflow, and the workflow itself where it is known."""
+        if isinstance(workflow, str):
+            return workflow, self._registry.find(workflow)
+        given = workflow_of(workflow)
+        if given is None:
+            raise UsageError(
+                f"expected a function with @workflow, or the name of one, not {workflow!r}"
+            )
+        return given.name, given
+
+    async def _find(self, id_or_name: str, workflow_name: str | None) -> ExecutionSummary:
+        service = self._opened.service
+        try:
+            found = await service.get(id_or_name)
+        except ExecutionNotFoundError:
+            named = await service.list(execution_name=id_or_name, workflow_name=workflow_name)
+            if not named:
+                raise
+            if len(named) > 1:
+                owners = ", ".join(sorted(repr(each.workflow_name) for each in named))
+                raise UsageError(
+                    f"executions of several workflows have the name {id_or_name!r}: {owners}; say "
+                    "which, or give the id"
+                ) from None
+            return named[0]
+        if workflow_name not in {None, found.workflow_name}:
+            raise UsageError(
+                f"execution {id_or_name!r} is one of {found.workflow_name!r}, not of "
+                f"{workflow_name!r}"
+            )
+        return found
+
+    def _handle(
+        self, summary: ExecutionSummary, workflow: Workflow[..., Any] | None
+    ) -> AsyncHandle[Any]:
+        opened = self._opened
+        result_type = Any if workflow is None else workflow.result_type
+        return AsyncHandle(opened.service, opened.ends, summary, result_type)
+
+
+class _Open:
+    """What an open client holds."""
+
+    def __init__(self, service: SchedulingService, ends: Ends, worker: Worker | None) -> None:
+        self.service = service
+        self.ends = ends
+        self.worker = worker
+        self.working: asyncio.Task[None] | None = None
+        if worker is not None:
+            self.working = asyncio.get_running_loop().create_task(worker.run())
+            self.working.add_done_callback(self._on_worker_ended)
+
+    def _on_worker_ended(self, working: asyncio.Task[None]) -> None:
+        if not working.cancelled() and (error := working.exception()) is not None:
+            self.ends.fail(error)
+
+    async def close(self, grace_seconds: float) -> None:
+        self.ends.close()
+        self.ends.fail(UsageError("the client was closed while somebody waited for a result"))
+        try:
+            if self.worker is not None and self.working is not None:
+                self.worker.stop(grace_seconds)
+                await asyncio.wait([self.working])
+        finally:
+            await self.service.close()
+
+
+def _are_equal(one: str, other: str) -> bool:
+    return bool(msgspec.json.decode(one) == msgspec.json.decode(other))

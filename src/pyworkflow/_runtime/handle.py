@@ -1,0 +1,90 @@
+"""One execution in the hands of an `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._runtime.outcome import result_of
+from pyworkflow.duration import format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyworkflow._engine.records import Operation
+    from pyworkflow._runtime.ends import Ends
+    from pyworkflow.duration import Duration
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
+    from pyworkflow.services.events import HistoryEvent
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class AsyncHandle(Generic[R_co]):
+    """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it.
+
+    Its methods raise `ExecutionNotFoundError` if the service has no such execution any more.
+    """
+
+    def __init__(
+        self,
+        service: SchedulingService,
+        ends: Ends,
+        summary: ExecutionSummary,
+        result_type: object = Any,
+    ) -> None:
+        self._service = service
+        self._ends = ends
+        self._result_type = result_type
+        self.id = summary.id
+        self.name = summary.name
+        self.workflow_name = summary.workflow_name
+
+    def __repr__(self) -> str:
+        return f"<execution {self.name!r} of workflow {self.workflow_name!r}>"
+
+    async def result(self, timeout: Duration | None = None) -> R_co:
+        """Wait for the end of the execution and return its result.
+
+        It has the workflow's result type where the workflow is known to the client, else it is
+        plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
+        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; and `TimeoutError` after
+        ``timeout``, a duration of the machine's time: the execution goes on.
+        """
+        seconds = None if timeout is None else parse_duration(timeout)
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                summary = await self._ends.wait(self.id)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise TimeoutError(
+                f"{self!r} did not end within {format_duration(seconds or 0)}; it goes on, ask "
+                "again later"
+            ) from None
+        return result_of(summary, self._result_type)  # type: ignore[no-any-return]
+
+    async def status(self) -> ExecutionStatus:
+        """Return where the execution stands."""
+        return (await self.summary()).status
+
+    async def summary(self) -> ExecutionSummary:
+        """Return the execution as a whole: status, times, input, result or error, problems."""
+        return await self._service.get(self.id)
+
+    async def operations(self) -> Sequence[Operation]:
+        """Return the durable operations in the order of their start, the EXECUTION one first."""
+        return await self._service.operations(self.id)
+
+    async def history(self) -> Sequence[HistoryEvent]:
+        """Return what happened, in order, as AWS records it."""
+        return await self._service.history(self.id)
+
+    async def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
+        """End the execution as STOPPED, and return it; one that is over stays as it is.
+
+        What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
+        anything any more, so compensate from outside.
+        """
+        return await self._service.stop(self.id, ErrorRecord(reason, "Execution.Stopped"))

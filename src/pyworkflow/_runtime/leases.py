@@ -1,0 +1,71 @@
+"""Keeping leases while steps run, however long one blocks the loop.
+
+The heart beats on a thread of its own: an async step that computes for a minute, or calls something
+that blocks, does not look like a process that died, and no other process begins the step a second
+time. A process that is suspended as a whole (a laptop that sleeps) does lose its leases; then the
+tokens refuse what it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from pyworkflow.errors import ServiceError
+from pyworkflow.services.base import LEASE_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from pyworkflow.services.base import SchedulingService
+
+logger = logging.getLogger("pyworkflow.worker")
+
+BEAT_SECONDS = LEASE_MS / 3000
+
+
+class Heart:
+    """Renews the leases of ``owner`` on the executions that ``held`` returns, until `stop`.
+
+    ``on_beat`` is called after each beat, from the thread. ``wait`` is how it waits for the next:
+    it returns true to stop.
+    """
+
+    def __init__(
+        self,
+        service: SchedulingService,
+        owner: str,
+        held: Callable[[], Collection[str]],
+        on_beat: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._owner = owner
+        self._held = held
+        self._on_beat = on_beat
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pyworkflow-heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Beat no more; return when no renewal is on its way."""
+        self._stopped.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _beat(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            while not self._stopped.wait(BEAT_SECONDS):
+                held = self._held()
+                if held:
+                    runner.run(self._renew(held))
+                self._on_beat()
+
+    async def _renew(self, held: Collection[str]) -> None:
+        try:
+            await self._service.renew(self._owner, held)
+        except ServiceError as error:
+            logger.warning("could not renew the leases of %d executions: %s", len(held), error)

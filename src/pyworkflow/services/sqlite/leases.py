@@ -1,0 +1,147 @@
+"""Who goes on with which execution: claims, leases, and what happens when a lease is lost.
+
+A lease is a promise for some seconds, renewed while it is kept. It is lost when it runs out, or at
+once when its process is on this machine and no longer there. Losing a lease is losing the token:
+whoever held it can write nothing more. The execution is due again, the first time at once, then
+later and later, until an invocation records something; so one that kills its process each time
+does not keep every worker busy with dying.
+
+Leases run by the machine's time, whatever time the executions live in.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from pyworkflow._engine.records import ErrorRecord
+from pyworkflow.services.base import LEASE_MS
+from pyworkflow.services.sqlite.book import ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.sqlite.book import Book, Held
+    from pyworkflow.services.sqlite.ledger import Ledger
+    from pyworkflow.services.sqlite.store import Store
+
+_LONGEST_BACKOFF_MS = 300_000
+
+
+def backoff_ms(troubles: int) -> int:
+    """Return how long to wait after that many troubles in a row: 1 s, 2 s, 4 s, ... 5 min."""
+    return min(1000 << min(troubles - 1, 20), _LONGEST_BACKOFF_MS) if troubles > 0 else 0
+
+
+def this_host() -> str:
+    """Return what tells this machine, and this container on it, from others."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux: one set of process ids a machine
+        processes = ""
+    return f"{socket.gethostname()} {processes}"
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether no process of this machine has that id."""
+    if os.name != "posix":  # elsewhere os.kill would end it
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and somebody else's
+        return False
+    return False
+
+
+def _dead_owners(store: Store) -> list[str]:
+    host = this_host()
+    return [owner for owner, where, pid in store.owners() if where == host and is_gone(pid)]
+
+
+class Leases:
+    """The leases on the executions of one file."""
+
+    def __init__(
+        self, book: Book, ledger: Ledger, now_ms: Callable[[], int], machine_ms: Callable[[], int]
+    ) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._now_ms = now_ms
+        self._machine_ms = machine_ms
+
+    def has_work(self, store: Store, workflow_names: Collection[str]) -> bool:
+        """Return whether a claim would find anything to do."""
+        now_ms = self._now_ms()
+        return (
+            any(store.due(workflow, now_ms, 1) for workflow in workflow_names)
+            or bool(store.overdue(now_ms, 1))
+            or bool(self._lost(store, 1))
+        )
+
+    def claim_due(
+        self, owner: str, workflow_names: Collection[str], limit: int
+    ) -> Sequence[Invocation]:
+        store, now_ms = self._book.store, self._now_ms()
+        self._book.save()
+        self._take_from_the_lost(limit, now_ms)
+        self._ledger.expire(ids(store.overdue(now_ms, limit)))
+        self._book.save()
+        due = [found for workflow in workflow_names for found in store.due(workflow, now_ms, limit)]
+        invocations = []
+        for *_, execution_id in sorted(due)[:limit]:
+            held = self._book.hold(execution_id)
+            held.state.fire(now_ms)
+            if held.state.is_running:
+                invocations.append(self._ledger.begin(held, owner))
+                store.lease(held.number, self._machine_ms() + LEASE_MS)
+        if invocations:
+            store.add_owner(owner, this_host(), os.getpid())
+        return invocations
+
+    def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
+        store = self._book.store
+        for owner in _dead_owners(store):
+            if not store.leased(owner, 1):
+                store.drop_owner(owner)
+        for execution_id, reason in self._lost(store, limit).items():
+            held = self._book.hold(execution_id)
+            problem = ErrorRecord(message=reason, type="WorkerLost")
+            held.trouble(problem, now_ms + backoff_ms(held.troubles))
+
+    def _lost(self, store: Store, limit: int) -> dict[str, str]:
+        """Return the executions that nobody goes on with although somebody promised, and why."""
+        late = f"did not renew its lease for {LEASE_MS // 1000} s"
+        lost = {
+            execution_id: f"The worker {owner!r}, which ran it, {late}"
+            for execution_id, owner in store.ran_out(self._machine_ms(), limit)
+        }
+        for owner in _dead_owners(store):
+            for execution_id, _ in store.leased(owner, limit - len(lost)):
+                lost[execution_id] = f"The process of the worker {owner!r}, which ran it, is gone"
+        return lost
+
+    def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        self._book.save()
+        self._book.store.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
+
+    def release(
+        self, execution_id: str, token: str, problem: ErrorRecord | None, *, is_unfinished: bool
+    ) -> None:
+        held = self._book.hold(execution_id)
+        now_ms = self._now_ms()
+        held.state.fire(now_ms)
+        if not held.state.is_running or held.state.token != token:
+            return
+        self._book.has_news = True
+        if problem is not None:
+            held.trouble(problem, now_ms + backoff_ms(held.troubles + 1))
+        else:
+            self._let_go(held, now_ms if is_unfinished else None)
+
+    def _let_go(self, held: Held, due_ms: int | None) -> None:
+        held.troubles, held.problem = 0, None
+        held.free(due_ms)

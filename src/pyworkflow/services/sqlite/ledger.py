@@ -1,0 +1,199 @@
+"""What the service does to executions: each method is one job of the writer, within its group.
+
+A job either changes what it says or raises one of our errors and changes nothing but what was due
+anyway: timers that fire, an execution whose timeout is over.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
+)
+from pyworkflow._engine.transitions import apply_batch
+from pyworkflow.errors import (
+    ExecutionAlreadyStartedError,
+    ExecutionNotFoundError,
+    ServiceError,
+)
+from pyworkflow.services import _outside
+from pyworkflow.services.base import Committed, Invocation, Page
+from pyworkflow.services.sqlite import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyworkflow.services.sqlite.book import Book, Held
+
+_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class Ledger:
+    """The verbs of the protocol over the executions of one file."""
+
+    def __init__(self, book: Book, now_ms: Callable[[], int], page_size: int) -> None:
+        self._book = book
+        self._now_ms = now_ms
+        self._page_size = page_size
+
+    # -- what a runner needs ---------------------------------------------------------------------
+
+    def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        held = self._book.hold(execution_id)
+        state, now_ms = held.state, self._now_ms()
+        state.fire(now_ms)
+        state.check_token(token)
+        results = apply_batch(updates, state.operations, now_ms, state.unread)
+        for update, operation in zip(updates, results, strict=True):
+            state.record(update, operation, now_ms)
+            if operation.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
+                self._start_child(state.root, update, now_ms)
+        if updates and held.troubles:
+            held.troubles, held.problem, held.has_moved = 0, None, True
+        changes = state.take_changes()
+        if state.token is None:
+            return Committed(None, changes)
+        next_token, page = state.issue(changes, self._page_size)
+        return Committed(next_token, page.operations, page.marker)
+
+    def load(self, execution_id: str, token: str, marker: str) -> Page:
+        state = self._book.hold(execution_id).state
+        state.check_token(token)
+        start = int(marker) if marker.isdecimal() else 0
+        if not 0 < start < len(state.rest):
+            raise ServiceError(
+                f"Execution {execution_id!r}: expected a marker that came with the token, found "
+                f"{marker!r}; read pages with the newest token"
+            )
+        return state.page(state.rest, start, self._page_size)
+
+    # -- executions ------------------------------------------------------------------------------
+
+    def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        execution_name: str | None,
+        timeout_seconds: int | None,
+    ) -> str:
+        if execution_name is not None:
+            known_id = self._known(workflow_name, input_payload, execution_name)
+            if known_id is not None:
+                return known_id
+        now_ms = self._now_ms()
+        root = _root(now_ms, execution_name, input_payload)
+        deadline_ms = None if timeout_seconds is None else now_ms + timeout_seconds * 1000
+        self._book.add(root, workflow_name, deadline_ms=deadline_ms)
+        return root.id
+
+    def _known(self, workflow_name: str, input_payload: str, execution_name: str) -> str | None:
+        if _is_execution_name(execution_name) is None:
+            raise ServiceError(
+                "Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found "
+                f"{execution_name!r}; choose another"
+            )
+        known = self._book.store.named(workflow_name, execution_name)
+        if known is None:
+            return None
+        known_id, record = known
+        if rows.decode_operation(record).payload == input_payload:
+            return known_id
+        raise ExecutionAlreadyStartedError(
+            f"Expected a new name for a new input, found the execution {known_id!r} of "
+            f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "
+            "name, or send the same input"
+        )
+
+    def _start_child(self, parent: Operation, update: Update, now_ms: int) -> None:
+        assert update.function_name is not None
+        # A dot is in no name that a caller may choose, so a child's name takes none from anybody.
+        name = f"{parent.name}.{update.name or update.id[:8]}"
+        root = _root(now_ms, name, "null" if update.payload is None else update.payload)
+        self._book.add(root, update.function_name, parent=(parent.id, update.id))
+
+    def claim(self, execution_id: str) -> Invocation:
+        held = self._book.hold(execution_id)
+        held.state.fire(self._now_ms())
+        _outside.check_running(held.state)
+        return self.begin(held, owner=None)
+
+    def begin(self, held: Held, owner: str | None) -> Invocation:
+        """Begin an invocation for ``owner``; every older token is void."""
+        state = held.state
+        held.owner, held.not_before_ms = owner, None
+        held.is_claimed = held.has_moved = True
+        token, page = state.issue(tuple(state.operations.values()), self._page_size)
+        return Invocation(
+            execution_id=state.id,
+            execution_name=state.root.name or state.id,
+            workflow_name=state.workflow_name,
+            token=token,
+            operations=page.operations,
+            marker=page.marker,
+        )
+
+    def stop(self, execution_id: str, error: ErrorRecord) -> None:
+        _outside.stop(self._book.hold(execution_id).state, self._now_ms(), error)
+
+    def expire(self, execution_ids: Sequence[str]) -> None:
+        """End those executions whose timeout is over, as anything else done with them would."""
+        now_ms = self._now_ms()
+        for execution_id in execution_ids:
+            self._book.hold(execution_id).state.fire(now_ms)
+
+    # -- outside events --------------------------------------------------------------------------
+
+    def end_callback(
+        self, callback_id: str, status: Status, payload: str | None, error: ErrorRecord | None
+    ) -> str:
+        state = self._of_callback(callback_id).state
+        _outside.end_callback(
+            state, callback_id, self._now_ms(), status, payload=payload, error=error
+        )
+        return state.id
+
+    def heartbeat_callback(self, callback_id: str) -> str:
+        held = self._of_callback(callback_id)
+        held.beaten.append(_outside.beat(held.state, callback_id, self._now_ms()))
+        return held.state.id
+
+    def _of_callback(self, callback_id: str) -> Held:
+        try:
+            return self._book.hold(_outside.execution_id_of(callback_id))
+        except ExecutionNotFoundError:
+            raise _outside.unknown_callback(callback_id) from None
+
+    def end_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        status: Status,
+        payload: str | None,
+        error: ErrorRecord | None,
+    ) -> str:
+        state = self._book.hold(execution_id).state
+        _outside.end_invoke(
+            state, operation_id, self._now_ms(), status, payload=payload, error=error
+        )
+        return execution_id
+
+
+def _root(now_ms: int, name: str | None, input_payload: str) -> Operation:
+    # The time first, so that ids sort by age; the rest can't be guessed.
+    execution_id = f"{now_ms:012x}{secrets.token_hex(10)}"
+    return Operation(
+        id=execution_id,
+        type=OperationType.EXECUTION,
+        status=Status.STARTED,
+        start_ms=now_ms,
+        name=name or execution_id,
+        payload=input_payload,
+    )

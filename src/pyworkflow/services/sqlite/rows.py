@@ -1,0 +1,172 @@
+"""How records lie in the file: msgpack, decoded into this library's own types and nothing else.
+
+A history line holds what an operation's own row no longer tells: the moment, the status, and of
+retries what the attempt left. Names, times and final results are taken from the operation, so a
+payload is kept once. That a step became READY is no event and takes no line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from pyworkflow._engine.records import (
+    ENDED,
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
+)
+from pyworkflow.services._state import CallbackDeadlines
+from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+from pyworkflow.services.events import Entry, HistoryEvent, build_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PLACES = 32
+"""How many bits of a key tell the place within the execution."""
+
+
+class ExecutionRow(NamedTuple):
+    """A row of ``executions``, in the order of its columns."""
+
+    number: int
+    id: str
+    workflow: str
+    name: str
+    status: str
+    version: int
+    tokens: int
+    lines: int
+    unread: bytes | None
+    owner: str | None
+    lease_ms: int | None
+    wake_ms: int | None
+    not_before_ms: int | None
+    deadline_ms: int | None
+    troubles: int
+    problem: bytes | None
+    result: str | None
+    parent_id: str | None
+    parent_operation: str | None
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event of an execution; ``place`` is its operation's."""
+
+    place: int
+    time_ms: int
+    status: Status
+    attempt: int = 0
+    payload: str | None = None
+    error: ErrorRecord | None = None
+    delay_seconds: int | None = None
+    timeout_seconds: int | None = None
+    heartbeat_timeout_seconds: int | None = None
+    function_name: str | None = None
+    tenant_id: str | None = None
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_operation = msgspec.msgpack.Decoder(Operation).decode
+decode_deadlines = msgspec.msgpack.Decoder(CallbackDeadlines).decode
+decode_lines = msgspec.msgpack.Decoder(tuple[Line, ...]).decode
+decode_error = msgspec.msgpack.Decoder(ErrorRecord).decode
+decode_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+
+def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
+    """Return the lines to keep of what happened."""
+    return [
+        _line_of(entry, places[entry.operation.id])
+        for entry in entries
+        if entry.operation.status is not Status.READY
+    ]
+
+
+def _line_of(entry: Entry, place: int) -> Line:
+    time_ms, operation, update = entry
+    status = operation.status
+    if operation.end_ms is not None:
+        return Line(place, time_ms, status, operation.attempt)
+    if status is Status.PENDING:
+        payload, error = operation.payload, operation.error
+    else:
+        payload, error = None if update is None else update.payload, None
+    if update is None:
+        return Line(place, time_ms, status, operation.attempt, payload, error)
+    return Line(
+        place,
+        time_ms,
+        status,
+        operation.attempt,
+        payload,
+        error,
+        update.delay_seconds,
+        update.timeout_seconds,
+        update.heartbeat_timeout_seconds,
+        update.function_name,
+        update.tenant_id,
+    )
+
+
+def events_of(
+    lines: Iterable[Line], operations: Sequence[Operation], result: str | None
+) -> tuple[HistoryEvent, ...]:
+    """Return the history that the ``lines`` of an execution amount to."""
+    return build_events([_entry_of(line, operations[line.place], result) for line in lines])
+
+
+def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
+    is_execution = operation.type is OperationType.EXECUTION
+    update_payload = line.payload
+    if line.status in ENDED:
+        if is_execution:
+            update_payload = result
+        operation = replace(operation, status=line.status, attempt=line.attempt)
+    else:
+        operation = replace(
+            operation,
+            status=line.status,
+            attempt=line.attempt,
+            payload=operation.payload if is_execution else line.payload,
+            error=line.error,
+            end_ms=None,
+        )
+    update = Update(
+        id=operation.id,
+        type=operation.type,
+        action=Action.START,  # events do not tell the move, only what it brought
+        payload=update_payload,
+        delay_seconds=line.delay_seconds,
+        timeout_seconds=line.timeout_seconds,
+        heartbeat_timeout_seconds=line.heartbeat_timeout_seconds,
+        function_name=line.function_name,
+        tenant_id=line.tenant_id,
+    )
+    return Entry(line.time_ms, operation, update)
+
+
+def summary_of(row: ExecutionRow, record: bytes) -> ExecutionSummary:
+    """Return how an execution stands; ``record`` is its EXECUTION operation."""
+    root = decode_operation(record)
+    is_running = root.status is Status.STARTED
+    return ExecutionSummary(
+        id=row.id,
+        name=row.name,
+        workflow_name=row.workflow,
+        status=ExecutionStatus.RUNNING if is_running else ExecutionStatus(root.status),
+        start_ms=root.start_ms,
+        end_ms=root.end_ms,
+        input_payload=root.payload or "",
+        result=row.result,
+        error=root.error,
+        wake_ms=row.wake_ms,
+        problem=None if row.problem is None else decode_error(row.problem),
+        troubles=row.troubles,
+    )

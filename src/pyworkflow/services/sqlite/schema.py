@@ -1,0 +1,164 @@
+"""The file: its tables, its version, and how a connection to it is set up.
+
+An execution is one row of ``executions``, one row of ``operations`` for each operation, and one row
+of ``history`` for each checkpoint that changed it. The last two have one integer as their key: the
+execution's number in the upper 32 bits, a place or line number in the lower. So what belongs
+together lies together, is read in order by one walk, and is found without an index.
+
+The file says what it is (``application_id``) and in which form (``user_version``). A file of
+another program or of a newer form is refused before anything is written to it.
+
+PRAGMAs, and why:
+
+* ``journal_mode=WAL``: a commit is one append and one fsync, and readers never wait for a writer.
+* ``synchronous=FULL``: each commit is on the disk when it returns. ``NORMAL`` syncs at checkpoints
+  of the WAL only: a killed process loses nothing, a power cut the last moments.
+* ``fullfsync`` (with FULL): on macOS an fsync alone leaves data in the drive's cache.
+* ``busy_timeout``: other processes on the file are waited for; their writes take milliseconds.
+* ``journal_size_limit``: a WAL that once grew is cut back instead of kept for good.
+* ``cell_size_check``: a damaged page is told when it is read, not carried on.
+* ``trusted_schema=OFF``: a file from elsewhere can't run functions by its schema.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from pyworkflow.errors import StorageError
+from pyworkflow.services.sqlite.faults import fault_of
+
+APPLICATION_ID = 0x50795766
+SCHEMA_VERSION = 1
+MEMORY = ":memory:"
+
+_TABLES = (
+    """
+    CREATE TABLE executions (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        workflow TEXT NOT NULL,
+        name TEXT NOT NULL,
+        status TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        lines INTEGER NOT NULL,
+        unread BLOB,
+        owner TEXT,
+        lease_ms INTEGER,
+        wake_ms INTEGER,
+        not_before_ms INTEGER,
+        deadline_ms INTEGER,
+        troubles INTEGER NOT NULL,
+        problem BLOB,
+        result TEXT,
+        parent_id TEXT,
+        parent_operation TEXT
+    )
+    """,
+    "CREATE INDEX named ON executions (name, workflow)",
+    "CREATE INDEX standing ON executions (status)",
+    "CREATE INDEX due ON executions (workflow, wake_ms) WHERE wake_ms IS NOT NULL",
+    "CREATE INDEX leased ON executions (lease_ms, owner) WHERE lease_ms IS NOT NULL",
+    "CREATE INDEX limited ON executions (deadline_ms) WHERE deadline_ms IS NOT NULL",
+    "CREATE TABLE owners (owner TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL)",
+    "CREATE TABLE operations (key INTEGER PRIMARY KEY, record BLOB NOT NULL, deadlines BLOB)",
+    "CREATE TABLE history (key INTEGER PRIMARY KEY, lines BLOB NOT NULL)",
+)
+
+
+def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
+    """Return a connection to the file, which is created if it is not there.
+
+    Raises `StorageError` when the file can't be used, `ServiceUnavailableError` when it is busy.
+    """
+    folder = Path(path).parent
+    if path != MEMORY and not folder.is_dir():
+        raise StorageError(
+            f"Expected a folder for the file {path!r}, found none at {str(folder)!r}; create it, "
+            "or choose another path"
+        )
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            path,
+            timeout=busy_timeout_ms / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        _set_up(connection, synchronous)
+        _check_version(connection, path)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise fault_of(error, path) from error
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, synchronous: str) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute("PRAGMA journal_size_limit=67108864")
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    if synchronous == "FULL":
+        connection.execute("PRAGMA fullfsync=ON")
+        connection.execute("PRAGMA checkpoint_fullfsync=ON")
+
+
+def _check_version(connection: sqlite3.Connection, path: str) -> None:
+    # Under the write lock, so that one process alone creates it.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        is_new = not tables and not application_id
+        if is_new:
+            for statement in _TABLES:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        else:
+            _check_ours(application_id, version, path)
+        # A file that can't be written to refuses here, and not at BEGIN.
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT" if is_new else "ROLLBACK")
+    _use_wal(connection, path)
+
+
+def _check_ours(application_id: int, version: int, path: str) -> None:
+    if application_id != APPLICATION_ID:
+        raise StorageError(
+            f"Expected a file of PyWorkflow, found {path!r}, which is an SQLite file of another "
+            "program; choose another path"
+        )
+    if version != SCHEMA_VERSION:
+        raise StorageError(
+            f"Expected a file of version {SCHEMA_VERSION}, found {path!r}, which has version "
+            f"{version}: it was written by a newer PyWorkflow; upgrade to that one, or choose "
+            "another path"
+        )
+
+
+def _use_wal(connection: sqlite3.Connection, path: str) -> None:
+    """Change the journal mode; it is a lasting property of the file."""
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            # Changing the mode does not wait for others by itself; taking the write lock does.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    if mode != "wal" and path != MEMORY:
+        raise StorageError(
+            f"Expected the file {path!r} to be on a local disk, found a file system on which "
+            "processes can't share memory; move it to a local disk"
+        )

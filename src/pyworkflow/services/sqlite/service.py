@@ -1,0 +1,333 @@
+"""The embedded service: what the port asks for, over one SQLite file.
+
+Writes go to the writer's thread and return when they are on the disk. Reads have a connection and a
+thread of their own, so they never wait for an fsync; a database in memory has one connection, and
+they go the writer's way. Nothing touches the disk on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
+from pyworkflow.errors import UsageError
+from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
+from pyworkflow.services.sqlite import rows
+from pyworkflow.services.sqlite.book import Book, ids, not_found
+from pyworkflow.services.sqlite.faults import damaged, fault_of
+from pyworkflow.services.sqlite.leases import Leases
+from pyworkflow.services.sqlite.ledger import Ledger
+from pyworkflow.services.sqlite.schema import MEMORY, open_file
+from pyworkflow.services.sqlite.store import Store
+from pyworkflow.services.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from pyworkflow.services.events import HistoryEvent
+
+T = TypeVar("T")
+
+Durability: TypeAlias = Literal["full", "normal"]
+"""``full``: on the disk when it returns. ``normal``: a power cut may take the last moments."""
+
+_SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
+
+
+class SqliteService:
+    """Keep executions in one file; `open` it, `close` it."""
+
+    def __init__(
+        self,
+        path: str,
+        connections: tuple[sqlite3.Connection, sqlite3.Connection | None],
+        now_ms: Callable[[], int],
+        machine_ms: Callable[[], int],
+        page_size: int,
+    ) -> None:
+        writing, reading = connections
+        book = Book(Store(writing), path, now_ms)
+        self._path = path
+        self._now_ms = now_ms
+        self._ledger = Ledger(book, now_ms, page_size)
+        self._leases = Leases(book, self._ledger, now_ms, machine_ms)
+        self._book = book
+        self._reading = None if reading is None else Store(reading)
+        self._reader = ThreadPoolExecutor(1, "pyworkflow-reader")
+        self._writer = Writer(book, path, machine_ms, is_shared=reading is not None)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        now_ms: Callable[[], int],
+        *,
+        machine_ms: Callable[[], int] | None = None,
+        durability: Durability = "full",
+        page_size: int = 1000,
+        busy_timeout_ms: int = 30_000,
+    ) -> SqliteService:
+        """Open the file at ``path``, which is created if it is not there; ``:memory:`` is none.
+
+        ``now_ms`` returns the time of the executions and ``machine_ms`` that of leases (the same by
+        default), both in milliseconds since the epoch, on any thread. ``busy_timeout_ms`` is how
+        long other processes on the file are waited for. Blocks while it reads the disk. Raises
+        `StorageError` when the file can't be used, `ServiceUnavailableError` when it is locked.
+        """
+        path = os.fspath(path)
+        synchronous = _SYNCHRONOUS.get(durability)
+        if synchronous is None:
+            raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
+        writing = open_file(path, synchronous, busy_timeout_ms)
+        reading = None
+        if path != MEMORY:
+            try:
+                reading = open_file(path, synchronous, busy_timeout_ms)
+            except BaseException:
+                writing.close()
+                raise
+        return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
+
+    async def _read(self, read: Callable[[Store], T]) -> T:
+        """Have ``read`` done on one state of the file."""
+        self._writer.check_open()
+        store = self._reading
+        if store is None:
+            return await self._writer.do(partial(self._read_saved, read))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._read_file, store, read)
+
+    def _read_saved(self, read: Callable[[Store], T]) -> T:
+        self._book.save()
+        return self._decoded(read, self._book.store)
+
+    def _read_file(self, store: Store, read: Callable[[Store], T]) -> T:
+        try:
+            store.begin_reading()
+            try:
+                return self._decoded(read, store)
+            finally:
+                store.commit()
+        except sqlite3.Error as error:
+            store.rollback()
+            raise fault_of(error, self._path) from error
+
+    def _decoded(self, read: Callable[[Store], T], store: Store) -> T:
+        try:
+            return read(store)
+        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
+            raise damaged(self._path, "a record") from error
+
+    # -- what a runner needs ---------------------------------------------------------------------
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names, of the answer that issued ``token``.
+
+        Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
+        """
+        return await self._writer.do(partial(self._ledger.load, execution_id, token, marker))
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Apply ``updates`` as a whole and return the next token and what changed.
+
+        Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
+        """
+        return await self._writer.do(partial(self._ledger.commit, execution_id, token, updates))
+
+    # -- executions ------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        *,
+        execution_name: str | None = None,
+        timeout_seconds: int | None = None,
+    ) -> str:
+        """Start an execution and return its id; one that has this name and input is returned.
+
+        Names are per workflow. ``timeout_seconds`` from now it ends as TIMED_OUT. Raises
+        `ExecutionAlreadyStartedError` when the name is taken by another input, `ServiceError` when
+        it is malformed.
+        """
+        start = partial(
+            self._ledger.start, workflow_name, input_payload, execution_name, timeout_seconds
+        )
+        return await self._writer.do(start)
+
+    async def claim(self, execution_id: str) -> Invocation:
+        """Begin an invocation without a lease, for a caller that sees to it by itself.
+
+        Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
+        """
+        return await self._writer.do(partial(self._ledger.claim, execution_id))
+
+    async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
+        """End an execution from outside as STOPPED; one that is over already stays as it is."""
+        await self._writer.do(partial(self._ledger.stop, execution_id, error))
+        return await self.get(execution_id)
+
+    # -- for workers -----------------------------------------------------------------------------
+
+    async def claim_due(
+        self, owner: str, workflow_names: Collection[str], limit: int
+    ) -> Sequence[Invocation]:
+        """Lease up to ``limit`` due executions of those workflows and begin their invocations.
+
+        Leases that ran out are taken back first, and executions whose timeout is over end.
+        """
+        # Looking costs no write lock, and mostly there is nothing.
+        if not await self._read(lambda store: self._leases.has_work(store, workflow_names)):
+            return ()
+        return await self._writer.do(partial(self._leases.claim_due, owner, workflow_names, limit))
+
+    async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        """Prolong the leases of ``owner`` on these executions."""
+        await self._writer.do(partial(self._leases.renew, owner, execution_ids))
+
+    async def release(
+        self,
+        execution_id: str,
+        token: str,
+        *,
+        problem: ErrorRecord | None = None,
+        is_unfinished: bool = False,
+    ) -> None:
+        """Give up the lease; a stale ``token`` is ignored."""
+        release = partial(
+            self._leases.release, execution_id, token, problem, is_unfinished=is_unfinished
+        )
+        await self._writer.do(release)
+
+    async def next_due(self, workflow_names: Collection[str] | None = None) -> int | None:
+        """Return when a worker of those workflows has to look next; `None`: after a change.
+
+        Without ``workflow_names`` every execution that sleeps is looked at.
+        """
+
+        def read(store: Store) -> int | None:
+            names = (None,) if workflow_names is None else workflow_names
+            times = [store.next_deadline(), *(store.next_wake(name) for name in names)]
+            return min((time for time in times if time is not None), default=None)
+
+        return await self._read(read)
+
+    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+        """Return those of the executions, held by ``owner``, whose holder has to look."""
+        wanted = tuple(execution_ids)
+        now_ms = self._now_ms()
+        overdue = await self._read(lambda store: ids(store.overdue(now_ms, -1)))
+        if overdue:
+            await self._writer.do(partial(self._ledger.expire, overdue))
+        return await self._read(lambda store: ids(store.to_look_at(owner, wanted)))
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change``, from the writer's thread, when there may be work, news or an end."""
+        return self._writer.subscribe(on_change)
+
+    # -- outside events --------------------------------------------------------------------------
+
+    async def complete_callback(self, callback_id: str, payload: str | None) -> str:
+        """Let a callback succeed with the raw text ``payload`` and return the execution's id.
+
+        Raises `ServiceError` for an unknown id, `StaleTokenError` when the execution is over,
+        `InvalidUpdateError` when the callback has ended.
+        """
+        end = partial(self._ledger.end_callback, callback_id, Status.SUCCEEDED, payload, None)
+        return await self._writer.do(end)
+
+    async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
+        """Let a callback fail with ``error`` and return the execution's id; raises as above."""
+        end = partial(self._ledger.end_callback, callback_id, Status.FAILED, None, error)
+        return await self._writer.do(end)
+
+    async def heartbeat_callback(self, callback_id: str) -> str:
+        """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
+        return await self._writer.do(partial(self._ledger.heartbeat_callback, callback_id))
+
+    async def complete_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        payload: str | None = None,
+        *,
+        status: Status = Status.SUCCEEDED,
+        error: ErrorRecord | None = None,
+    ) -> str:
+        """End a chained invoke as ``status`` says, sooner than the invoked execution does."""
+        end = partial(self._ledger.end_invoke, execution_id, operation_id, status, payload, error)
+        return await self._writer.do(end)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def get(self, execution_id: str) -> ExecutionSummary:
+        """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+
+        def read(store: Store) -> ExecutionSummary:
+            found = store.execution(execution_id)
+            if found is None:
+                raise not_found(execution_id)
+            return rows.summary_of(*found)
+
+        return await self._read(read)
+
+    async def list(
+        self,
+        *,
+        workflow_name: str | None = None,
+        status: ExecutionStatus | None = None,
+        execution_name: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[ExecutionSummary]:
+        """Return the executions, the newest first."""
+
+        def read(store: Store) -> Sequence[ExecutionSummary]:
+            stored_status = Status.STARTED if status is ExecutionStatus.RUNNING else status
+            found = store.executions(workflow_name, stored_status, execution_name, limit)
+            return tuple(rows.summary_of(*one) for one in found)
+
+        return await self._read(read)
+
+    async def operations(self, execution_id: str) -> Sequence[Operation]:
+        """Return every operation in the order of its start, the EXECUTION operation first."""
+        return await self._read(lambda store: _operations(store, _row(store, execution_id)))
+
+    async def history(self, execution_id: str) -> Sequence[HistoryEvent]:
+        """Return what happened, in order of change."""
+
+        def read(store: Store) -> Sequence[HistoryEvent]:
+            row = _row(store, execution_id)
+            lines = [
+                line for (kept,) in store.history(row.number) for line in rows.decode_lines(kept)
+            ]
+            return rows.events_of(lines, _operations(store, row), row.result)
+
+        return await self._read(read)
+
+    async def close(self) -> None:
+        """Finish what is being written, and let go of the file."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._reader.shutdown()
+        if self._reading is not None:
+            self._reading.close()
+
+
+def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
+    row = store.find(execution_id)
+    if row is None:
+        raise not_found(execution_id)
+    return row
+
+
+def _operations(store: Store, row: rows.ExecutionRow) -> tuple[Operation, ...]:
+    return tuple(rows.decode_operation(record) for record, _ in store.operations(row.number))

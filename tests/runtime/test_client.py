@@ -1,0 +1,501 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pyworkflow
+from pyworkflow import (
+    AsyncClient,
+    Client,
+    FatalError,
+    InputError,
+    SerializationError,
+    UsageError,
+    Workflow,
+    WorkflowContext,
+    step,
+    workflow,
+)
+from pyworkflow.aws import aws_workflow_handler
+from pyworkflow.errors import (
+    CallbackError,
+    ExecutionAlreadyStartedError,
+    ExecutionFailedError,
+    ExecutionNotFoundError,
+    ExecutionStoppedError,
+    ExecutionTimedOutError,
+    RequestRefusedError,
+    ServiceError,
+)
+from pyworkflow.services.base import ExecutionStatus
+from tests.runtime.local import on_a_loop, open_callback
+
+
+@dataclass
+class Receipt:
+    order: str
+    amount: Decimal
+    paid: datetime
+
+
+class OutOfStockError(Exception):
+    def __init__(self, item: str, left: int) -> None:
+        super().__init__(f"{item}: {left} left")
+        self.item = item
+        self.left = left
+
+
+@step
+async def charge(order: str) -> Receipt:
+    return Receipt(order, Decimal("49.90"), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+@workflow
+async def order_workflow(ctx: WorkflowContext, order: str) -> Receipt:
+    receipt = await charge(order)
+    ctx.sleep("7d")
+    return receipt
+
+
+@workflow
+async def asks(ctx: WorkflowContext, question: str = "well?") -> str:
+    return str(await ctx.callback("answer", timeout="30d", result_type=str).result())
+
+
+@workflow
+def fails(item: str) -> None:
+    raise OutOfStockError(item, 0)
+
+
+@workflow
+def echo(value: Any) -> Any:
+    return value
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "executions.db"
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client.memory(skip_time=True) as client:
+        yield client
+
+
+@pytest.fixture
+def talking(file: Path) -> Iterator[Client]:
+    """A client without a worker: nothing runs."""
+    with Client.local(file, worker=False) as client:
+        yield client
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+def test_a_result_has_the_workflows_type(client: Client) -> None:
+    handle = client.start(order_workflow, {"order": "A"}, execution_name="order-A")
+    expected = Receipt("A", Decimal("49.90"), datetime(2026, 1, 2, tzinfo=UTC))
+    assert handle.result() == expected
+    assert (handle.name, handle.workflow_name) == ("order-A", "order_workflow")
+    assert handle.status() is ExecutionStatus.SUCCEEDED
+    assert client.get("order-A").result() == expected
+    assert client.get(handle.id, order_workflow).result() == expected
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1.5, "text", [1, None], {"a": {"b": []}}])
+def test_any_json_value_goes_in_and_comes_out(client: Client, value: Any) -> None:
+    assert client.start(echo, {"value": value}).result() == value
+
+
+def test_without_the_workflow_a_result_is_plain_json(file: Path) -> None:
+    with Client.local(file, skip_time=True) as client:
+        client.start(order_workflow, "A", execution_name="order-A").result()
+    with Client.local(file, worker=False) as client:
+        plain = {"order": "A", "amount": "49.90", "paid": "2026-01-02T00:00:00Z"}
+        assert client.get("order-A").result() == plain
+        assert isinstance(client.get("order-A", order_workflow).result(), Receipt)
+
+
+def test_the_workflows_own_error_is_raised(client: Client) -> None:
+    handle = client.start(fails, {"item": "book"})
+    with pytest.raises(OutOfStockError, match="book: 0 left") as caught:
+        handle.result()
+    assert (caught.value.item, caught.value.left) == ("book", 0)
+    assert handle.status() is ExecutionStatus.FAILED
+
+
+def test_an_error_whose_class_is_not_known_here_says_what_it_was(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = client.start(fails, {"item": "book"})
+    with pytest.raises(OutOfStockError):
+        handle.result()
+    monkeypatch.delattr(sys.modules[__name__], "OutOfStockError")
+    with pytest.raises(ExecutionFailedError, match="book: 0 left") as caught:
+        handle.result()
+    assert caught.value.error_type.endswith("OutOfStockError")
+
+
+def test_a_result_that_takes_too_long_is_told(talking: Client) -> None:
+    handle = talking.start(echo, 1, execution_name="slow")
+    with pytest.raises(TimeoutError, match="'slow' of workflow 'echo'> did not end within 0.01s"):
+        handle.result(timeout=0.01)
+    assert handle.status() is ExecutionStatus.RUNNING
+
+
+def test_a_stopped_execution_has_no_result(client: Client) -> None:
+    handle = client.start(asks, execution_name="stopped")
+    assert handle.stop("not wanted any more").status is ExecutionStatus.STOPPED
+    with pytest.raises(ExecutionStoppedError, match="not wanted any more"):
+        handle.result()
+
+
+def test_an_execution_times_out(client: Client) -> None:
+    with pytest.raises(ExecutionTimedOutError):
+        client.start(asks, timeout="1h").result()
+
+
+def test_a_lambda_handler_is_started_as_its_workflow(client: Client) -> None:
+    handled = aws_workflow_handler(echo)
+    assert client.start(handled, [1]).result() == [1]
+
+
+# -- starting ------------------------------------------------------------------------------------
+
+
+def test_the_same_name_and_input_are_the_same_execution(talking: Client) -> None:
+    first = talking.start(echo, {"value": {"a": 1, "b": 2}}, execution_name="one")
+    again = talking.start(echo, {"value": {"b": 2, "a": 1}}, execution_name="one")
+    assert again.id == first.id
+    with pytest.raises(ExecutionAlreadyStartedError, match="'one' and another input"):
+        talking.start(echo, {"value": {"a": 1}}, execution_name="one")
+    assert talking.start(asks, execution_name="one").id != first.id
+    assert len(talking.list()) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"ordr": "A"}, "order: missing"), (None, "order"), ({"order": 5}, "order"), ([], "order")],
+)
+def test_an_input_that_does_not_fit_is_refused_before_anything_is_recorded(
+    talking: Client, given: Any, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        talking.start(order_workflow, given)
+    assert talking.list() == ()
+
+
+def test_an_input_that_can_not_be_stored_is_refused(talking: Client) -> None:
+    with pytest.raises(SerializationError, match="The input of workflow 'echo'"):
+        talking.start("echo", object())
+
+
+def test_a_name_that_this_clients_worker_does_not_know_is_refused(file: Path) -> None:
+    with Client.local(file, workflows=[echo]) as client:
+        assert client.start("echo", "by name").result() == "by name"
+        with pytest.raises(UsageError, match="'ecko'; registered here: 'echo'"):
+            client.start("ecko", 1)
+    with Client.local(file, worker=False) as client:
+        assert client.start("ecko", 1).status() is ExecutionStatus.RUNNING
+
+
+def test_another_workflow_of_the_same_name_is_refused(client: Client) -> None:
+    @workflow(name="echo")
+    def impostor(value: Any) -> Any: ...
+
+    assert client.start(echo, 1).result() == 1
+    with pytest.raises(UsageError, match="two workflows have the name 'echo'"):
+        client.start(impostor, 1)
+
+
+@pytest.mark.parametrize("given", [print, 5, None, charge])
+def test_what_is_no_workflow_is_refused(client: Client, given: Any) -> None:
+    with pytest.raises(UsageError, match="expected a function with @workflow"):
+        client.start(given)
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+def test_executions_are_found_by_id_and_by_name(talking: Client) -> None:
+    one = talking.start(echo, 1, execution_name="one")
+    assert talking.get(one.id).id == talking.get("one").id == talking.get("one", "echo").id
+    with pytest.raises(ExecutionNotFoundError, match="'two'"):
+        talking.get("two")
+    with pytest.raises(ExecutionNotFoundError):
+        talking.get("one", asks)
+    with pytest.raises(UsageError, match="is one of 'echo', not of 'asks'"):
+        talking.get(one.id, asks)
+    talking.start(asks, execution_name="one")
+    with pytest.raises(UsageError, match="several workflows have the name 'one': 'asks', 'echo'"):
+        talking.get("one")
+    assert talking.get("one", echo).id == one.id
+
+
+def test_executions_are_listed_newest_first(talking: Client) -> None:
+    for number in range(3):
+        talking.start(echo, number, execution_name=f"n{number}")
+    talking.start(asks, execution_name="n1").stop()
+
+    def names(**filters: Any) -> list[str]:
+        return [each.name for each in talking.list(**filters)]
+
+    assert names(workflow=echo) == ["n2", "n1", "n0"]
+    assert names(workflow="asks") == ["n1"]
+    assert names(status=ExecutionStatus.STOPPED) == ["n1"]
+    assert names(execution_name="n2") == ["n2"]
+    assert names(limit=2) == ["n1", "n2"]
+
+
+def test_operations_history_and_summary_are_shown(client: Client) -> None:
+    handle = client.start(order_workflow, {"order": "A"})
+    handle.result()
+    assert [operation.type for operation in handle.operations()] == ["EXECUTION", "STEP", "WAIT"]
+    assert handle.history()[-1].type == "ExecutionSucceeded"
+    summary = handle.summary()
+    assert summary.input_payload == '{"order":"A"}'
+    assert summary.end_ms is not None
+    assert summary.end_ms - summary.start_ms >= 7 * 86_400_000
+
+
+# -- callbacks -----------------------------------------------------------------------------------
+
+
+def test_callbacks_are_answered(file: Path) -> None:
+    with Client.local(file, workflows=[asks]) as client, Client.local(file, worker=False) as other:
+        first, second = client.start(asks, "1"), client.start(asks, "2")
+        answered = open_callback(first)
+        other.heartbeat_callback(answered)
+        other.complete_callback(answered, "fine")
+        assert first.result() == "fine"
+        other.fail_callback(open_callback(second), ValueError("no idea"))
+        with pytest.raises(CallbackError, match="no idea") as caught:
+            second.result()
+        assert caught.value.error_type == "ValueError"
+        with pytest.raises(ServiceError):
+            other.complete_callback(answered, "again")
+        with pytest.raises(ServiceError, match="callback"):
+            other.fail_callback("nobody's")
+
+
+# -- open and closed -----------------------------------------------------------------------------
+
+
+def test_a_client_is_used_inside_of_with(file: Path) -> None:
+    client = Client.local(file)
+    with pytest.raises(UsageError, match="not open"):
+        client.list()
+    with client:
+        handle = client.start(echo, 1)
+        assert handle.result() == 1
+        with pytest.raises(UsageError, match="open already"), client:
+            pass
+    with pytest.raises(UsageError, match="not open"):
+        handle.result()
+    with client:  # it may be opened again
+        assert client.get(handle.id).result() == 1
+
+
+def test_a_file_that_is_none_is_told_and_leaves_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    bad = tmp_path / "text.db"
+    bad.write_text("no database at all, but long enough to be looked at " * 20, "utf-8")
+    with pytest.raises(ServiceError, match=r"text\.db"), Client.local(bad):
+        pass
+    assert threading.active_count() == before
+
+
+def test_whoever_waits_when_the_client_closes_is_told(file: Path) -> None:
+    errors: list[BaseException] = []
+    client = Client.local(file, worker=False)
+    with client:
+        handle = client.start(echo, 1)
+        asked = threading.Event()
+
+        def wait() -> None:
+            asked.set()
+            try:
+                handle.result()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        asked.wait()
+    thread.join()
+    (error,) = errors
+    assert isinstance(error, UsageError)
+
+
+def test_it_works_on_a_running_loop() -> None:
+    async def cell_of_a_notebook() -> Any:
+        with Client.memory(skip_time=True) as client:
+            return client.start(order_workflow, "A").result().order
+
+    assert asyncio.run(cell_of_a_notebook()) == "A"
+
+
+def test_a_sync_step_may_use_the_client_and_an_async_one_may_not(client: Client) -> None:
+    @step
+    def from_a_thread() -> Any:
+        return client.start(echo, "inner").result()
+
+    @step(retry=False)
+    async def from_the_loop() -> Any:
+        return client.start(echo, "inner").result()
+
+    @workflow
+    def good() -> Any:
+        return from_a_thread()
+
+    @workflow
+    async def bad() -> Any:
+        return await from_the_loop()
+
+    assert client.start(good).result() == "inner"
+    with pytest.raises(UsageError, match="in an async step, use a client of your own"):
+        client.start(bad).result()
+
+
+def test_workflow_code_may_not_use_a_client(client: Client) -> None:
+    @workflow
+    def main() -> Any:
+        return client.start(echo, "inner").id
+
+    with pytest.raises(UsageError, match="called in workflow code"):
+        client.start(main).result()
+
+
+def test_a_step_that_exits_ends_the_client_and_nobody_hangs(
+    file: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    @step
+    async def exits() -> None:
+        sys.exit(3)
+
+    @workflow
+    async def main() -> None:
+        await exits()
+
+    with (
+        pytest.raises(UsageError, match=r"a step ended the client: it raised SystemExit\(3\)"),
+        Client.local(file) as client,
+    ):
+        client.start(main).result()
+
+
+@on_a_loop
+async def test_a_worker_that_can_not_go_on_is_told_to_whoever_waits(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyworkflow.services.sqlite import SqliteService
+
+    async def refuse(*args: object) -> None:
+        raise RequestRefusedError("the file is damaged")
+
+    monkeypatch.setattr(SqliteService, "claim_due", refuse)
+    async with AsyncClient.local(file) as client:
+        handle = await client.start(echo, 1)
+        with pytest.raises(RequestRefusedError, match="damaged"):
+            await handle.result()
+        with pytest.raises(RequestRefusedError, match="damaged"):
+            await client.join()
+
+
+@on_a_loop
+async def test_the_async_client_does_the_same(file: Path) -> None:
+    async with AsyncClient.local(file, skip_time=True) as client:
+        handle = await client.start(order_workflow, {"order": "A"}, execution_name="A")
+        again = await client.start(order_workflow, "A", execution_name="B")
+        receipts = await asyncio.gather(handle.result(), again.result())
+        assert [receipt.order for receipt in receipts] == ["A", "A"]
+        assert await (await client.get("A")).status() is ExecutionStatus.SUCCEEDED
+    with pytest.raises(UsageError, match="not open"):
+        await client.list()
+    async with AsyncClient.local(file, worker=False) as client:
+        with pytest.raises(UsageError, match="has no worker"):
+            await client.join()
+
+
+@on_a_loop
+async def test_many_wait_at_once(file: Path) -> None:
+    async with (
+        AsyncClient.local(file, skip_time=True, workflows=[order_workflow]),
+        AsyncClient.local(file, worker=False) as client,
+    ):
+        handles = [await client.start(order_workflow, str(number)) for number in range(50)]
+        receipts = await asyncio.gather(*(handle.result() for handle in handles))
+    assert [receipt.order for receipt in receipts] == [str(number) for number in range(50)]
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+def test_run_returns_the_result_or_raises_the_error() -> None:
+    assert pyworkflow.run(order_workflow, "A", skip_time=True).order == "A"
+    with pytest.raises(OutOfStockError, match="book"):
+        pyworkflow.run(fails, {"item": "book"})
+    with pytest.raises(InputError):
+        pyworkflow.run(fails)
+
+
+def counting() -> tuple[Workflow[..., Any], list[str], list[Exception]]:
+    """Return a workflow of two steps, what ran of it, and errors to raise in the second."""
+    ran: list[str] = []
+    errors: list[Exception] = []
+
+    @step
+    async def first() -> None:
+        ran.append("first")
+
+    @step
+    async def second() -> str:
+        ran.append("second")
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    @workflow(name="counting")
+    async def main() -> str:
+        await first()
+        return await second()
+
+    return main, ran, errors
+
+
+def test_run_again_under_a_name_returns_what_is_recorded(file: Path) -> None:
+    main, ran, _ = counting()
+    assert pyworkflow.run(main, db=file, execution_name="one") == "done"
+    assert pyworkflow.run(main, db=file, execution_name="one") == "done"
+    assert ran == ["first", "second"]
+    assert pyworkflow.run(main, db=file, execution_name="two") == "done"
+    assert len(ran) == 4
+
+
+def test_run_again_raises_the_recorded_error(file: Path) -> None:
+    main, ran, errors = counting()
+    errors.append(FatalError("no"))
+    for _ in range(2):
+        with pytest.raises(FatalError, match="no"):
+            pyworkflow.run(main, db=file, execution_name="one")
+    assert ran == ["first", "second"]
+
+
+def test_run_goes_on_with_what_another_client_started(file: Path) -> None:
+    main, ran, _ = counting()
+    with Client.local(file, worker=False) as client:
+        client.start(main, execution_name="one")
+    assert pyworkflow.run(main, db=file, execution_name="one") == "done"
+    assert ran == ["first", "second"]
+    with Client.local(file, worker=False) as client:
+        assert len(client.list()) == 1

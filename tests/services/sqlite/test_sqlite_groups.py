@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyworkflow.errors import (
+    InvalidUpdateError,
+    ServiceError,
+    ServiceUnavailableError,
+    StaleTokenError,
+)
+from pyworkflow.services.sqlite import writer
+from pyworkflow.testing._updates import SUCCEED, callback, end, step
+from tests.services.sqlite.sqlite_world import Place, begin, play
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pyworkflow.services.sqlite import SqliteService
+
+PLACES = [":memory:", "x.db"]
+
+
+@pytest.fixture(params=PLACES)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return request.param if request.param == ":memory:" else str(tmp_path / request.param)
+
+
+class Gate:
+    """A job that keeps the writer busy until it is opened, so that others gather behind it."""
+
+    def __init__(self, service: SqliteService) -> None:
+        self._entered = threading.Event()
+        self._opened = threading.Event()
+        self._job = service._writer.do(self._wait)
+
+    def _wait(self) -> None:
+        self._entered.set()
+        self._opened.wait()
+
+    @classmethod
+    async def shut(cls, service: SqliteService) -> Gate:
+        gate = cls(service)
+        await asyncio.to_thread(gate._entered.wait)
+        return gate
+
+    async def open(self) -> None:
+        await asyncio.sleep(0)  # what was asked for in this tick is in the queue by then
+        self._opened.set()
+        await self._job
+
+
+def statements(service: SqliteService) -> list[str]:
+    """The statements that the writer runs from now on."""
+    told: list[str] = []
+    service._book.store._connection.set_trace_callback(told.append)
+    return told
+
+
+def test_commits_that_gather_share_a_transaction(path: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open(durability="full")
+        holders = [await begin(service) for _ in range(50)]
+        told = statements(service)
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(holder.commit(step("a"), step("a", SUCCEED)))
+            for holder in holders
+        ]
+        await gate.open()
+        answers = await asyncio.gather(*pending)
+        assert told.count("COMMIT") == told.count("BEGIN IMMEDIATE") == 2
+        assert {answer["a"].status.value for answer in answers} == {"SUCCEEDED"}
+
+    play(path, scene)
+
+
+def test_a_group_has_a_limit_and_the_next_takes_the_rest(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MOST_JOBS", 4)
+
+    async def scene(here: Place) -> None:
+        service = here.open()
+        gate = await Gate.shut(service)
+        told = statements(service)
+        starts = [asyncio.ensure_future(service.start("greet", str(n))) for n in range(10)]
+        await gate.open()
+        async with asyncio.timeout(60):
+            assert len(set(await asyncio.gather(*starts))) == 10
+        assert told.count("BEGIN IMMEDIATE") == 3
+
+    play(path, scene)
+
+
+def test_a_refused_job_disturbs_no_other(path: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        good, bad, stale = [await begin(service) for _ in range(3)]
+        await service.claim(stale.id)
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                bad.commit(step("b"), step("b")),
+                stale.commit(step("s")),
+                good.commit(step("g", SUCCEED)),
+                bad.commit(step("c")),
+            )
+        ]
+        await gate.open()
+        refused, late, done, after = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(refused, InvalidUpdateError)
+        assert isinstance(late, StaleTokenError)
+        assert list(done) == ["g"]  # type: ignore[arg-type]
+        assert list(after) == ["c"]  # type: ignore[arg-type]
+        assert len(await service.operations(stale.id)) == 1
+
+    play(path, scene)
+
+
+class Failing:
+    """Lets one call of one of the store's methods fail, after so many that do not."""
+
+    def __init__(
+        self, service: SqliteService, method: str, error: Exception, *, after: int = 0
+    ) -> None:
+        self._store = service._book.store
+        self._method = method
+        self._error = error
+        self._after = after
+        self._real: Callable[..., Any] = getattr(self._store, method)
+        setattr(self._store, method, self._fail)
+
+    def _fail(self, *args: Any) -> None:
+        if self._after:
+            self._after -= 1
+            self._real(*args)
+            return
+        setattr(self._store, self._method, self._real)
+        raise self._error
+
+
+@pytest.mark.parametrize("method", ["begin", "put_operations", "put_progress", "commit"])
+def test_an_error_of_the_file_undoes_the_group_and_is_told_to_each(path: str, method: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        one, two = await begin(service), await begin(service)
+        opened = await one.commit(callback("k"), step("a"))
+        stored = await service.operations(one.id)
+        told = await service.history(one.id)
+        gate = await Gate.shut(service)
+        full = sqlite3.OperationalError("database or disk is full")
+        Failing(service, method, full, after=int(method == "commit"))
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                one.commit(step("a", SUCCEED)),
+                two.commit(step("b")),
+                service.start("greet", "9"),
+                service.complete_callback(opened["k"].callback_id or "", "raw"),
+            )
+        ]
+        await gate.open()
+        answers = await asyncio.gather(*pending, return_exceptions=True)
+        assert all(isinstance(answer, ServiceError) for answer in answers)
+        assert len({id(answer) for answer in answers}) == 4
+        assert await service.operations(one.id) == stored
+        assert await service.history(one.id) == told
+        # The tokens are good still, and everything goes on.
+        changes = await one.commit(step("a", SUCCEED))
+        assert list(changes) == ["a"]
+        assert changes["a"].sequence == 1
+        assert list(await two.commit(step("b"))) == ["b"]
+        assert len(await service.list()) == 2
+
+    play(path, scene)
+
+
+def test_an_undoing_that_fails_is_told_by_the_next_transaction(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        Failing(service, "put_lines", sqlite3.OperationalError("disk I/O error"))
+        Failing(service, "rollback", sqlite3.OperationalError("disk I/O error"))
+        with pytest.raises(ServiceError, match="disk I/O error"):
+            await holder.commit(step("a"))
+        assert "undoing a transaction failed" in caplog.text
+        with pytest.raises(ServiceError, match="within a transaction"):
+            await holder.commit(step("a"))
+        assert list(await holder.commit(step("a"))) == ["a"]
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_look_that_fails_is_no_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        Failing(service, "data_version", sqlite3.OperationalError("disk I/O error"))
+        service._writer._look_around()
+        assert "looking at it failed" in caplog.text
+        await begin(service)
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_fault_of_our_own_undoes_the_group_too(path: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        Failing(service, "put_lines", KeyError("a bug"))
+        with pytest.raises(KeyError, match="a bug"):
+            await holder.commit(step("a"))
+        assert list(await holder.commit(step("a"))) == ["a"]
+
+    play(path, scene)
+
+
+def test_an_answer_that_nobody_awaits_any_more_is_dropped(path: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        gate = await Gate.shut(service)
+        pending = asyncio.ensure_future(holder.commit(step("a")))
+        await asyncio.sleep(0)
+        pending.cancel()
+        await gate.open()
+        await service._writer.do(lambda: None)
+        assert len(await service.operations(holder.id)) == 2
+
+    play(path, scene)
+
+
+def test_a_loop_that_was_closed_disturbs_nobody(tmp_path: Path) -> None:
+    place = Place(tmp_path / "x.db")
+    service = place.open()
+    opened = threading.Event()
+
+    async def leave() -> None:
+        service._writer.do(opened.wait)
+        service._writer.do(lambda: None)
+
+    asyncio.run(leave())
+    opened.set()
+
+    async def stay() -> None:
+        assert await service.start("greet", "1")
+        await place.close()
+
+    asyncio.run(stay())
+
+
+def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        gate = await Gate.shut(service)
+        pending = asyncio.ensure_future(holder.commit(end(holder.id, payload='"out"')))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(service.close())
+        await gate.open()
+        await closing
+        assert (await pending).keys() == {holder.id}
+        for late in (service.start("greet", "1"), service.list(), holder.commit()):
+            with pytest.raises(ServiceError, match="closed"):
+                await late
+        assert not (tmp_path / "x.db-wal").exists()
+        (one,) = await here.open().list()
+        assert one.result == '"out"'
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_checkpoint_reads_nothing_and_writes_three_rows(tmp_path: Path) -> None:
+    """However long the history is."""
+
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        for n in range(20):
+            await holder.commit(step(f"s{n}", SUCCEED))
+        told = statements(service)
+        await holder.commit(step("a"), step("a", SUCCEED))
+        verbs = [statement.split()[0] for statement in told]
+        assert verbs == ["BEGIN", "PRAGMA", "INSERT", "INSERT", "UPDATE", "COMMIT"]
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_unavailable_is_what_a_full_disk_is(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        Failing(service, "commit", error)
+        with pytest.raises(ServiceUnavailableError, match=r"x\.db.*full.*make room"):
+            await service.start("greet", "1")
+
+    play(tmp_path / "x.db", scene)

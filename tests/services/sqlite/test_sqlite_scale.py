@@ -1,0 +1,132 @@
+"""What sleeps costs nothing: nothing is held for it, and only what is due is read."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyworkflow.testing._updates import wait
+from tests.services.sqlite.sqlite_world import Place, lease, play
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyworkflow.services.sqlite import SqliteService
+
+SLEEPING, DUE = 20_000, 500
+
+
+async def _put_to_sleep(here: Place, service: SqliteService) -> None:
+    """Make copies of one sleeping execution; the first five hundred are due earlier."""
+    await service.start("greet", "1")
+    (holder,) = await lease(service, "me")
+    await holder.commit(wait("w", wait_seconds=60))
+    await holder.release()
+    file = sqlite3.connect(here.path)
+    file.execute("PRAGMA synchronous=OFF")
+    row = file.execute("SELECT * FROM executions").fetchone()
+    records = [record for (record,) in file.execute("SELECT record FROM operations ORDER BY key")]
+    wake_at = row.index(await service.next_due())
+    executions, operations = [], []
+    for number in range(2, SLEEPING + 1):
+        execution_id = f"{number:032x}"
+        copy = [*row]
+        copy[:2] = [number, execution_id]
+        copy[wake_at] += 1_000_000 if number > DUE else 0
+        executions.append(copy)
+        own, old = execution_id.encode(), holder.id.encode()
+        operations += [
+            ((number << 32) + place, record.replace(old, own))
+            for place, record in enumerate(records)
+        ]
+    file.executemany(f"INSERT INTO executions VALUES ({', '.join('?' * len(row))})", executions)
+    file.executemany("INSERT INTO operations VALUES (?, ?, NULL)", operations)
+    file.commit()
+    file.close()
+
+
+def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await _put_to_sleep(here, service)
+        here.clock.advance(30_000)
+        assert await lease(service, "me") == []
+        assert service._book._held == {}
+        wake_ms = await service.next_due(["greet"])
+        assert wake_ms == here.clock.ms + 30_000
+        here.clock.advance(30_000)
+        read: list[str] = []
+        service._book.store._connection.set_trace_callback(read.append)
+        claimed = await service.claim_due("me", ["greet"], 50)
+        assert len(claimed) == 50
+        # What it costs depends on how many are claimed, not on how many there are.
+        finds = [sql for sql in read if sql.startswith("SELECT * FROM executions WHERE id")]
+        assert len(finds) == 50
+        assert len(read) < 50 * 8
+        assert len(service._book._held) == 50
+        found = [*claimed]
+        while claimed := await service.claim_due("me", ["greet"], 50):
+            found += claimed
+        assert len({one.execution_id for one in found}) == DUE
+        for one in found:
+            await service.release(one.execution_id, one.token)
+        assert service._book._held == {}
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        (
+            "SELECT wake_ms, number, id FROM executions WHERE workflow = 'w' AND wake_ms <= 9"
+            " ORDER BY wake_ms, number LIMIT 9",
+            "INDEX due (workflow=? AND wake_ms<?)",
+        ),
+        (
+            "SELECT min(wake_ms) FROM executions WHERE workflow = 'w' AND wake_ms IS NOT NULL",
+            "INDEX due (workflow=? AND wake_ms>?)",
+        ),
+        (
+            "SELECT id FROM executions WHERE deadline_ms <= 9 ORDER BY deadline_ms LIMIT 9",
+            "INDEX limited (deadline_ms<?)",
+        ),
+        (
+            "SELECT id, owner FROM executions WHERE lease_ms <= 9 ORDER BY lease_ms LIMIT 9",
+            "INDEX leased (lease_ms<?)",
+        ),
+        (
+            "SELECT id, owner FROM executions WHERE lease_ms IS NOT NULL AND owner = 'o' LIMIT 9",
+            "INDEX leased (lease_ms>?)",
+        ),
+        (
+            "SELECT id FROM executions WHERE id IN (SELECT value FROM json_each('[]'))"
+            " AND (owner IS NOT 'o' OR unread IS NOT NULL)",
+            "INDEX sqlite_autoindex_executions_1 (id=?)",
+        ),
+        (
+            "SELECT record, deadlines FROM operations WHERE key BETWEEN 1 AND 2 ORDER BY key",
+            "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        ),
+        (
+            "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32"
+            " WHERE e.status = 'FAILED' ORDER BY e.number DESC LIMIT 9",
+            "INDEX standing (status=?)",
+        ),
+        (
+            "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32"
+            " WHERE e.workflow = 'w' ORDER BY e.number DESC LIMIT 9",
+            "SCAN e",
+        ),
+    ],
+)
+def test_each_question_walks_an_index(tmp_path: Path, sql: str, index: str) -> None:
+    async def scene(here: Place) -> None:
+        connection = here.open()._book.store._connection
+        plan = "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
+        assert index in plan, plan
+        assert "TEMP B-TREE" not in plan
+
+    play(tmp_path / "x.db", scene)
