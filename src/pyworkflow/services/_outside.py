@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import InvalidUpdateError, ServiceError, StaleTokenError
+from pyworkflow.services._refusals import unknown_callback
 
 if TYPE_CHECKING:
     from pyworkflow.services._state import ExecutionState
@@ -27,14 +28,6 @@ def check_running(state: ExecutionState) -> None:
 def execution_id_of(callback_id: str) -> str:
     """Return the id of the execution to which a callback with this id belongs."""
     return callback_id.partition(".")[0]
-
-
-def unknown_callback(callback_id: str) -> ServiceError:
-    """Return the error for an id that no callback has."""
-    return ServiceError(
-        f"Expected the id of a callback, found {callback_id!r}, which this service did not issue; "
-        "send the id that the workflow handed out, unchanged"
-    )
 
 
 def callback_of(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:

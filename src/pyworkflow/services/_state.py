@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply, apply_outside
-from pyworkflow.errors import StaleTokenError
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Page
+from pyworkflow.errors import ServiceError, StaleTokenError
+from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.events import Entry
 
 if TYPE_CHECKING:
@@ -237,6 +237,29 @@ class ExecutionState:
         self.unread.clear()
         self.rest = operations if len(operations) > page_size else ()
         return token, self.page(operations, 0, page_size)
+
+    def begin(self, page_size: int) -> Invocation:
+        """Return a new invocation, with the whole history; every older token is void."""
+        token, page = self.issue(tuple(self.operations.values()), page_size)
+        return Invocation(
+            execution_id=self.id,
+            execution_name=self.root.name or self.id,
+            workflow_name=self.workflow_name,
+            token=token,
+            operations=page.operations,
+            marker=page.marker,
+        )
+
+    def page_at(self, token: str, marker: str, page_size: int) -> Page:
+        """Return a further page of the answer that issued ``token``."""
+        self.check_token(token)
+        start = int(marker) if marker.isdecimal() else 0
+        if not 0 < start < len(self.rest):
+            raise ServiceError(
+                f"Execution {self.id!r}: expected a marker that came with the token, found "
+                f"{marker!r}; read pages with the newest token"
+            )
+        return self.page(self.rest, start, page_size)
 
     def page(self, operations: tuple[Operation, ...], start: int, page_size: int) -> Page:
         end = start + page_size

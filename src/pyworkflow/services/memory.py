@@ -8,19 +8,19 @@ the history is.
 
 from __future__ import annotations
 
-import re
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply_batch, apply_outside
-from pyworkflow.errors import (
-    ExecutionAlreadyStartedError,
-    ExecutionNotFoundError,
-    InvalidUpdateError,
-    ServiceError,
-)
+from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services import _outside
+from pyworkflow.services._refusals import (
+    already_started,
+    check_execution_name,
+    not_found,
+    unknown_callback,
+)
 from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.base import (
     Committed,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Update
 
 _STARTED = Status.STARTED
-_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 class MemoryService:
@@ -57,10 +56,7 @@ class MemoryService:
     def _execution(self, execution_id: str) -> ExecutionState:
         execution = self._executions.get(execution_id)
         if execution is None:
-            raise ExecutionNotFoundError(
-                f"Expected the id of an execution, found {execution_id!r}, which this service does "
-                "not have; list() shows those that it has"
-            )
+            raise not_found(execution_id)
         return execution
 
     # -- what a runner needs ---------------------------------------------------------------------
@@ -70,15 +66,7 @@ class MemoryService:
 
         Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
         """
-        execution = self._execution(execution_id)
-        execution.check_token(token)
-        start = int(marker) if marker.isdecimal() else 0
-        if not 0 < start < len(execution.rest):
-            raise ServiceError(
-                f"Execution {execution_id!r}: expected a marker that came with the token, found "
-                f"{marker!r}; read pages with the newest token"
-            )
-        return execution.page(execution.rest, start, self._page_size)
+        return self._execution(execution_id).page_at(token, marker, self._page_size)
 
     async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Apply ``updates`` as a whole and return the next token and what changed.
@@ -114,20 +102,12 @@ class MemoryService:
         another input, `ServiceError` when it is malformed.
         """
         if execution_name is not None:
-            if _is_execution_name(execution_name) is None:
-                raise ServiceError(
-                    "Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found "
-                    f"{execution_name!r}; choose another"
-                )
+            check_execution_name(execution_name)
             known_id = self._ids.get((workflow_name, execution_name))
             if known_id is not None:
                 if self._execution(known_id).root.payload == input_payload:
                     return known_id
-                raise ExecutionAlreadyStartedError(
-                    f"Expected a new name for a new input, found the execution {known_id!r} of "
-                    f"{workflow_name!r} with the name {execution_name!r} and another input; choose "
-                    "another name, or send the same input"
-                )
+                raise already_started(workflow_name, execution_name, known_id)
         execution_id = f"execution-{len(self._executions) + 1}"
         if execution_name is not None:
             self._ids[workflow_name, execution_name] = execution_id
@@ -150,16 +130,7 @@ class MemoryService:
         execution = self._execution(execution_id)
         execution.fire(self._now_ms())
         _outside.check_running(execution)
-        operations = tuple(execution.operations.values())
-        token, page = execution.issue(operations, self._page_size)
-        return Invocation(
-            execution_id=execution_id,
-            execution_name=execution.root.name or execution_id,
-            workflow_name=execution.workflow_name,
-            token=token,
-            operations=page.operations,
-            marker=page.marker,
-        )
+        return execution.begin(self._page_size)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
         """End an execution from outside as STOPPED; one that is over already stays as it is."""
@@ -200,7 +171,7 @@ class MemoryService:
     def _of_callback(self, callback_id: str) -> ExecutionState:
         execution = self._executions.get(_outside.execution_id_of(callback_id))
         if execution is None:
-            raise _outside.unknown_callback(callback_id)
+            raise unknown_callback(callback_id)
         return execution
 
     def complete_callback(self, callback_id: str, payload: str | None) -> str:

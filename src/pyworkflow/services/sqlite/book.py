@@ -18,7 +18,7 @@ import msgspec
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status
 from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.errors import ExecutionNotFoundError
+from pyworkflow.services._refusals import not_found
 from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.faults import damaged
@@ -322,14 +322,6 @@ def _standing(held: Held) -> tuple[object, ...]:
         None if held.problem is None else rows.encode(held.problem),
         state.result,
         held.number,
-    )
-
-
-def not_found(execution_id: str) -> ExecutionNotFoundError:
-    """Return the error for an id that no execution has."""
-    return ExecutionNotFoundError(
-        f"Expected the id of an execution, found {execution_id!r}, which this service does not "
-        "have; list() shows those that it has"
     )
 
 

@@ -6,7 +6,6 @@ anyway: timers that fire, an execution whose timeout is over.
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,9 @@ from pyworkflow._engine.records import (
     Update,
 )
 from pyworkflow._engine.transitions import apply_batch
-from pyworkflow.errors import (
-    ExecutionAlreadyStartedError,
-    ExecutionNotFoundError,
-    ServiceError,
-)
+from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
+from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
 from pyworkflow.services.base import Committed, Invocation, Page
 from pyworkflow.services.sqlite import rows
 
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyworkflow.services.sqlite.book import Book, Held
-
-_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 class Ledger:
@@ -65,15 +59,7 @@ class Ledger:
         return Committed(next_token, page.operations, page.marker)
 
     def load(self, execution_id: str, token: str, marker: str) -> Page:
-        state = self._book.hold(execution_id).state
-        state.check_token(token)
-        start = int(marker) if marker.isdecimal() else 0
-        if not 0 < start < len(state.rest):
-            raise ServiceError(
-                f"Execution {execution_id!r}: expected a marker that came with the token, found "
-                f"{marker!r}; read pages with the newest token"
-            )
-        return state.page(state.rest, start, self._page_size)
+        return self._book.hold(execution_id).state.page_at(token, marker, self._page_size)
 
     # -- executions ------------------------------------------------------------------------------
 
@@ -95,22 +81,14 @@ class Ledger:
         return root.id
 
     def _known(self, workflow_name: str, input_payload: str, execution_name: str) -> str | None:
-        if _is_execution_name(execution_name) is None:
-            raise ServiceError(
-                "Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found "
-                f"{execution_name!r}; choose another"
-            )
+        check_execution_name(execution_name)
         known = self._book.store.named(workflow_name, execution_name)
         if known is None:
             return None
         known_id, record = known
         if rows.decode_operation(record).payload == input_payload:
             return known_id
-        raise ExecutionAlreadyStartedError(
-            f"Expected a new name for a new input, found the execution {known_id!r} of "
-            f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "
-            "name, or send the same input"
-        )
+        raise already_started(workflow_name, execution_name, known_id)
 
     def _start_child(self, parent: Operation, update: Update, now_ms: int) -> None:
         assert update.function_name is not None
@@ -127,18 +105,9 @@ class Ledger:
 
     def begin(self, held: Held, owner: str | None) -> Invocation:
         """Begin an invocation for ``owner``; every older token is void."""
-        state = held.state
         held.owner, held.not_before_ms = owner, None
         held.is_claimed = held.has_moved = True
-        token, page = state.issue(tuple(state.operations.values()), self._page_size)
-        return Invocation(
-            execution_id=state.id,
-            execution_name=state.root.name or state.id,
-            workflow_name=state.workflow_name,
-            token=token,
-            operations=page.operations,
-            marker=page.marker,
-        )
+        return held.state.begin(self._page_size)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> None:
         _outside.stop(self._book.hold(execution_id).state, self._now_ms(), error)
@@ -169,7 +138,7 @@ class Ledger:
         try:
             return self._book.hold(_outside.execution_id_of(callback_id))
         except ExecutionNotFoundError:
-            raise _outside.unknown_callback(callback_id) from None
+            raise unknown_callback(callback_id) from None
 
     def end_invoke(
         self,

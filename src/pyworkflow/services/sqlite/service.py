@@ -18,9 +18,10 @@ import msgspec
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
+from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.sqlite import rows
-from pyworkflow.services.sqlite.book import Book, ids, not_found
+from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.faults import damaged, fault_of
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger

@@ -55,8 +55,6 @@ class Writer:
     def __init__(
         self, book: Book, path: str, machine_ms: Callable[[], int], *, is_shared: bool
     ) -> None:
-        self.groups = 0
-        """How many groups were committed."""
         self._book = book
         self._path = path
         self._machine_ms = machine_ms
@@ -141,7 +139,6 @@ class Writer:
             self._book.begin()
             answers = [_outcome(job) for job in jobs]
             self._book.commit()
-            self.groups += 1
             return answers
         except BaseException as error:
             self._roll_back()

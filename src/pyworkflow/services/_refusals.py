@@ -1,0 +1,44 @@
+"""What services of ours refuse before any execution is looked at, in the same words everywhere."""
+
+from __future__ import annotations
+
+import re
+
+from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, ServiceError
+
+_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+def not_found(execution_id: str) -> ExecutionNotFoundError:
+    """Return the error for an id that no execution has."""
+    return ExecutionNotFoundError(
+        f"Expected the id of an execution, found {execution_id!r}, which this service does not "
+        "have; list() shows those that it has"
+    )
+
+
+def unknown_callback(callback_id: str) -> ServiceError:
+    """Return the error for an id that no callback has."""
+    return ServiceError(
+        f"Expected the id of a callback, found {callback_id!r}, which this service did not issue; "
+        "send the id that the workflow handed out, unchanged"
+    )
+
+
+def check_execution_name(name: str) -> None:
+    """Raise `ServiceError` for a name that an execution can't have."""
+    if _is_execution_name(name) is None:
+        raise ServiceError(
+            f"Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found {name!r}; choose another"
+        )
+
+
+def already_started(
+    workflow_name: str, execution_name: str, known_id: str
+) -> ExecutionAlreadyStartedError:
+    """Return the error for a name that stands for another input."""
+    return ExecutionAlreadyStartedError(
+        f"Expected a new name for a new input, found the execution {known_id!r} of "
+        f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "
+        "name, or send the same input"
+    )
