@@ -15,9 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import trustme
 
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.services.awslambda.access import Access
@@ -27,8 +28,6 @@ from pyworkflow.services.awslambda.signing import Keys
 T = TypeVar("T")
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:order:7/durable-execution/o-1/6f9b"
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
-"""A certificate of its own for the name localhost, with its key."""
 CLOCK = SystemClock()
 KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI", "session-token")
 
@@ -117,7 +116,7 @@ def fail(
 
 
 class FakeLambda:
-    def __init__(self, *, has_tls: bool = False) -> None:
+    def __init__(self, authority: trustme.CA | None = None) -> None:
         self.requests: list[Request] = []
         self.applied: dict[str, Answer] = {}
         self.answers: deque[Answer] = deque()
@@ -129,9 +128,9 @@ class FakeLambda:
         self._server.api = self  # type: ignore[attr-defined]
         self.port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        if has_tls:
+        if authority is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(CERTIFICATE)
+            authority.issue_cert("localhost").configure_cert(context)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
             self.url = f"https://localhost:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -220,8 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def fake_lambda(**options: Any) -> Iterator[FakeLambda]:
-    api = FakeLambda(**options)
+def fake_lambda(authority: trustme.CA | None = None) -> Iterator[FakeLambda]:
+    api = FakeLambda(authority)
     try:
         yield api
     finally:

@@ -7,11 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from pyworkflow.errors import ServiceError, ServiceUnavailableError
 from tests.services.awslambda.lambda_api import (
     ARN,
-    CERTIFICATE,
     Answer,
     FakeLambda,
     close_after,
@@ -24,6 +24,7 @@ from tests.services.awslambda.lambda_api import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from pyworkflow.services.awslambda.client import LambdaClient
 
@@ -134,17 +135,27 @@ def test_a_connection_that_rested_for_long_is_not_trusted(api: FakeLambda) -> No
 # -- certificates --------------------------------------------------------------------------------
 
 
+AUTHORITY = trustme.CA()
+
+
 @pytest.fixture
 def secure() -> Iterator[FakeLambda]:
-    with fake_lambda(has_tls=True) as api:
+    with fake_lambda(AUTHORITY) as api:
         yield api
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    path = tmp_path / "bundle.pem"
+    AUTHORITY.cert_pem.write_to_path(path)
+    return str(path)
 
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_a_trusted_certificate(
-    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, name: str
+    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, bundle: str, name: str
 ) -> None:
-    monkeypatch.setenv(name, str(CERTIFICATE))
+    monkeypatch.setenv(name, bundle)
     secure.faults.append(close_after)
     secure.run(times(3))
     assert connections(secure) == [0, 1, 1]
@@ -158,9 +169,9 @@ def test_a_certificate_of_nobody_s_is_refused(secure: FakeLambda) -> None:
 
 
 def test_a_certificate_of_another_name_is_refused(
-    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch
+    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, bundle: str
 ) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(CERTIFICATE))
+    monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
     with pytest.raises(ServiceUnavailableError, match="not valid for '127.0.0.1'"):
         secure.run(post, endpoint=f"https://127.0.0.1:{secure.port}")
     assert secure.requests == []

@@ -58,6 +58,7 @@ def test_calls_run_beside_each_other_up_to_the_number(
 def test_nobody_need_wait_for_an_answer(threads: contextlib.closing[CallThreads]) -> None:
     """A call whose future was cancelled, or whose loop is closed, ends quietly."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    complaints: list[object] = []
 
     def call() -> None:
         begun.set()
@@ -69,6 +70,8 @@ def test_nobody_need_wait_for_an_answer(threads: contextlib.closing[CallThreads]
 
     async def cancel(calls: CallThreads) -> None:
         begun.clear()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
         future = calls.run(call)
         await asyncio.to_thread(begun.wait, 30)
         future.cancel()
@@ -79,6 +82,7 @@ def test_nobody_need_wait_for_an_answer(threads: contextlib.closing[CallThreads]
         asyncio.run(leave(calls))
         asyncio.run(cancel(calls))
     assert ended.is_set()
+    assert complaints == []
 
 
 def test_closing_lets_calls_end() -> None:
