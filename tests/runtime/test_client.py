@@ -253,6 +253,9 @@ def test_executions_are_listed_newest_first(talking: Client) -> None:
     assert names(workflow=echo) == ["n2", "n1", "n0"]
     assert names(workflow="asks") == ["n1"]
     assert names(status=ExecutionStatus.STOPPED) == ["n1"]
+    assert len(names(status="RUNNING")) == 3
+    with pytest.raises(ValueError, match="'WAITING'"):
+        names(status="WAITING")
     assert names(execution_name="n2") == ["n2"]
     assert names(limit=2) == ["n1", "n2"]
 

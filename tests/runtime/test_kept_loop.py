@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import gc
 import threading
-import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,23 +51,6 @@ def test_a_thread_keeps_its_loop_and_closes_it_in_the_end() -> None:
     assert loops[3] is not loops[0]
     gc.collect()
     assert all(loop.is_closed() for loop in loops)
-
-
-def test_a_loop_that_a_cycle_keeps_is_closed_with_it() -> None:
-    """An error that refers to itself keeps its frames, and those around them."""
-    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
-
-    async def main() -> None:
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        try:
-            raise ValueError
-        except ValueError as error:
-            kept = error
-        kept.args = (kept,)
-
-    on_a_thread(lambda: run_on_kept_loop(main))
-    gc.collect()  # a socket that nobody closed would warn of it
-    assert loops[0]() is None
 
 
 def test_each_run_sees_the_context_of_its_call() -> None:

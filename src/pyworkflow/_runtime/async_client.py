@@ -22,6 +22,7 @@ from pyworkflow.errors import (
     ExecutionNotFoundError,
     UsageError,
 )
+from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionSummary, SchedulingService
     from pyworkflow.services.sqlite import Durability
 
 P = ParamSpec("P")
@@ -274,14 +275,14 @@ class AsyncClient:
         self,
         *,
         workflow: Startable[P, Any] | str | None = None,
-        status: ExecutionStatus | None = None,
+        status: ExecutionStatus | str | None = None,
         execution_name: str | None = None,
         limit: int | None = None,
     ) -> Sequence[ExecutionSummary]:
         """Return the executions that fit every filter given, the newest first."""
         return await self._opened.service.list(
             workflow_name=None if workflow is None else self._resolve(workflow)[0],
-            status=status,
+            status=None if status is None else ExecutionStatus(status),
             execution_name=execution_name,
             limit=limit,
         )

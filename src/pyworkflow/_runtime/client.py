@@ -223,7 +223,7 @@ class Client:
         self,
         *,
         workflow: Startable[P, Any] | str | None = None,
-        status: ExecutionStatus | None = None,
+        status: ExecutionStatus | str | None = None,
         execution_name: str | None = None,
         limit: int | None = None,
     ) -> Sequence[ExecutionSummary]:

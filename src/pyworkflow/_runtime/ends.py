@@ -2,8 +2,8 @@
 
 The service says when there may be something new; then one sweep looks at every execution that
 somebody waits for. An end between the look and the wait can't be missed: who waits is on the list
-before the first look, and a change during a sweep leads to another. Sweeps take at most a tenth of
-the time, however many changes there are.
+before the first look, and a change during a sweep, or right after it, leads to another. Sweeps take
+at most a tenth of the time, however many changes there are.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ class Ends:
     def fail(self, error: BaseException) -> None:
         """Let everybody who waits, now or later, have ``error``."""
         self._error = error
+        self._raise(error)
+
+    def _raise(self, error: BaseException) -> None:
         for futures in self._waiting.values():
             for future in futures:
                 if not future.done():
@@ -68,20 +71,25 @@ class Ends:
     def _on_change(self) -> None:
         """Note a change; called from any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._sweep_soon)
+            self._loop.call_soon_threadsafe(self._on_change_here)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
-    def _sweep_soon(self) -> None:
+    def _on_change_here(self) -> None:
         self._has_changed = True
-        if self._waiting and self._error is None and self._sweeper is None:
+        self._sweep_if_needed()
+
+    def _sweep_if_needed(self) -> None:
+        is_needed = self._has_changed and self._waiting and self._error is None
+        if is_needed and self._sweeper is None:
             self._sweeper = self._loop.create_task(self._sweep())
             self._sweeper.add_done_callback(self._on_swept)
 
     def _on_swept(self, sweeper: asyncio.Task[None]) -> None:
         self._sweeper = None
         if not sweeper.cancelled() and (error := sweeper.exception()) is not None:
-            self.fail(error)
+            self._raise(error)  # it may pass: whoever waits anew tries anew
+        self._sweep_if_needed()  # what came between the sweeper's last look and this
 
     async def _sweep(self) -> None:
         while self._has_changed and self._waiting:

@@ -9,7 +9,7 @@ from pyworkflow._engine.turn import Committed
 from pyworkflow.services.base import ImmediateService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from typing import Any
 
     from pyworkflow._engine.records import Operation, Update
@@ -29,7 +29,7 @@ class Writer:
         self._immediate = service if isinstance(service, ImmediateService) else None
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
-        self._task: asyncio.Task[Committed] | None = None
+        self._sending: asyncio.Future[Any] | None = None
 
     @property
     def token(self) -> str | None:
@@ -44,7 +44,7 @@ class Writer:
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is in flight."""
-        return self._task is not None
+        return self._sending is not None
 
     async def load(self, invocation: Invocation) -> list[Operation]:
         """Return the whole history: the invocation's page and all that follow."""
@@ -61,37 +61,48 @@ class Writer:
 
         Otherwise ``on_done`` is called with the answer or error, from a plain callback.
         """
-        if self._immediate is None:
-            self._follow(self.commit(updates), on_done)
-            return None
-        answer = self._immediate.commit_now(self._execution_id, self._checked_token(), updates)
-        if answer.marker is not None:
-            self._follow(self._take(answer), on_done)
-            return None
+        if self._immediate is not None:
+            answer = self._immediate.commit_now(self._execution_id, self._checked_token(), updates)
+            return self._take(answer, on_done)
+        sending = self._service.commit(self._execution_id, self._checked_token(), updates)
+
+        def done(sent: asyncio.Future[Answer]) -> None:
+            self._sending = None
+            if sent.cancelled():
+                return
+            error = sent.exception()
+            taken = error if error is not None else self._take(sent.result(), on_done)
+            if taken is not None:
+                on_done(taken)
+
+        self._sending = asyncio.ensure_future(sending)
+        self._sending.add_done_callback(done)
+        return None
+
+    def _take(
+        self, answer: Answer, on_done: Callable[[Committed | BaseException], None]
+    ) -> Committed | None:
+        """Return what a whole answer says; one with more pages is told to ``on_done``, later."""
         self._token = answer.token
-        return Committed(answer.operations)
+        if answer.marker is None or answer.token is None:
+            return Committed(answer.operations)
+
+        def done(reading: asyncio.Future[Committed]) -> None:
+            self._sending = None
+            if not reading.cancelled():
+                on_done(reading.exception() or reading.result())
+
+        self._sending = asyncio.ensure_future(self._whole(answer))
+        self._sending.add_done_callback(done)
+        return None
 
     async def commit(self, updates: tuple[Update, ...]) -> Committed:
         """Send a checkpoint and return its answer."""
-        return await self._take(
-            await self._service.commit(self._execution_id, self._checked_token(), updates)
-        )
-
-    def _follow(
-        self,
-        sending: Coroutine[Any, Any, Committed],
-        on_done: Callable[[Committed | BaseException], None],
-    ) -> None:
-        def done(task: asyncio.Task[Committed]) -> None:
-            self._task = None
-            if not task.cancelled():
-                on_done(task.exception() or task.result())
-
-        self._task = asyncio.get_running_loop().create_task(sending)
-        self._task.add_done_callback(done)
-
-    async def _take(self, answer: Answer) -> Committed:
+        answer = await self._service.commit(self._execution_id, self._checked_token(), updates)
         self._token = answer.token
+        return await self._whole(answer)
+
+    async def _whole(self, answer: Answer) -> Committed:
         operations = list(answer.operations)
         if answer.token is not None:
             await self._add_pages(operations, answer.marker)
@@ -103,8 +114,8 @@ class Writer:
 
     async def close(self) -> None:
         """See the checkpoint in flight to its end: it may be durable already."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        while self._sending is not None:
+            await asyncio.wait([self._sending])
 
     async def _add_pages(self, operations: list[Operation], marker: str | None) -> None:
         while marker:

@@ -23,6 +23,7 @@ class _KeptLoop:
         self._loop = self._runner.get_loop()
         # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
         # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
+        weakref.finalize(self, self._loop.close)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         try:
@@ -36,7 +37,6 @@ class _KeptLoop:
 
     def close(self) -> None:
         self._runner.close()
-    def __del__(self): self._loop.close()
 
 
 _of_thread = threading.local()

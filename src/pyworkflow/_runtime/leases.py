@@ -29,8 +29,7 @@ BEAT_SECONDS = LEASE_MS / 3000
 class Heart:
     """Renews the leases of ``owner`` on the executions that ``held`` returns, until `stop`.
 
-    ``on_beat`` is called after each beat, from the thread. ``wait`` is how it waits for the next:
-    it returns true to stop.
+    ``on_beat`` is called after each beat, from the thread.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A loop on a thread of its own, with something open on it, for synchronous callers.
 
-Nobody waits for ever: calls that the loop did not finish before it ended are told so, those included
-that arrived while it was ending.
+Nobody waits for ever: calls that the loop did not finish before it ended are told so, those
+included that arrived while it was ending.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow.errors import UsageError
@@ -24,7 +25,7 @@ class LoopThread:
     """Opens ``resource``, runs coroutines for other threads, and closes it at `stop`.
 
     The thread is a daemon: a process that forgets to stop it can end. A step that raises
-    `SystemExit` on the loop ends the thread, as it would end a process; ``resource`` is closed then.
+    `SystemExit` on the loop ends the thread, as it would end a process; ``resource`` is closed.
     """
 
     def __init__(self, name: str, resource: AbstractAsyncContextManager[object]) -> None:
@@ -47,7 +48,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop and the thread; raises what ended it otherwise, or what closing raised."""
-        with self._lock:
+        with suppress(RuntimeError):  # the loop has ended, or ends at this moment
             if not self._has_ended:
                 self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
@@ -72,7 +73,11 @@ class LoopThread:
             if self._has_ended:
                 raise UsageError("this client has ended")
             coroutine = function()
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            try:
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            except RuntimeError:  # the loop ends at this moment
+                coroutine.close()
+                raise UsageError("this client has ended") from None
             self._calls.add(future)
         try:
             return future.result()

@@ -8,7 +8,7 @@ answer holds every operation that changed since that token was issued, the servi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -96,7 +96,9 @@ class Service(Protocol):
         """Return the page of the history that ``marker`` names."""
         ...
 
-    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+    def commit(
+        self, execution_id: str, token: str, updates: Sequence[Update]
+    ) -> Awaitable[Committed]:
         """Apply ``updates`` as a whole, durably, and return the next token and what changed.
 
         An empty ``updates`` refreshes. Raises `StaleTokenError` when the token was used already,

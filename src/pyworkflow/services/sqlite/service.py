@@ -135,12 +135,14 @@ class SqliteService:
         """
         return await self._writer.do(partial(self._ledger.load, execution_id, token, marker))
 
-    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+    def commit(
+        self, execution_id: str, token: str, updates: Sequence[Update]
+    ) -> asyncio.Future[Committed]:
         """Apply ``updates`` as a whole and return the next token and what changed.
 
         Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
         """
-        return await self._writer.do(partial(self._ledger.commit, execution_id, token, updates))
+        return self._writer.do(partial(self._ledger.commit, execution_id, token, updates))
 
     # -- executions ------------------------------------------------------------------------------
 

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from pyworkflow._runtime.loop_thread import LoopThread
+from pyworkflow.errors import UsageError
+from tests.runtime.local import PATIENCE
+
+
+class Resource:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        self.events.append("open")
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            self.events.append("closed")
+
+
+def started(resource: Resource) -> LoopThread:
+    thread = LoopThread("test", resource.open())
+    thread.start()
+    return thread
+
+
+async def number() -> int:
+    return 1
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def test_it_opens_calls_and_closes() -> None:
+    resource = Resource()
+    thread = started(resource)
+    assert thread.call(number) == 1
+    assert resource.events == ["open"]
+    thread.stop()
+    assert resource.events == ["open", "closed"]
+    with pytest.raises(UsageError, match="has ended"):
+        thread.call(number)
+    thread.stop()  # a second time does nothing
+
+
+def test_what_a_call_raises_is_raised() -> None:
+    async def fails() -> None:
+        raise LookupError("no")
+
+    thread = started(Resource())
+    with pytest.raises(LookupError, match="no"):
+        thread.call(fails)
+    thread.stop()
+
+
+def test_what_opening_raises_is_raised() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise LookupError("no such file")
+        yield
+
+    with pytest.raises(LookupError, match="no such file"):
+        LoopThread("test", broken()).start()
+
+
+def test_on_its_own_thread_it_would_wait_for_itself() -> None:
+    thread = started(Resource())
+
+    async def inner() -> Any:
+        return thread.call(number)
+
+    with pytest.raises(UsageError, match="the loop that would have to do it"):
+        thread.call(inner)
+    thread.stop()
+
+
+def test_whoever_waits_when_it_ends_is_told() -> None:
+    resource = Resource()
+    thread = started(resource)
+    told: list[BaseException] = []
+    begun = threading.Event()
+
+    async def waits() -> None:
+        begun.set()
+        await for_ever()
+
+    def call() -> None:
+        try:
+            thread.call(waits)
+        except UsageError as error:
+            told.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert begun.wait(PATIENCE)
+    thread.stop()
+    caller.join(PATIENCE)
+    assert len(told) == 1
+    assert resource.events == ["open", "closed"]
+
+
+def test_an_exit_on_the_loop_ends_it_and_closes_what_was_open() -> None:
+    resource = Resource()
+    thread = started(resource)
+
+    async def exits() -> None:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await for_ever()
+
+    with pytest.raises(UsageError, match="ended before this was done"):
+        thread.call(exits)
+    with pytest.raises(UsageError, match=r"SystemExit\(3\)"):
+        thread.stop()
+    assert resource.events == ["open", "closed"]
