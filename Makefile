@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test test-all proof histories check format bench clean
+.PHONY: help setup run test test-all proof histories check format bench profile clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -28,7 +28,7 @@ $(VENV)/.stamp: pyproject.toml
 	@touch $@
 
 run: setup ## run the example workflow
-	@$(BIN)/python examples/aws/order_workflow.py
+	@$(BIN)/pyworkflow run examples/aws/order_workflow.py --skip-time --input '{"order_id": "ORD-123"}'
 
 test: setup ## run the tests
 	@$(PYTEST)
@@ -53,8 +53,11 @@ format: setup ## format the code and sort the imports
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet . || true
 
-bench: setup ## run the benchmarks
-	@$(BIN)/python benchmarks/run.py
+bench: setup ## measure beside other libraries; ARGS='--publish' updates docs/performance.md
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+profile: setup ## show where the time of a step goes
+	@$(BIN)/python benchmarks/hot_path.py
 
 clean: ## remove environments, caches and build output
 	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov build dist

@@ -1,0 +1,209 @@
+"""The commands and their options. What they do lies in the other modules."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from pyworkflow._cli import logs, reading, running, serving
+from pyworkflow._cli.console import escape_what_cannot_be_encoded
+from pyworkflow._cli.exits import Exit, tell
+from pyworkflow._cli.loading import load_all, load_target
+from pyworkflow._cli.values import read_value
+from pyworkflow._runtime.worker import MAX_CONCURRENT
+from pyworkflow.errors import PyWorkflowError
+from pyworkflow.services.base import ExecutionStatus
+
+if TYPE_CHECKING:
+    from typing import Any
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the workflow failed, timed out or was stopped; 2 the command or the "
+    "workflow file is wrong; 3 the database, or what it was asked for; 70 a defect of PyWorkflow; "
+    "130 interrupted by Ctrl-C, 143 by SIGTERM."
+)
+
+
+class _TellingGroup(TyperGroup):
+    """Turns the errors that have something to say into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PyWorkflowError as error:
+            raise typer.Exit(tell(error)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_TellingGroup,
+    help="Run durable workflows on this machine, and look at them.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+callbacks = typer.Typer(
+    help="Answer a callback that a workflow waits for.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(callbacks, name="callback")
+
+DbOption = Annotated[Path, typer.Option("--db", help="The database file.", show_default=True)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ExecutionArgument = Annotated[
+    str, typer.Argument(metavar="EXECUTION", help="Its name, its id, or the beginning of its id.")
+]
+CallbackArgument = Annotated[str, typer.Argument(metavar="CALLBACK_ID")]
+
+
+def run() -> None:
+    """Run the command that the process's arguments name, and end the process."""
+    escape_what_cannot_be_encoded()
+    try:
+        app(prog_name="pyworkflow")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(Exit.DEFECT)
+
+
+@app.command("run")
+def run_command(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE[:WORKFLOW]", help="Or a module: shop.orders:order.")
+    ],
+    given: Annotated[
+        str | None, typer.Option("--input", help="The input: JSON, @FILE, or - for stdin.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The execution's name. One that exists goes on.")
+    ] = None,
+    db: Annotated[
+        Path | None, typer.Option("--db", help="The database file; default: pyworkflow.db.")
+    ] = None,
+    skip_time: Annotated[
+        bool,
+        typer.Option(
+            "--skip-time",
+            help="Run waits, delays and timeouts at once; without --db, keep nothing.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start or resume an execution and follow it.
+
+    Progress goes to stderr, the result to stdout. Interrupted, it can be resumed.
+    """
+    value = running.NO_INPUT if given is None else read_value(given, option="--input")
+    module, workflow = load_target(target)
+    logs.show_logs(worker=False)
+    asked = running.Run(
+        target=target,
+        module=module,
+        workflow=workflow,
+        given=value,
+        name=name,
+        db=db,
+        skip_time=skip_time,
+    )
+    raise typer.Exit(running.run_and_show(asked, as_json=as_json))
+
+
+@app.command()
+def worker(
+    sources: Annotated[list[str], typer.Argument(metavar="FILE_OR_MODULE...")],
+    db: DbOption = running.DEFAULT_DB,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="How many executions run at once.")
+    ] = MAX_CONCURRENT,
+) -> None:
+    """Run executions until a signal comes.
+
+    It runs those of the workflows in the files and modules that are named. The first SIGINT or
+    SIGTERM lets steps in flight finish, the second ends it at once.
+    """
+    modules = load_all(sources)
+    logs.show_logs(worker=True)
+    asyncio.run(serving.serve(modules, db, concurrency))
+
+
+@app.command("list")
+def list_command(
+    workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
+    status: Annotated[
+        ExecutionStatus | None, typer.Option(case_sensitive=False, help="Only those in it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    db: DbOption = running.DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """List executions, the newest first."""
+    reading.list_executions(db, workflow, status, limit, as_json=as_json)
+
+
+@app.command()
+def show(
+    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+) -> None:
+    """Show an execution and its operations."""
+    reading.show_execution(db, execution, as_json=as_json)
+
+
+@app.command()
+def history(
+    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+) -> None:
+    """Show an execution's events."""
+    reading.show_history(db, execution, as_json=as_json)
+
+
+@app.command()
+def stop(
+    execution: ExecutionArgument,
+    reason: Annotated[str, typer.Option(help="Recorded as the error.")] = "stopped by hand",
+    db: DbOption = running.DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """End an execution from outside.
+
+    Nothing of it runs any more, no clean-up either.
+    """
+    reading.stop_execution(db, execution, reason, as_json=as_json)
+
+
+@callbacks.command()
+def succeed(
+    callback_id: CallbackArgument,
+    result: Annotated[str, typer.Option(help="JSON, @FILE, or - for stdin.")] = "null",
+    db: DbOption = running.DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a callback succeed with a result."""
+    value = read_value(result, option="--result")
+    reading.complete_callback(db, callback_id, value, as_json=as_json)
+
+
+@callbacks.command()
+def fail(
+    callback_id: CallbackArgument,
+    error: Annotated[str, typer.Option(help="What the workflow is told.")] = "failed by hand",
+    db: DbOption = running.DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a callback fail: the workflow gets a CallbackError."""
+    reading.fail_callback(db, callback_id, error, as_json=as_json)
+
+
+@callbacks.command()
+def heartbeat(
+    callback_id: CallbackArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+) -> None:
+    """Say that whoever answers a callback is still at work."""
+    reading.beat_callback(db, callback_id, as_json=as_json)

@@ -1,0 +1,95 @@
+"""What the command line writes to: results to stdout, all else to stderr.
+
+Names, errors and payloads come out of a history that anybody may have written, so nothing in them
+is interpreted: no markup, and each character that a terminal could act upon is spelled out. Without
+a terminal there is no colour and no cutting at its width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_NO_TERMINAL_WIDTH = 2_000
+"""Wide enough that no line of ours is cut or folded where a program may read it."""
+
+
+def escape(text: str) -> str:
+    r"""Return ``text`` with all that is not printable spelled out: ``\x1b``, ``\u202e``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def cut(text: str, limit: int) -> str:
+    """Return ``text``, or its beginning and how long it is."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text):,} characters; --json shows all)"
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return a piece of text to print, escaped."""
+    return Text(escape(text), style=style)
+
+
+def stdout() -> Console:
+    """Return a console on stdout."""
+    return _console(sys.stdout)
+
+
+def stderr() -> Console:
+    """Return a console on stderr."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    width = None if stream.isatty() else _NO_TERMINAL_WIDTH
+    return Console(
+        file=stream,
+        width=width,
+        # rich alone would leave bold and dim.
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def print_lines(console: Console, lines: Iterable[Text]) -> None:
+    """Print lines, thousands of them at once if need be; the terminal folds what is too long."""
+    if console.is_terminal:
+        for line in lines:
+            console.print(line, soft_wrap=True)
+    else:
+        console.file.writelines(f"{line.plain}\n" for line in lines)
+
+
+def print_document(document: Mapping[str, object]) -> None:
+    """Print one JSON document, in ASCII: no terminal and no encoding can misread it."""
+    text = json.dumps(document, ensure_ascii=True, allow_nan=False)
+    # What is too deep, or no valid text, for the formatter stays on one line.
+    with contextlib.suppress(RecursionError, msgspec.DecodeError):
+        text = msgspec.json.format(text, indent=2)
+    sys.stdout.write(f"{text}\n")
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let a stream that is not UTF-8 spell out what it has no letters for, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,35 @@
+"""Exit codes, and how an error becomes one: whoever can do something about it is told so.
+
+An error that is none of ours is a defect of this program. It keeps its traceback, and has a code of
+its own, or a script would take it for a workflow that failed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pyworkflow._cli.console import plain, print_lines, stderr
+from pyworkflow.errors import PyWorkflowError, UsageError
+
+
+class Exit(IntEnum):
+    """What a process ends with."""
+
+    OK = 0
+    FAILED = 1
+    """The workflow failed, timed out or was stopped."""
+    USAGE = 2
+    """The command can't be meant so: its options, its input, the workflow file."""
+    SERVICE = 3
+    """The database, or what it was asked for: not there, not usable, not allowed."""
+    DEFECT = 70
+    """An error in PyWorkflow itself; the number is EX_SOFTWARE of sysexits.h."""
+    INTERRUPTED = 130
+    """By Ctrl-C, SIGINT."""
+
+
+def tell(error: PyWorkflowError) -> Exit:
+    """Print an error of ours without a traceback and return the exit code."""
+    said = f"pyworkflow: {str(error) or type(error).__name__}"
+    print_lines(stderr(), map(plain, said.split("\n")))
+    return Exit.USAGE if isinstance(error, UsageError) else Exit.SERVICE

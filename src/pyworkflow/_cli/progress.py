@@ -1,0 +1,149 @@
+"""What happens while `run` follows an execution, told on stderr.
+
+Each change of an operation is a line that stays. On a terminal, what is open stands below them with
+the time that it has left.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.text import Text
+
+from pyworkflow._cli import wording
+from pyworkflow._cli.console import print_lines, stderr
+from pyworkflow._cli.times import time_of_day, until
+from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._runtime.ends import is_over
+from pyworkflow.services.base import LEASE_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from pyworkflow._engine.records import Operation
+    from pyworkflow._runtime.clock import Clock
+    from pyworkflow.services.base import ExecutionSummary
+
+OPEN_LINES = 10
+
+
+class Progress:
+    """Tells the changes between one look at the operations and the next.
+
+    ``completing`` returns the command line that completes the callback of an id.
+    """
+
+    def __init__(self, clock: Clock, completing: Callable[[str], str]) -> None:
+        self._clock = clock
+        self._completing = completing
+        self._console = stderr()
+        self._seen: dict[str, tuple[Status, int]] = {}
+        self._depths: dict[str | None, int] = {}
+        self._open: list[Operation] = []
+        self._troubles = 0
+        self._live: Live | None = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.open_ones,
+                transient=True,
+                refresh_per_second=2,
+            )
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open = []
+        if self._live is not None:
+            self._live.stop()
+        sys.stderr.flush()
+
+    def say(self, *lines: str | Text) -> None:
+        """Print lines that stay."""
+        print_lines(
+            self._console, (Text(line) if isinstance(line, str) else line for line in lines)
+        )
+
+    def begin(self, operations: Sequence[Operation]) -> None:
+        """Take note of what has ended before; it is told by its number alone."""
+        ended = [each for each in operations if each.ended and each.type is not _ROOT]
+        for operation in ended:
+            self._depths[operation.id] = self._depth(operation)
+            self._seen[operation.id] = operation.status, operation.attempt
+        if ended:
+            self.say(f"{wording.count(len(ended), 'operation')} recorded: not run again")
+        if any(is_running(operation) for operation in operations):
+            seconds = LEASE_MS // 1000
+            self.say(f"a step was running: if its process died, that shows within {seconds}s")
+
+    def update(self, operations: Sequence[Operation], summary: ExecutionSummary) -> None:
+        """Tell what has changed since the last look."""
+        now_ms = self._clock.now_ms()
+        over = is_over(summary)
+        shown = [each for each in operations if each.type is not _ROOT and (each.ended or not over)]
+        self._open = [operation for operation in shown if not operation.ended]
+        for operation in shown:
+            as_seen = operation.status, operation.attempt
+            if self._seen.get(operation.id) != as_seen:
+                self._seen[operation.id] = as_seen
+                self._tell(operation, now_ms)
+        if summary.problem is not None and summary.troubles > self._troubles:
+            self._tell_problem(summary, now_ms)
+        self._troubles = summary.troubles
+
+    def _tell_problem(self, summary: ExecutionSummary, now_ms: int) -> None:
+        assert summary.problem is not None
+        row = f", {summary.troubles} in a row" if summary.troubles > 1 else ""
+        again = "" if summary.wake_ms is None else f", the next is {until(summary.wake_ms, now_ms)}"
+        self.say(
+            Text(f"an invocation ended in a problem{row}{again}:", style="yellow"),
+            *(Text("  ").append_text(line) for line in wording.error_lines(summary.problem)),
+        )
+
+    def _tell(self, operation: Operation, now_ms: int) -> None:
+        depth = self._depths[operation.id] = self._depth(operation)
+        when_ms = now_ms if operation.status is Status.PENDING else operation.start_ms
+        self.say(
+            Text.assemble(
+                (time_of_day(operation.end_ms or when_ms), "dim"),
+                "  " * (depth + 1),
+                wording.title(operation),
+                " ",
+                wording.state(operation, now_ms),
+            )
+        )
+        if operation.callback_id is not None and not operation.ended:
+            self.say(f"  complete it with: {self._completing(operation.callback_id)}")
+
+    def _depth(self, operation: Operation) -> int:
+        return self._depths.get(operation.parent_id, -1) + 1
+
+    def open_ones(self) -> Text:
+        """Return what is open, the first of it."""
+        now_ms, lines = self._clock.now_ms(), []
+        for operation in self._open[:OPEN_LINES]:
+            lines.append(
+                Text.assemble("… ", wording.title(operation), " ", wording.state(operation, now_ms))
+            )
+        if len(self._open) > OPEN_LINES:
+            lines.append(Text(f"… and {len(self._open) - OPEN_LINES:,} more"))
+        return Text("\n", overflow="ellipsis", no_wrap=True).join(lines)
+
+
+_ROOT = OperationType.EXECUTION
+
+
+def is_running(operation: Operation) -> bool:
+    """Tell whether a process is, or was, at work on it."""
+    return operation.type is OperationType.STEP and operation.status is Status.STARTED

@@ -1,0 +1,155 @@
+"""Commands that look at executions, or reach them from outside; other processes run them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from pyworkflow._cli import documents, views
+from pyworkflow._cli.console import plain, print_document, print_lines, stderr, stdout
+from pyworkflow._runtime.client import Client
+from pyworkflow._runtime.clock import SystemClock
+from pyworkflow._runtime.ends import is_over
+from pyworkflow.errors import ExecutionNotFoundError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from pyworkflow._runtime.client import Handle
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+
+PREFIX_LENGTH = 4
+"""How much of an id must be given, at least."""
+SHOWN_IDS = 10
+
+
+@contextmanager
+def _existing(db: Path) -> Iterator[Client]:
+    """Open a database for talking. It is not made: an empty one is seldom what was meant."""
+    if not db.is_file():
+        raise StorageError(
+            f"there is no database at {db.absolute()}: go to its folder or name it with --db; "
+            "pyworkflow run and pyworkflow worker make one"
+        )
+    with Client.local(db, worker=False) as client:
+        yield client
+
+
+def _find(client: Client, wanted: str) -> Handle[Any]:
+    """Return the only execution that has this name or id, or whose id begins so."""
+    named = client.list(execution_name=wanted)
+    if len(named) > 1:
+        raise UsageError(
+            f"{len(named)} executions have the name {wanted!r}: give an id\n{_ids(named)}"
+        )
+    try:
+        return client.get(wanted)
+    except ExecutionNotFoundError:
+        begun = [each for each in client.list() if each.id.startswith(wanted)]
+    if len(begun) > 1 and len(wanted) >= PREFIX_LENGTH:
+        raise UsageError(f"{len(begun)} ids begin with {wanted!r}: give more\n{_ids(begun)}")
+    if len(begun) != 1 or len(wanted) < PREFIX_LENGTH:
+        raise ExecutionNotFoundError(
+            f"no execution has the name or id {wanted!r}, nor an id that begins so; "
+            "pyworkflow list shows those that there are"
+        )
+    return client.get(begun[0].id)
+
+
+def _ids(found: Sequence[ExecutionSummary]) -> str:
+    shown = [f"  {each.id}  {each.workflow_name}" for each in found[:SHOWN_IDS]]
+    return "\n".join(shown + ["  …"] * (len(found) > SHOWN_IDS))
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+def list_executions(
+    db: Path, workflow: str | None, status: ExecutionStatus | None, limit: int, *, as_json: bool
+) -> None:
+    """Print executions, the newest first."""
+    with _existing(db) as client:
+        found = client.list(workflow=workflow, status=status, limit=limit + 1)
+    shown, more = found[:limit], len(found) > limit
+    if as_json:
+        executions = [documents.listed_document(summary) for summary in shown]
+        print_document({"executions": executions, "more": more})
+        return
+    if not shown:
+        stderr().print("no executions")
+        return
+    stdout().print(views.executions_table(shown, SystemClock().now_ms()))
+    if more:
+        stderr().print(f"the newest {limit:,} of more; --limit shows others")
+
+
+def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
+    """Print an execution with all its operations."""
+    with _existing(db) as client:
+        handle = _find(client, wanted)
+        summary, operations = handle.summary(), handle.operations()
+    if as_json:
+        execution = documents.execution_document(summary)
+        print_document(execution | {"operations": documents.operations_document(operations)})
+        return
+    now_ms = SystemClock().now_ms()
+    tree = views.operation_lines(operations, None if is_over(summary) else now_ms)
+    print_lines(stdout(), [*views.execution_lines(summary, now_ms), Text(), *tree])
+
+
+def show_history(db: Path, wanted: str, *, as_json: bool) -> None:
+    """Print the events of an execution."""
+    with _existing(db) as client:
+        handle = _find(client, wanted)
+        events = handle.history()
+    if as_json:
+        told = [documents.event_document(event) for event in events]
+        print_document({"id": handle.id, "name": handle.name, "events": told})
+        return
+    print_lines(stdout(), views.event_lines(events))
+
+
+# -- reaching ------------------------------------------------------------------------------------
+
+
+def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None:
+    """End an execution and print how it stands then."""
+    with _existing(db) as client:
+        handle = _find(client, wanted)
+        summary = handle.stop(reason)
+    if as_json:
+        print_document(documents.execution_document(summary))
+        return
+    stderr().print(plain(f"{summary.name} is {summary.status}"))
+
+
+def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:
+    """Let a callback succeed."""
+    with _existing(db) as client:
+        client.complete_callback(callback_id, result)
+    _say_sent("the result", callback_id, as_json=as_json)
+
+
+def fail_callback(db: Path, callback_id: str, message: str, *, as_json: bool) -> None:
+    """Let a callback fail."""
+    with _existing(db) as client:
+        client.fail_callback(callback_id, message)
+    _say_sent("the failure", callback_id, as_json=as_json)
+
+
+def beat_callback(db: Path, callback_id: str, *, as_json: bool) -> None:
+    """Restart a callback's heartbeat timeout."""
+    with _existing(db) as client:
+        client.heartbeat_callback(callback_id)
+    _say_sent("the heartbeat", callback_id, as_json=as_json)
+
+
+def _say_sent(what: str, callback_id: str, *, as_json: bool) -> None:
+    if as_json:
+        print_document({"callback_id": callback_id})
+    else:
+        stderr().print(plain(f"{what} is recorded for {callback_id}"))

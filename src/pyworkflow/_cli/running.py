@@ -1,0 +1,224 @@
+"""`run`: start or resume one execution, follow it to its end, and tell how to go on if cut short.
+
+The worker of this process also serves the other executions of the file's workflows in the database:
+those that the one followed invokes, and those that a dead process left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyworkflow._cli import wording
+from pyworkflow._cli.console import escape, plain, print_document, print_lines, stderr
+from pyworkflow._cli.documents import execution_document
+from pyworkflow._cli.exits import Exit
+from pyworkflow._cli.progress import Progress
+from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
+from pyworkflow._cli.timeline import timeline
+from pyworkflow._cli.times import moment
+from pyworkflow._cli.values import indented
+from pyworkflow._runtime.async_client import AsyncClient
+from pyworkflow._runtime.client import Client
+from pyworkflow._runtime.ends import is_over
+from pyworkflow.errors import ExecutionNotFoundError, UsageError
+from pyworkflow.services.base import ExecutionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+    from typing import Any
+
+    from pyworkflow._api.workflow import Workflow
+    from pyworkflow._engine.records import Operation
+    from pyworkflow._runtime.handle import AsyncHandle
+    from pyworkflow.services.base import ExecutionSummary
+
+LOOKS_A_SECOND = 5
+PACE = 20
+"""Of the time between two looks at the operations, at most one part in so many is spent looking."""
+
+NO_INPUT = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What `run` was asked for; ``target`` as it was written."""
+
+    target: str
+    module: ModuleType
+    workflow: Workflow[..., Any]
+    given: object
+    name: str | None
+    db: Path | None
+    skip_time: bool
+
+    def resuming(self, name: str) -> str:
+        """Return the command that goes on with the execution."""
+        words = ["pyworkflow", "run", self.target, "--name", name]
+        words += ["--db", str(self.db)] if self.db is not None else []
+        words += ["--skip-time"] if self.skip_time else []
+        return shlex.join(words)
+
+
+DEFAULT_DB = Path("pyworkflow.db")
+
+
+def run_and_show(run: Run, *, as_json: bool) -> Exit:
+    """Run and print what came of it; return the exit code."""
+    # What the user's code prints is no result.
+    with _database(run) as db, contextlib.redirect_stdout(sys.stderr):
+        if run.skip_time:
+            _check_that_no_other_time_is_skipped(run, db)
+        summary, operations, signal_number = asyncio.run(_follow(run, db))
+    if signal_number is not None and not is_over(summary):
+        _say_how_to_go_on(run, summary)
+        end_now(128 + signal_number)  # threads of steps that run on must not hold it up
+    _show(summary, operations, as_json=as_json)
+    return Exit.OK if summary.status is ExecutionStatus.SUCCEEDED else Exit.FAILED
+
+
+@contextlib.contextmanager
+def _database(run: Run) -> Iterator[Path]:
+    """Provide the file: with skipped time and no name for it, one for the length of this run."""
+    if run.db is not None or not run.skip_time:
+        yield run.db or DEFAULT_DB
+        return
+    with tempfile.TemporaryDirectory(prefix="pyworkflow-") as folder:
+        yield Path(folder) / DEFAULT_DB
+
+
+async def _follow(run: Run, db: Path) -> tuple[ExecutionSummary, Sequence[Operation], int | None]:
+    with asked_to_stop() as asked:
+        async with AsyncClient.local(db, workflows=[run.module], skip_time=run.skip_time) as client:
+            with Progress(client.clock, partial(_completing, db)) as progress:
+                handle = await _begin(run, client, progress)
+                await _watch(handle, progress, asked)
+            if asked.done():
+                say_that_it_stops()
+            summary, operations = await handle.summary(), await handle.operations()
+    return summary, operations, asked.result() if asked.done() else None
+
+
+def _check_that_no_other_time_is_skipped(run: Run, db: Path) -> None:
+    """Refuse to let the waits of other executions end early."""
+    if not db.exists():
+        return
+    with Client.local(db, worker=False) as client:
+        running = client.list(status=ExecutionStatus.RUNNING)
+    others = [each for each in running if run.name not in {each.id, each.name}]
+    if others:
+        raise UsageError(
+            f"--skip-time would also end the waits of {wording.count(len(others), 'execution')} "
+            f"running in {db}, such as {others[0].name!r}: leave out --db, or name another file"
+        )
+
+
+async def _begin(run: Run, client: AsyncClient, progress: Progress) -> AsyncHandle[Any]:
+    """Start the execution, or find the one that has the name already."""
+    given = None if run.given is NO_INPUT else run.given
+    known = await _known(run, client)
+    if known is None:
+        handle = await client.start(run.workflow, given, execution_name=run.name)
+        progress.say(plain(f"{run.workflow.name}: started {handle.name}"))
+        return handle
+    if run.given is not NO_INPUT:
+        # Refused, if it is another input than the one of that name.
+        await client.start(run.workflow, given, execution_name=known.name)
+    summary = await known.summary()
+    started, over = moment(summary.start_ms), moment(summary.end_ms or summary.start_ms)
+    progress.say(
+        plain(
+            f"{run.workflow.name}: {known.name} was over at {over}; nothing is run"
+            if is_over(summary)
+            else f"{run.workflow.name}: going on with {known.name}, started at {started}"
+        )
+    )
+    progress.begin(await known.operations())
+    return known
+
+
+async def _known(run: Run, client: AsyncClient) -> AsyncHandle[Any] | None:
+    if run.name is None:
+        return None
+    try:
+        return await client.get(run.name, run.workflow)
+    except ExecutionNotFoundError:
+        return None
+
+
+def _completing(db: Path, callback_id: str) -> str:
+    words = ["pyworkflow", "callback", "succeed", callback_id, "--result", "JSON"]
+    words += ["--db", str(db)] if db != DEFAULT_DB else []
+    return escape(shlex.join(words))
+
+
+async def _watch(handle: AsyncHandle[Any], progress: Progress, asked: asyncio.Future[int]) -> None:
+    """Tell what happens until the execution is over, or a signal comes."""
+    ending = asyncio.ensure_future(_wait_for_end(handle))
+    waiting: set[asyncio.Future[Any]] = {ending, asked}
+    try:
+        done: set[asyncio.Future[Any]] = set()
+        while not done:
+            took = await _look(handle, progress)
+            pause = max(1 / LOOKS_A_SECOND, PACE * took)
+            done, _ = await asyncio.wait(
+                waiting, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+            )
+        if ending in done:
+            ending.result()
+            await _look(handle, progress)
+    finally:
+        ending.cancel()
+
+
+async def _look(handle: AsyncHandle[Any], progress: Progress) -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    progress.update(await handle.operations(), await handle.summary())
+    return loop.time() - began
+
+
+async def _wait_for_end(handle: AsyncHandle[Any]) -> None:
+    try:
+        await handle.result()
+    except Exception:
+        # The workflow's own error is told from its record; any other is what ended the waiting.
+        if not is_over(await handle.summary()):
+            raise
+
+
+# -- what came of it -----------------------------------------------------------------------------
+
+
+def _show(summary: ExecutionSummary, operations: Sequence[Operation], *, as_json: bool) -> None:
+    if as_json:
+        print_document(execution_document(summary))
+        return
+    console = stderr()
+    if summary.status is ExecutionStatus.SUCCEEDED:
+        sys.stdout.write(indented(summary.result) + "\n")
+    else:
+        _show_failure(summary)
+    console.print(timeline(operations, summary.end_ms or summary.start_ms))
+
+
+def _show_failure(summary: ExecutionSummary) -> None:
+    lines = [plain(f"{summary.workflow_name}: {summary.status}", "bold red")]
+    if summary.error is not None:
+        lines += [*wording.error_lines(summary.error), *wording.stack_lines(summary.error)]
+    print_lines(stderr(), lines)
+
+
+def _say_how_to_go_on(run: Run, summary: ExecutionSummary) -> None:
+    said = ["what is recorded is kept; go on with:", f"  {run.resuming(summary.name)}"]
+    if run.skip_time and run.db is None:
+        said = ["nothing is kept of this trial run; name a file with --db to keep it"]
+    print_lines(stderr(), map(plain, said))

@@ -1,0 +1,143 @@
+"""What an operation is called and how it stands, in words that all commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from pyworkflow._cli.console import cut, escape, plain
+from pyworkflow._cli.times import span, until
+from pyworkflow._engine.records import OperationType, Status
+from pyworkflow.duration import format_duration
+from pyworkflow.services.base import ExecutionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyworkflow._engine.records import ErrorRecord, Operation
+
+PAYLOAD_LENGTH = 120
+MESSAGE_LENGTH = 200
+WHOLE_MESSAGE_LENGTH = 5_000
+STACK_FRAMES = 10
+
+KINDS = {
+    OperationType.STEP: "step",
+    OperationType.WAIT: "wait",
+    OperationType.CALLBACK: "callback",
+    OperationType.CHAINED_INVOKE: "invoke",
+    OperationType.CONTEXT: "child context",
+    OperationType.EXECUTION: "execution",
+}
+
+STYLES = {
+    ExecutionStatus.RUNNING: "cyan",
+    ExecutionStatus.SUCCEEDED: "green",
+    ExecutionStatus.FAILED: "red",
+    ExecutionStatus.TIMED_OUT: "red",
+    ExecutionStatus.STOPPED: "yellow",
+}
+_VERBS = {
+    Status.SUCCEEDED: ("succeeded", "green"),
+    Status.FAILED: ("failed", "red"),
+    Status.CANCELLED: ("cancelled", "yellow"),
+    Status.TIMED_OUT: ("timed out", "red"),
+    Status.STOPPED: ("stopped", "yellow"),
+}
+
+
+def title(operation: Operation) -> Text:
+    """Return what an operation is called: its kind, unless it is a step, and its name."""
+    kind = KINDS[operation.type]
+    name = escape(operation.name or "")
+    if operation.type is OperationType.WAIT and operation.scheduled_end_ms is not None:
+        seconds = (operation.scheduled_end_ms - operation.start_ms) // 1000
+        name = f"{format_duration(seconds)} {name}".rstrip()
+    if operation.type is OperationType.STEP and name:
+        return Text(name, style="bold")
+    return Text.assemble((kind, "dim"), " ", (name, "bold")) if name else Text(kind, style="bold")
+
+
+def state(operation: Operation, now_ms: int | None) -> Text:
+    """Return how an operation stands, without what it returned; no time: its execution is over."""
+    if operation.ended:
+        return _ended(operation)
+    if now_ms is None:
+        return Text("left unfinished", style="yellow")
+    match operation.type, operation.status:
+        case OperationType.STEP, Status.PENDING:
+            return _between_attempts(operation, now_ms)
+        case OperationType.STEP, _:
+            number = operation.attempt + 1
+            return Text("running" if number == 1 else f"running, attempt {number}", style="cyan")
+        case OperationType.WAIT, _:
+            return Text(f"until {until(operation.scheduled_end_ms or 0, now_ms)}", style="cyan")
+        case OperationType.CALLBACK, _:
+            return Text.assemble(("open, id ", "cyan"), plain(operation.callback_id or ""))
+        case _:
+            return Text("running", style="cyan")
+
+
+def _between_attempts(operation: Operation, now_ms: int) -> Text:
+    due = until(operation.next_attempt_ms or 0, now_ms)
+    if operation.error is None:
+        return Text(f"polled {times(operation.attempt)}, again {due}", style="cyan")
+    return Text.assemble(
+        (f"attempt {operation.attempt} failed: ", "yellow"),
+        error_line(operation.error),
+        (f"; attempt {operation.attempt + 1} {due}", "yellow"),
+    )
+
+
+def _ended(operation: Operation) -> Text:
+    verb, style = _VERBS[operation.status]
+    if operation.type is OperationType.WAIT and operation.status is Status.SUCCEEDED:
+        verb = "over"
+    took = span((operation.end_ms or operation.start_ms) - operation.start_ms)
+    attempts = f", attempt {operation.attempt}" if operation.attempt > 1 else ""
+    said = Text(f"{verb} after {took}{attempts}", style=style)
+    if operation.error is not None:
+        said.append(": ").append_text(error_line(operation.error))
+    return said
+
+
+def result(operation: Operation) -> Text:
+    """Return what an operation returned so far, on one line; empty when that is nothing."""
+    if operation.payload is None or operation.type is OperationType.WAIT:
+        return Text()
+    word = "=" if operation.ended else "state"
+    return Text(f" {word} {escape(cut(operation.payload, PAYLOAD_LENGTH))}")
+
+
+def error_line(error: ErrorRecord) -> Text:
+    """Return an error on one line."""
+    return plain(cut(_said(error), MESSAGE_LENGTH), "red")
+
+
+def error_lines(error: ErrorRecord) -> Iterator[Text]:
+    """Yield an error as a whole; messages of ours are worth reading to their end."""
+    for line in cut(_said(error), WHOLE_MESSAGE_LENGTH).split("\n"):
+        yield plain(line, "red")
+
+
+def stack_lines(error: ErrorRecord) -> Iterator[Text]:
+    """Yield the innermost frames that were recorded with an error."""
+    for frame in error.stack_trace[-STACK_FRAMES:]:
+        for line in frame.rstrip("\n").split("\n"):
+            yield Text(f"    {escape(line)}", style="dim")
+
+
+def _said(error: ErrorRecord) -> str:
+    kind = error.type.removeprefix("pyworkflow.errors.")
+    return ": ".join(filter(None, (kind, error.message))) or "no message"
+
+
+def times(count: int) -> str:
+    """Return how often."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,256 @@
+"""Kill, interrupt and resume; two terminals on one database."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SHOP = Path(__file__).with_name("shop.py").read_text("utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(SHOP, "utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def gate(folder: Path) -> Iterator[Callable[[str], object]]:
+    """The named pipe from which the step ``blocked`` reads; writing to it waits for nobody."""
+    os.mkfifo(folder / "gate")
+    end = os.open(folder / "gate", os.O_RDWR)
+    yield lambda text: os.write(end, f"{text}\n".encode())
+    os.close(end)
+
+
+@pytest.fixture
+def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
+    """Open a terminal: ``terminal("run", "shop.py")``. None is left when the test ends."""
+    opened: list[Terminal] = []
+
+    def open_one(*words: str) -> Terminal:
+        opened.append(Terminal(folder, *words))
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.process.kill()
+        each.end()
+
+
+def bodies(folder: Path) -> list[str]:
+    return (folder / "bodies").read_text("utf-8").split()
+
+
+def callback_id(line: str) -> str:
+    return line.split(" id ")[1].strip()
+
+
+def test_a_killed_run_goes_on_and_runs_no_recorded_step_again(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    first = terminal("run", "shop.py:approval", "--name", "a", "--input", '{"cents": 5}')
+    line = first.wait_for("open, id ")
+    first.kill()
+    assert first.stdout == ""
+
+    sender = terminal("callback", "succeed", callback_id(line), "--result", '"yes"')
+    assert sender.end() == 0, sender.stderr
+
+    second = terminal("run", "shop.py:approval", "--name", "a")
+    assert second.end() == 0, second.stderr
+    assert "going on with a" in second.stderr
+    assert json.loads(second.stdout) == "PAY-5: yes"
+    assert bodies(folder) == ["charge"]
+
+
+def test_a_run_killed_in_a_step_runs_that_step_again_alone(
+    folder: Path, terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    first = terminal("run", "shop.py:gated", "--name", "g")
+    first.wait_for("blocked")
+    first.kill()
+    assert bodies(folder) == ["charge", "blocked"]
+
+    second = terminal("run", "shop.py:gated", "--name", "g")
+    second.wait_for("blocked")
+    gate("open")
+    assert second.end() == 0, second.stderr
+    assert json.loads(second.stdout) == "PAY-1: open"
+    assert bodies(folder) == ["charge", "blocked", "blocked"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(
+    folder: Path, terminal: Callable[..., Terminal], number: signal.Signals
+) -> None:
+    first = terminal("run", "shop.py:approval", "--db", "my shop.db", "--input", '{"cents": 5}')
+    line = first.wait_for("open, id ")
+    command = first.wait_for("complete it with: ").partition(": ")[2]
+    first.interrupt(number)
+    first.wait_for("stopping")
+    first.wait_for("what is recorded is kept; go on with:")
+    resuming = shlex.split(first.wait_for("pyworkflow run"))
+    assert first.end() == 128 + number
+    assert first.stdout == ""
+    assert resuming[:3] == ["pyworkflow", "run", "shop.py:approval"]
+    assert resuming[-2:] == ["--db", "my shop.db"]
+
+    second = terminal(*resuming[1:])
+    second.wait_for("1 operation recorded: not run again")
+    second.wait_for(callback_id(line))
+    sending = shlex.split(command.replace("JSON", "true"))
+    assert sending[0] == "pyworkflow"
+    assert terminal(*sending[1:]).end() == 0
+    assert second.end() == 0, second.stderr
+    assert json.loads(second.stdout) == "PAY-5: True"
+    assert bodies(folder) == ["charge"]
+
+
+def test_a_second_interrupt_waits_for_no_step(
+    folder: Path, terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    first = terminal("run", "shop.py:gated", "--name", "g")
+    first.wait_for("blocked")
+    first.interrupt()
+    first.wait_for("stopping")
+    first.interrupt(signal.SIGTERM)
+    assert first.end() == 128 + signal.SIGTERM
+
+
+def test_a_second_interrupt_ends_a_run_whose_loop_is_blocked(
+    terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    run = terminal("run", "shop.py:blocking")
+    run.wait_for("stuck")
+    run.interrupt()
+    run.interrupt(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+
+
+def test_a_step_in_flight_may_finish_before_the_end(
+    folder: Path, terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    first = terminal("run", "shop.py:gated", "--name", "g")
+    first.wait_for("blocked")
+    first.interrupt()
+    first.wait_for("stopping")
+    gate("late")
+    assert first.end() == 130
+
+    second = terminal("run", "shop.py:gated", "--name", "g")
+    assert second.end() == 0, second.stderr
+    assert json.loads(second.stdout) == "PAY-1: late"
+    assert bodies(folder) == ["charge", "blocked"]
+
+
+def test_a_worker_goes_on_with_what_another_process_began(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    starter = terminal("run", "shop.py:approval", "--name", "a")
+    line = starter.wait_for("open, id ")
+    starter.kill()
+
+    worker = terminal("worker", "shop.py", "--concurrency", "2")
+    worker.wait_for("worker on pyworkflow.db: order, approval, gated, blocking, refused, wide")
+    assert terminal("callback", "heartbeat", callback_id(line)).end() == 0
+    assert terminal("callback", "fail", callback_id(line), "--error", "no \x1b[1m").end() == 0
+    worker.wait_for("execution 'a' of 'approval' failed")
+
+    shown = terminal("show", "a", "--json")
+    assert shown.end() == 0
+    told = json.loads(shown.stdout)
+    assert told["status"] == "FAILED"
+    assert told["error"]["message"] == "no \x1b[1m"
+    assert "CallbackError" in told["error"]["type"]
+
+    worker.interrupt(signal.SIGTERM)
+    assert worker.end() == 0, worker.stderr
+    assert worker.stdout == ""
+    assert "\x1b" not in worker.stderr
+    assert bodies(folder) == ["charge"]
+
+
+def test_a_worker_runs_what_a_follower_waits_for(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    follower = terminal("run", "shop.py:approval", "--name", "a")
+    line = follower.wait_for("open, id ")
+    worker = terminal("worker", "shop.py")
+    worker.wait_for("worker on")
+    assert terminal("callback", "succeed", callback_id(line), "--result", "1").end() == 0
+    assert follower.end() == 0
+    assert json.loads(follower.stdout) == "PAY-1: 1"
+    worker.interrupt()
+    assert worker.end() == 0, worker.stderr
+    assert bodies(folder) == ["charge"]
+
+
+def test_stopping_an_execution_ends_the_run_that_follows_it(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    follower = terminal("run", "shop.py:approval", "--name", "a")
+    follower.wait_for("open, id ")
+    assert terminal("stop", "a", "--reason", "enough").end() == 0
+    assert follower.end() == 1
+    assert "approval: STOPPED" in follower.stderr
+
+
+def test_a_second_signal_ends_a_worker_at_once(
+    folder: Path, terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    starter = terminal("run", "shop.py:gated", "--name", "g")
+    starter.wait_for("blocked")
+    starter.kill()
+    worker = terminal("worker", "shop.py")
+    worker.wait_for("blocked")
+    worker.interrupt(signal.SIGTERM)
+    worker.wait_for("stopping")
+    worker.interrupt(signal.SIGTERM)
+    assert worker.end() == 143
+
+
+def test_a_worker_of_two_files_that_disagree_is_refused(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    (folder / "other.py").write_text(SHOP, "utf-8")
+    worker = terminal("worker", "shop.py", "other.py")
+    assert worker.end() == 2
+    assert "two workflows have the name 'order'" in worker.stderr
+    assert list(folder.glob("*.db")) == []
+
+
+def test_changed_code_is_told_and_goes_on_when_it_fits_again(
+    folder: Path, terminal: Callable[..., Terminal], gate: Callable[[str], object]
+) -> None:
+    first = terminal("run", "shop.py:approval", "--name", "a")
+    line = first.wait_for("open, id ")
+    first.kill()
+    assert terminal("callback", "succeed", callback_id(line), "--result", "1").end() == 0
+    (folder / "shop.py").write_text(SHOP.replace("await charge(cents)", "blocked()"), "utf-8")
+
+    changed = terminal("run", "shop.py:approval", "--name", "a")
+    changed.wait_for("an invocation ended in a problem")
+    assert "NonDeterminismError" in changed.wait_for("NonDeterminismError")
+    changed.interrupt()
+    assert changed.end() == 130
+    listed = terminal("list")
+    assert listed.end() == 0
+    assert "NonDeterminismError" in listed.stdout
+
+    (folder / "shop.py").write_text(SHOP, "utf-8")
+    fitting = terminal("run", "shop.py:approval", "--name", "a")
+    assert fitting.end() == 0, fitting.stderr
+    assert json.loads(fitting.stdout) == "PAY-1: 1"
+    assert bodies(folder) == ["charge"]
