@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, cast
 
 from pyworkflow._engine.turn import Committed
 from pyworkflow.services.base import ImmediateService
@@ -26,7 +27,7 @@ class Writer:
 
     def __init__(self, service: Service, invocation: Invocation) -> None:
         self._service = service
-        self._immediate = service if isinstance(service, ImmediateService) else None
+        self._immediate = cast("ImmediateService", service) if _is_immediate(type(service)) else None
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
@@ -122,3 +123,9 @@ class Writer:
             page = await self._service.load(self._execution_id, self._checked_token(), marker)
             operations.extend(page.operations)
             marker = page.marker
+
+
+@functools.cache
+def _is_immediate(kind: type[Service]) -> bool:
+    # Remembered, for to compare a class with a protocol takes as long as a step does.
+    return issubclass(kind, ImmediateService)
