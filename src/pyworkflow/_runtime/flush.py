@@ -27,7 +27,8 @@ class Writer:
 
     def __init__(self, service: Service, invocation: Invocation) -> None:
         self._service = service
-        self._immediate = cast("ImmediateService", service) if _is_immediate(type(service)) else None
+        at_once = _is_immediate(type(service))
+        self._immediate = cast("ImmediateService", service) if at_once else None
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
