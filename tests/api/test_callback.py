@@ -409,6 +409,38 @@ def test_it_survives_crashes_and_hands_out_one_id() -> None:
 # -- where it can't be used ----------------------------------------------------------------------
 
 
+def test_a_result_is_awaited_in_the_run_that_created_the_callback() -> None:
+    kept: dict[str, Any] = {}
+
+    @workflow
+    async def leaves(ctx: WorkflowContext) -> None:
+        kept["async"] = ctx.callback("approval")
+
+    @workflow
+    def leaves_blocking(ctx: SyncWorkflowContext) -> None:
+        kept["sync"] = ctx.callback("approval")
+
+    @workflow
+    async def other(ctx: WorkflowContext) -> str:
+        with pytest.raises(UsageError, match="outside of the run that created it"):
+            await kept["async"].result()
+        with pytest.raises(UsageError, match="outside of the run that created it"):
+            kept["sync"].result()
+        return "told"
+
+    run(leaves)
+    run(leaves_blocking)
+    message = (
+        "the result of <callback 'approval'> was asked for outside of the run that created it, "
+        "that of execution 'execution-1'"
+    )
+    with pytest.raises(UsageError, match=message):
+        asyncio.run(kept["async"].result())
+    with pytest.raises(UsageError, match=message):
+        kept["sync"].result()
+    assert run(other) == "told"
+
+
 def test_inside_a_step_there_are_none() -> None:
     @step
     async def body(ctx: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pyworkflow import (
     NonDeterminismError,
     SerializationError,
+    StepFuture,
     SyncWorkflowContext,
     UsageError,
     WorkflowContext,
@@ -54,6 +55,10 @@ def will_charge(order: str) -> Coroutine[Any, Any, Receipt]:
     return charge(order)
 
 
+def begins_to_charge(order: str) -> StepFuture[Receipt]:
+    return charge.submit(order)
+
+
 @workflow
 async def inner(order: str) -> Receipt:
     return await charge(order)
@@ -68,6 +73,7 @@ CODES: list[tuple[Any, tuple[str, ...], str | None, Any]] = [
     (lambda: charge("a"), (), "charge", TWO[0]),
     (lambda: sync_charge, ("a",), "sync_charge", TWO[0]),
     (lambda: will_charge, ("a",), "will_charge", TWO[0]),
+    (lambda: begins_to_charge, ("a",), "begins_to_charge", TWO[0]),
     (lambda: inner("a"), (), "inner", TWO[0]),
     (lambda: partial(charge_twice, "a"), (), None, TWO),
     (lambda: lambda order: {"order": order}, ("a",), None, {"order": "a"}),

@@ -341,28 +341,67 @@ def test_sync_branches_block_themselves_alone() -> None:
     assert len(set(map(str, crashes(outer)))) == 1
 
 
-def test_a_wait_a_retry_and_a_timeout_around_all() -> None:
-    @step(retry=5)
-    async def flaky() -> int:
-        if current_step().attempt < 3:
-            raise RetryableError("not yet", retry_after="4s")
-        return current_step().attempt
+@step(retry=5)
+async def flaky() -> int:
+    if current_step().attempt < 3:
+        raise RetryableError("not yet", retry_after="4s")
+    return current_step().attempt
 
+
+@workflow
+async def mixed(ctx: WorkflowContext, limit: int) -> list[Any]:
     async def waits() -> str:
         await sleep(7)
         return await note("waited")
 
-    @workflow
-    async def outer(ctx: WorkflowContext, limit: int) -> list[Any]:
-        try:
-            async with asyncio.timeout(limit):
-                return list((await ctx.parallel([waits(), flaky()])).results)
-        except TimeoutError:
-            return ["late", await note("after")]
+    async def asks() -> str:
+        return await note(await ctx.callback("answer").result())
 
-    for limit, expected in ((60, ["waited", 3]), (6, ["late", "after"])):
-        results = crashes(outer, {"limit": limit})
-        assert results == [expected] * len(results)
+    try:
+        async with asyncio.timeout(limit):
+            return list((await ctx.parallel([waits(), flaky(), asks()])).results)
+    except TimeoutError:
+        return ["late", await note("after")]
+
+
+@workflow
+def sync_mixed(ctx: SyncWorkflowContext, limit: int) -> list[Any]:
+    def waits() -> str:
+        ctx.sleep(7)
+        return note.submit("waited").result()
+
+    def asks() -> str:
+        return note.submit(ctx.callback("answer").result()).result()
+
+    async def within() -> list[Any]:
+        async with asyncio.timeout(limit):
+            return ctx.parallel([waits, flaky.submit, asks]).results
+
+    try:
+        return list(ctx.child(within))
+    except TimeoutError:
+        return ["late", note.submit("after").result()]
+
+
+@pytest.mark.parametrize("flow", [mixed, sync_mixed], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("limit", "outcome", "notes"),
+    [
+        (60, ["waited", 3, "yes"], ["waited", "yes"]),
+        (30, ["late", "after"], ["waited", "after"]),
+        (6, ["late", "after"], ["after"]),
+    ],
+)
+def test_a_wait_a_retry_a_callback_and_a_timeout_around_all(
+    flow: Any, limit: int, outcome: list[Any], notes: list[str]
+) -> None:
+    for checkpoint in range(1, 30):
+        mock_ctx = MockDurableContext()
+        mock_ctx.complete_callback("answer", "yes", after=40)
+        mock_ctx.crash_after(checkpoint)
+        assert run(flow, {"limit": limit}, mock_ctx) == outcome
+        noted = [op.payload for op in mock_ctx.operations if op.name == "note" and op.payload]
+        assert noted == [f'"{text}"' for text in notes]
 
 
 def test_cancelled_steps_are_closed_before_the_fan_out() -> None:
@@ -729,6 +768,20 @@ def test_results_that_are_no_values_fail_their_branch() -> None:
         return str(batch.errors[0])
 
     assert run(outer).startswith("The result of 'x' can't be stored as JSON")
+
+
+def test_an_item_need_be_no_value_and_a_result_must() -> None:
+    class Parcel:
+        weight = 5
+
+    @workflow
+    async def outer(ctx: WorkflowContext) -> Any:
+        weights = await ctx.map(lambda parcel: parcel.weight, [Parcel(), Parcel()])
+        with pytest.raises(BatchError, match=r"The result of 'map-item-0' can't be stored as JSON"):
+            await ctx.map(lambda parcel: parcel, [Parcel()])
+        return weights.results
+
+    assert run(outer) == [5, 5]
 
 
 def test_a_batch_is_no_value() -> None:

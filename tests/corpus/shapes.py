@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.corpus import (
     shapes_cancelled,
     shapes_children,
+    shapes_fan_out,
     shapes_races,
     shapes_steps,
     shapes_tasks,
@@ -12,7 +13,14 @@ from tests.corpus import (
 from tests.corpus.registry import SHAPES, Shape, add
 from tests.engine import asyncio_shapes
 
-MODULES = (shapes_steps, shapes_tasks, shapes_races, shapes_cancelled, shapes_children)
+MODULES = (
+    shapes_steps,
+    shapes_tasks,
+    shapes_races,
+    shapes_cancelled,
+    shapes_children,
+    shapes_fan_out,
+)
 
 RACES_OF_ASYNCIO = {
     "as_completed_of_tasks",

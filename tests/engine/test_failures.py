@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyworkflow import errors
-from pyworkflow._engine.failures import STACK_NOTE, KnownErrors, record_error
+from pyworkflow._engine.failures import STACK_NOTE, KnownErrors, fitted, record_error
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow.errors import ChildContextError, OperationError, StepError
 from pyworkflow.retry import Retry
@@ -558,3 +558,28 @@ def test_a_damaged_notes_list_is_not_recorded() -> None:
     assert data_of(error) == {"args": ["x"]}
     error.__notes__ = ["kept", STACK_NOTE + "f"]
     assert data_of(error)["attributes"] == {"__notes__": ["kept"]}
+
+
+# -- fitting a record ----------------------------------------------------------------------------
+
+
+def test_a_record_that_fits_stays_as_it_is() -> None:
+    record = ErrorRecord("m", "T", "{}", ("a", "b"))
+    assert fitted(record) == record
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (ErrorRecord("m", "T", "d", ("a" * 90, "b")), ErrorRecord("m", "T", "d", ("b",))),
+        (ErrorRecord("m", "T", "d" * 90, ("b",)), ErrorRecord("m", "T", None, ("b",))),
+        (ErrorRecord("m" * 90, "T"), ErrorRecord("m" * 40 + "… [truncated]", "T")),
+        (ErrorRecord("\ud800", "T", "\ud800"), ErrorRecord("\\ud800", "T", "\\ud800")),
+    ],
+)
+def test_a_record_that_does_not_fit_is_shortened(
+    record: ErrorRecord, expected: ErrorRecord
+) -> None:
+    found = fitted(record, limit_bytes=80)
+    assert found == expected
+    assert len(msgspec.json.encode(found)) <= 80

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow import step
+from pyworkflow import Retry, step
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.order import DeliveryOrder
 from pyworkflow._engine.records import Action, Operation, OperationType, Status
@@ -209,6 +209,60 @@ def test_an_end_before_the_wait_is_due_goes_first() -> None:
     run.settle()
     run.done("fetch", "x")
     assert run.value == "x"
+
+
+@step(retry=Retry(delay="1s", jitter=False))
+async def tried_twice() -> str:
+    return "at last"
+
+
+def test_no_start_is_written_of_what_an_end_that_waits_holds_back() -> None:
+    """A later run would find it, and could not know that its body never ran."""
+
+    async def main(ctx: Any) -> Any:
+        return await asyncio.gather(asyncio.sleep(10), tried_twice(), fetch("x"))
+
+    service = Service(sequences=False)
+    run = Run(main, service)
+    run.lag()
+    run.settle()
+    run.fail("tried_twice", ValueError("not yet"))
+    run.settle()
+    service.fire_next()
+    service.now_ms += 20_000  # the timer is due, but nobody has said so yet
+    run.done("fetch", "x")
+    assert isinstance(run.end, Suspended)
+    assert [one.status for one in service.named("tried_twice")] == [Status.READY]
+    again = run.wake(main)
+    again.done("tried_twice", "at last")
+    assert again.value == [None, "at last", "x"]
+    assert again.launched == [("tried_twice", 2)]
+
+
+def test_a_start_that_is_recorded_is_followed_by_its_body() -> None:
+    """It may run at most once: no later run would begin it."""
+
+    async def main(ctx: Any) -> Any:
+        async def careful() -> str:
+            await tried_twice()
+            return await fetch.options(name="careful", at_most_once=True)("y")
+
+        return await asyncio.gather(asyncio.sleep(10), careful(), fetch("x"))
+
+    service = Service(sequences=False)
+    run = Run(main, service)
+    run.lag()
+    run.settle()
+    run.ok("tried_twice", "at last")
+    run.ok("fetch", "x")
+    run.commit()
+    assert [u.name for u in run.in_flight or ()] == ["fetch", "careful"]
+    service.now_ms += 20_000  # the timer is due, but nobody has said so yet
+    run.settle()
+    assert run.end is None
+    run.done("careful", "y")
+    assert isinstance(run.end, Suspended)
+    assert run.wake(main).value == [None, "y", "x"]
 
 
 @pytest.mark.parametrize("payload", ["{", "null", "[1]", "garbage"])

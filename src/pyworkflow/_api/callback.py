@@ -17,10 +17,12 @@ from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._api.step import step
 from pyworkflow._engine.codec import decoder_for
 from pyworkflow._engine.ops.callback import CallbackOp, CallbackOptions, WaitForCallbackOp
+from pyworkflow._engine.scope import current_execution
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
 
     from pyworkflow._engine.execution import Execution
@@ -52,6 +54,17 @@ class _Callback:
         self._op = op
         self.id = callback_id
 
+    def _waiter(self) -> asyncio.Future[Any]:
+        """Return a future for the result; tell the operation in the end to forget it."""
+        if current_execution() is not self._execution:
+            raise UsageError(
+                f"the result of {self!r} was asked for outside of the run that created it, that of "
+                f"execution {self._execution.name!r}. Await it in that workflow's own code; "
+                "whoever is to complete it needs its id alone"
+            )
+        self._execution.admit("the result of a callback")
+        return self._op.expect()
+
     def __repr__(self) -> str:
         return f"<callback {self._op.name or self.id!r}>"
 
@@ -64,8 +77,7 @@ class SyncCallback(_Callback, Generic[T]):
 
         Raises `CallbackTimeoutError` and `CallbackError`, each time that it is asked.
         """
-        self._execution.admit("the result of a callback")
-        waiter = self._op.expect()
+        waiter = self._waiter()
         try:
             return self._execution.bridge.wait(waiter)  # type: ignore[no-any-return]
         finally:
@@ -86,8 +98,7 @@ class Callback(_Callback, Generic[T]):
         return coroutine
 
     async def _result(self) -> T:
-        self._execution.admit("the result of a callback")
-        waiter = self._op.expect()
+        waiter = self._waiter()
         try:
             return await waiter  # type: ignore[no-any-return]
         finally:

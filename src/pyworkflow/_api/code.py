@@ -7,10 +7,10 @@ module's function behind any other coroutine. Where none is found, values are pl
 
 from __future__ import annotations
 
-import collections.abc
 import functools
 import inspect
 import typing
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,6 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
-
-_AWAITED = (collections.abc.Awaitable, collections.abc.Coroutine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,8 @@ def drop(targets: Iterable[object]) -> None:
 def result_type_of(function: Callable[..., Any], what: str) -> object:
     """Return the evaluated return annotation of ``function``, of what is awaited if it is that."""
     annotation = return_annotation(function)
-    if typing.get_origin(annotation) in _AWAITED and not is_async(function):
+    origin = typing.get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Awaitable) and not is_async(function):
         annotation = typing.get_args(annotation)[-1]
     return _checked(annotation, what)
 

@@ -57,15 +57,22 @@ class Bodies:
             return None
         return self._running.pop(operation_id)
 
-    def take_launches(self) -> tuple[StepCall, ...]:
-        """Take the attempts to start; they run from now on."""
+    def take_launches(self, *, recorded_alone: bool = False) -> tuple[StepCall, ...]:
+        """Take the attempts to start; they run from now on.
+
+        With ``recorded_alone`` the others stay: for them it is too early. The start of one that may
+        run at most once is recorded already, and no later run would begin it.
+        """
         if not self._launches:
             return ()
-        for op in self._launches:
+        taken, self._launches = self._launches, {}
+        if recorded_alone:
+            early = {op: call for op, call in taken.items() if not op.settings.at_most_once}
+            taken = {op: call for op, call in taken.items() if op not in early}
+            self._launches = early
+        for op in taken:
             self._running[op.id] = op
-        launches = tuple(self._launches.values())
-        self._launches.clear()
-        return launches
+        return tuple(taken.values())
 
     def take_cancels(self) -> tuple[str, ...]:
         """Take the ids of the steps whose bodies are to be cancelled."""

@@ -227,11 +227,14 @@ class Execution:
     def _take_turn(self) -> Turn:
         bodies, outbox = self.bodies, self.outbox
         launch: tuple[StepCall, ...] = ()
-        if bodies.are_waiting and not self.creations.hold_launches and not self._is_held():
-            launch = bodies.take_launches()
+        if bodies.are_waiting:
+            are_early = self.creations.hold_launches or self._is_held()
+            launch = bodies.take_launches(recorded_alone=are_early)
         are_running = bodies.are_running
         write: tuple[Update, ...] = ()
-        if outbox.is_due or (not (are_running or outbox.in_flight) and outbox.hurry()):
+        # Where a body is held back nothing hurries its start: a later run would find that alone.
+        is_busy = are_running or bodies.are_waiting
+        if outbox.is_due or (not (is_busy or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
             write = first + outbox.take_batch(MAX_UPDATES - len(first))
         return Turn(

@@ -1,17 +1,10 @@
-"""Callbacks and invokes on AWS's own test runner, written for AWS's SDK and for PyWorkflow.
-
-Compared are the outcome as the caller sees it, and id, parent, type, subtype, name and status of
-each operation.
-"""
+"""Callbacks and invokes: pairs of functions on AWS's test runner."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aws_durable_execution_sdk_python import durable_execution
 from aws_durable_execution_sdk_python.config import (
     CallbackConfig,
     Duration,
@@ -22,111 +15,77 @@ from aws_durable_execution_sdk_python.exceptions import CallbackError as SdkCall
 from aws_durable_execution_sdk_python.exceptions import CallbackTimeoutError as SdkTimeoutError
 from aws_durable_execution_sdk_python.exceptions import InvokeError as SdkInvokeError
 from aws_durable_execution_sdk_python.exceptions import StepError as SdkStepError
-from aws_durable_execution_sdk_python.lambda_service import ErrorObject
 from aws_durable_execution_sdk_python.retries import RetryPresets
-from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
 
-from pyworkflow import SyncWorkflowContext, WorkflowContext, workflow
-from pyworkflow.aws import aws_workflow_handler
+from pyworkflow import SyncWorkflowContext, WorkflowContext, step, workflow
 from pyworkflow.errors import CallbackError, CallbackTimeoutError, InvokeError
+from tests.aws.differential.pairs import Around, check_pair, fail, succeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.aws.differential.pairs import Send
 
-    Send = Callable[[DurableFunctionTestRunner, str], None]
-
-PATIENCE_SECONDS = 60
 # The runner skips waits, but lets timeouts of callbacks pass for real: they are one second here.
+SECOND = Duration.from_seconds(1)
+
+ANSWERS = pytest.mark.parametrize(
+    ("send", "outcome"),
+    [
+        (succeed(b"as it was sent"), "as it was sent"),
+        (fail("not today", "Refused"), ["failed", "not today"]),
+    ],
+    ids=["success", "failure"],
+)
 
 
-def run(handler: Callable[..., Any], name: str | None = None, send: Send | None = None) -> Any:
-    """Run a handler to its end, with what a sender does; return its result and its operations."""
-    runner = DurableFunctionTestRunner(handler, poll_interval=0.01)
-    runner.register_function("double", lambda event, context: 2 * event)
-    runner.register_function("broken", _broken)
-    with contextlib.closing(runner._scheduler._loop), runner:
-        arn = runner.run_async(input="{}", function_name="asks", execution_name="run-1")
-        if send is not None:
-            send(runner, runner.wait_for_callback(arn, name, timeout=PATIENCE_SECONDS))
-        result = runner.wait_for_result(arn, timeout=PATIENCE_SECONDS)
-    assert result.result is not None, result.error
-    rows: set[Any] = set()
-    _collect(result.operations, rows)
-    return json.loads(result.result), rows
-
-
-def _broken(event: Any, context: Any) -> Any:
-    raise LookupError("there is none")
-
-
-def _collect(operations: list[Any], rows: set[Any]) -> None:
-    for one in operations:
-        kind = (one.operation_type.value, one.sub_type)
-        rows.add((one.operation_id, one.parent_id, *kind, one.name or None, one.status.value))
-        _collect(getattr(one, "child_operations", None) or [], rows)
-
-
-def succeed(runner: DurableFunctionTestRunner, callback_id: str) -> None:
-    runner.send_callback_success(callback_id, b"as it was sent")
-
-
-def fail(runner: DurableFunctionTestRunner, callback_id: str) -> None:
-    error = ErrorObject(message="refused", type="Refused", data=None, stack_trace=None)
-    runner.send_callback_failure(callback_id, error)
+@step
+async def nothing() -> None:
+    return None
 
 
 # -- create_callback -----------------------------------------------------------------------------
 
 
-@durable_execution
 def theirs_ask(event: Any, context: Any) -> Any:
-    callback = context.create_callback("approval")
+    callback = context.create_callback("approval", CallbackConfig(timeout=Duration.from_hours(1)))
+    context.step(lambda _: None, name="nothing")
     try:
         return callback.result()
     except SdkCallbackError as error:
         return ["failed", error.message]
 
 
-@aws_workflow_handler
 @workflow
 async def ours_ask(ctx: WorkflowContext) -> Any:
-    callback = ctx.callback("approval")
+    callback = ctx.callback("approval", timeout="1h")
+    await nothing()
     try:
         return await callback.result()
     except CallbackError as error:
         return ["failed", error.message]
 
 
-@aws_workflow_handler
 @workflow
 def ours_ask_blocking(ctx: SyncWorkflowContext) -> Any:
-    callback = ctx.callback("approval")
+    callback = ctx.callback("approval", timeout="1h")
+    nothing.submit().result()
     try:
         return callback.result()
     except CallbackError as error:
         return ["failed", error.message]
 
 
-@pytest.mark.parametrize("ours", [ours_ask, ours_ask_blocking], ids=["async", "sync"])
-@pytest.mark.parametrize(
-    ("send", "outcome"),
-    [(succeed, "as it was sent"), (fail, ["failed", "refused"])],
-    ids=["success", "failure"],
-)
-def test_a_callback(ours: Any, send: Send, outcome: Any) -> None:
-    found, rows = run(ours, "approval", send)
-    assert (found, rows) == run(theirs_ask, "approval", send)
-    assert found == outcome
+@ANSWERS
+def test_a_callback(send: Send, outcome: Any) -> None:
+    around = Around(sends={"approval": send})
+    assert check_pair(theirs_ask, ours_ask, ours_ask_blocking, around=around).result == outcome
 
 
-@durable_execution
 def theirs_late(event: Any, context: Any) -> Any:
-    seconds = Duration.from_seconds(1)
-    whole = context.create_callback("whole", CallbackConfig(timeout=seconds))
+    whole = context.create_callback("whole", CallbackConfig(timeout=SECOND))
     outcome = []
     for callback in (
         whole,
-        context.create_callback("beat", CallbackConfig(heartbeat_timeout=seconds)),
+        context.create_callback("beat", CallbackConfig(heartbeat_timeout=SECOND)),
     ):
         try:
             callback.result()
@@ -135,7 +94,6 @@ def theirs_late(event: Any, context: Any) -> Any:
     return outcome
 
 
-@aws_workflow_handler
 @workflow
 async def ours_late(ctx: WorkflowContext) -> list[Any]:
     whole = ctx.callback("whole", timeout=1)
@@ -149,15 +107,30 @@ async def ours_late(ctx: WorkflowContext) -> list[Any]:
 
 
 def test_timeouts() -> None:
-    found, rows = run(ours_late)
-    assert (found, rows) == run(theirs_late)
-    assert found == ["timeout", "timeout"]
+    seen = check_pair(theirs_late, ours_late)
+    assert seen.result == ["timeout", "timeout"]
+    kinds = [one["CallbackDetails"]["Error"]["ErrorType"] for one in seen.operations]
+    assert kinds == ["Callback.Timeout", "Callback.Heartbeat"]
+
+
+def theirs_unhandled(event: Any, context: Any) -> Any:
+    return context.create_callback("approval").result()
+
+
+@workflow
+async def ours_unhandled(ctx: WorkflowContext) -> Any:
+    return await ctx.callback("approval").result()
+
+
+def test_a_failure_that_nobody_handles() -> None:
+    around = Around(sends={"approval": fail("not today", "Refused")})
+    seen = check_pair(theirs_unhandled, ours_unhandled, around=around)
+    assert seen.error == {"ErrorType": "Refused", "ErrorMessage": "not today"}
 
 
 # -- wait_for_callback ---------------------------------------------------------------------------
 
 
-@durable_execution
 def theirs_wait(event: Any, context: Any) -> Any:
     try:
         return context.wait_for_callback(lambda callback_id, _: None, name="ask")
@@ -165,46 +138,36 @@ def theirs_wait(event: Any, context: Any) -> Any:
         return ["failed", error.message]
 
 
-@aws_workflow_handler
 @workflow
 async def ours_wait(ctx: WorkflowContext) -> Any:
     try:
-        return await ctx.wait_for_callback(lambda callback_id: None, "ask")
+        return await ctx.wait_for_callback(lambda callback_id: None, "ask", result_type=str)
     except CallbackError as error:
         return ["failed", error.message]
 
 
-@aws_workflow_handler
 @workflow
 def ours_wait_blocking(ctx: SyncWorkflowContext) -> Any:
     try:
-        return ctx.wait_for_callback(lambda callback_id: None, "ask")
+        return ctx.wait_for_callback(lambda callback_id: None, "ask", result_type=str)
     except CallbackError as error:
         return ["failed", error.message]
 
 
-@pytest.mark.parametrize("ours", [ours_wait, ours_wait_blocking], ids=["async", "sync"])
-@pytest.mark.parametrize(
-    ("send", "outcome"),
-    [(succeed, "as it was sent"), (fail, ["failed", "refused"])],
-    ids=["success", "failure"],
-)
-def test_wait_for_callback(ours: Any, send: Send, outcome: Any) -> None:
-    found, rows = run(ours, "ask create callback id", send)
-    assert (found, rows) == run(theirs_wait, "ask create callback id", send)
-    assert found == outcome
+@ANSWERS
+def test_wait_for_callback(send: Send, outcome: Any) -> None:
+    around = Around(sends={"ask create callback id": send})
+    assert check_pair(theirs_wait, ours_wait, ours_wait_blocking, around=around).result == outcome
 
 
-@durable_execution
 def theirs_unnamed(event: Any, context: Any) -> Any:
-    config = WaitForCallbackConfig(timeout=Duration.from_seconds(1))
+    config = WaitForCallbackConfig(timeout=SECOND)
     try:
         context.wait_for_callback(lambda callback_id, _: None, config=config)
     except SdkTimeoutError:
         return "timeout"
 
 
-@aws_workflow_handler
 @workflow
 async def ours_unnamed(ctx: WorkflowContext) -> Any:
     try:
@@ -214,77 +177,70 @@ async def ours_unnamed(ctx: WorkflowContext) -> Any:
 
 
 def test_wait_for_callback_without_a_name_and_in_vain() -> None:
-    found, rows = run(ours_unnamed)
-    assert (found, rows) == run(theirs_unnamed)
-    assert found == "timeout"
+    assert check_pair(theirs_unnamed, ours_unnamed).result == "timeout"
 
 
-@durable_execution
+def unsent(callback_id: str, _: Any = None) -> None:
+    raise ValueError("no address")
+
+
 def theirs_unsent(event: Any, context: Any) -> Any:
-    def submit(callback_id: str, _: Any) -> None:
-        raise ValueError("no address")
-
     config = WaitForCallbackConfig(retry_strategy=RetryPresets.none())
     try:
-        context.wait_for_callback(submit, name="ask", config=config)
+        context.wait_for_callback(unsent, name="ask", config=config)
     except (SdkCallbackError, SdkStepError):
         return "unsent"
 
 
-@aws_workflow_handler
 @workflow
 async def ours_unsent(ctx: WorkflowContext) -> Any:
-    def submit(callback_id: str) -> None:
-        raise ValueError("no address")
-
     try:
-        await ctx.wait_for_callback(submit, "ask", retry=False)
+        await ctx.wait_for_callback(unsent, "ask", retry=False)
     except ValueError:
         return "unsent"
 
 
 def test_an_id_that_could_not_be_handed_out() -> None:
-    found, rows = run(ours_unsent)
-    assert (found, rows) == run(theirs_unsent)
-    assert found == "unsent"
+    assert check_pair(theirs_unsent, ours_unsent).result == "unsent"
 
 
 # -- invoke --------------------------------------------------------------------------------------
 
 
-@durable_execution
+def broken(event: Any, context: Any) -> Any:
+    raise LookupError("there is none")
+
+
 def theirs_invoke(event: Any, context: Any) -> Any:
     config: InvokeConfig[Any, Any] = InvokeConfig()
-    doubled = context.invoke("double", 21, name="doubling", config=config)
+    doubled = context.invoke("double", {"n": 21}, name="doubling", config=config)
     try:
         context.invoke("broken", None, name="breaking")
     except SdkInvokeError as error:
         return [doubled, error.message]
 
 
-@aws_workflow_handler
 @workflow
 async def ours_invoke(ctx: WorkflowContext) -> Any:
-    doubled = await ctx.invoke("double", 21, name="doubling")
+    doubled = await ctx.invoke("double", {"n": 21}, name="doubling")
     try:
         await ctx.invoke("broken", name="breaking")
     except InvokeError as error:
         return [doubled, error.message]
 
 
-@aws_workflow_handler
 @workflow
 def ours_invoke_blocking(ctx: SyncWorkflowContext) -> Any:
-    doubled = ctx.invoke("double", 21, name="doubling")
+    doubled = ctx.invoke("double", {"n": 21}, name="doubling")
     try:
         ctx.invoke("broken", name="breaking")
     except InvokeError as error:
         return [doubled, error.message]
 
 
-@pytest.mark.parametrize("ours", [ours_invoke, ours_invoke_blocking], ids=["async", "sync"])
-def test_invokes(ours: Any) -> None:
-    found, rows = run(ours)
-    assert (found, rows) == run(theirs_invoke)
-    assert found[0] == 42
-    assert "there is none" in found[1]
+def test_invokes() -> None:
+    functions = {"double": lambda event, context: {"n": 2 * event["n"]}, "broken": broken}
+    around = Around(invokes=functions)
+    seen = check_pair(theirs_invoke, ours_invoke, ours_invoke_blocking, around=around)
+    assert seen.result[0] == {"n": 42}
+    assert "there is none" in seen.result[1]
