@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test test-all proof histories check format bench profile clean
+.PHONY: help setup run test test-all proof crash histories check format bench profile clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +38,9 @@ test-all: ## run the tests on each supported Python that this machine has
 
 proof: setup ## run the tests with many more examples; takes long; ARGS='tests/corpus -k gather'
 	@HYPOTHESIS_PROFILE=proof $(PYTEST) $(ARGS)
+
+crash: setup ## kill thousands of worker processes; takes long; KILLS=500, CRASH_SEED=7
+	@CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) tests/crash $(ARGS)
 
 histories: setup ## record histories for shapes that have none, or anew: SHAPES='gather children'
 	@$(BIN)/python -m tests.corpus.test_histories $(SHAPES)

@@ -16,23 +16,43 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
+from disk import Measurement
+
 MINIMUM_SECONDS = 0.3
 
 Execution = Callable[[], object]
 """One execution of the work: made ready outside the clock, it returns the workflow's result."""
 
 
-def run_worker(works: Mapping[str, Callable[[int], Execution]], packages: Sequence[str]) -> None:
-    """Read the command line, measure one of ``works`` and print its JSON line.
+def run_worker(
+    works: Mapping[str, Callable[[int], Execution]],
+    packages: Sequence[str],
+    timed_works: Mapping[str, Callable[[int], Measurement]] | None = None,
+) -> None:
+    """Read the command line, measure one of the works and print its JSON line.
 
-    A work is given the size and returns the `Execution` to time. Every workflow of these
-    benchmarks counts to its size, so any other result ends the worker with an error.
+    A work of ``works`` is given the size and returns the `Execution` to time. Every workflow of
+    these benchmarks counts to its size, so any other result ends the worker with an error. One of
+    ``timed_works`` holds the watch itself.
     """
+    timed = timed_works or {}
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=sorted(works))
+    parser.add_argument("work", choices=sorted([*works, *timed]))
     parser.add_argument("n", type=int, help="units of work in one execution")
     arguments = parser.parse_args()
     n: int = arguments.n
+    if arguments.work in timed:
+        found_out = timed[arguments.work](n)
+        print_measurement(
+            arguments.work,
+            n,
+            found_out.wall_s,
+            found_out.cpu_s,
+            1,
+            packages,
+            found_out.details,
+        )
+        return
     execute = works[arguments.work](n)
     found = execute()
     if found != n:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import pyworkflow_sqlite
 from measure import Execution, run_worker
 
 from pyworkflow import Workflow, WorkflowContext, step, workflow
@@ -114,4 +115,5 @@ if __name__ == "__main__":
             "replay gather": partial(replay, gather),
         },
         ["pyworkflow", "msgspec", "greenlet"],
+        pyworkflow_sqlite.WORKS,
     )
