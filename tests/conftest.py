@@ -1,10 +1,16 @@
-"""Settings that every test shares."""
+"""Settings that every test shares; at the end of a session, how much was tried."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
+
+from tests.corpus import counting
+
+if TYPE_CHECKING:
+    import pytest
 
 # No deadline: a slow machine is no failure. No database: a run depends on nothing but the code.
 settings.register_profile("default", deadline=None, database=None)
@@ -16,3 +22,11 @@ settings.register_profile("proof", settings.get_profile("default"), max_examples
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = counting.lines()
+    if found:
+        terminalreporter.section("cases tried")
+        for line in found:
+            terminalreporter.write_line(line)

@@ -250,6 +250,8 @@ class StorageError(ServiceError):
     It can't be written to, is damaged, is no file of ours, or is of a newer version.
     """
 
+    is_final = True
+
 
 class RequestRefusedError(ServiceError):
     """The service refuses this request for good; ``code`` is its name for the reason."""

@@ -2,8 +2,8 @@
 
 The heart beats on a thread of its own: an async step that computes for a minute, or calls something
 that blocks, does not look like a process that died, and no other process begins the step a second
-time. A process that is suspended as a whole (a laptop that sleeps) does lose its leases; then the
-tokens refuse what it writes.
+time. A process that is suspended as a whole (a laptop that sleeps) finds its leases run out: it
+goes on with those that nobody took, and of the others the tokens refuse what it writes.
 """
 
 from __future__ import annotations

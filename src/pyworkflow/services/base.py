@@ -185,6 +185,7 @@ class SchedulingService(Service, Protocol):
 
         They changed from outside, and no commit has read that yet; or they are over (one whose time
         is over by now ends here); or another owner has the lease.
+        Whoever asks holds them still: of leases that ran out, those that nobody took go on.
         """
         ...
 

@@ -124,6 +124,11 @@ class Leases:
                 lost[execution_id] = f"The process of the worker {owner!r}, which ran it, is gone"
         return lost
 
+    def have_run_out(self, store: Store, owner: str, execution_ids: Collection[str]) -> bool:
+        """Return whether leases of ``owner`` on these executions ran out, and nobody took them."""
+        late = store.ran_out(self._machine_ms(), -1)
+        return any(who == owner and execution_id in execution_ids for execution_id, who in late)
+
     def renew(self, owner: str, execution_ids: Collection[str]) -> None:
         self._book.save()
         self._book.store.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)

@@ -223,10 +223,20 @@ class SqliteService:
         return await self._read(read)
 
     async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
-        """Return those of the executions, held by ``owner``, whose holder has to look."""
+        """Return those of the executions, held by ``owner``, whose holder has to look.
+
+        Whoever asks holds them still: of leases that ran out, those that nobody took go on.
+        """
         wanted = tuple(execution_ids)
         now_ms = self._now_ms()
-        overdue = await self._read(lambda store: ids(store.overdue(now_ms, -1)))
+        overdue, has_slept = await self._read(
+            lambda store: (
+                ids(store.overdue(now_ms, -1)),
+                self._leases.have_run_out(store, owner, wanted),
+            )
+        )
+        if has_slept:
+            await self.renew(owner, wanted)
         if overdue:
             await self._writer.do(partial(self._ledger.expire, overdue))
         return await self._read(lambda store: ids(store.to_look_at(owner, wanted)))

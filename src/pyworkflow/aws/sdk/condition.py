@@ -1,0 +1,89 @@
+"""`wait_for_condition` as AWS's SDK has it: one step whose attempts are polls.
+
+A poll is given the state that the last one left, and returns a new one; the strategy says of that
+whether to go on, and after how long. Whatever a poll or the strategy raises ends the operation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aws_durable_execution_sdk_python.exceptions import WaitForConditionError
+
+from pyworkflow._engine.records import Action, Operation, SubType
+from pyworkflow.aws.sdk.errors import ends_invocation, surface
+from pyworkflow.aws.sdk.serdes import SerDesEncoding
+from pyworkflow.aws.sdk.steps import AttemptsOp, Settings, carried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aws_durable_execution_sdk_python.waits import WaitForConditionConfig
+
+    from pyworkflow._api.attempt import CurrentStep
+    from pyworkflow._engine.execution import Execution
+
+
+class SdkConditionOp(AttemptsOp):
+    """One wait for a condition. ``poll`` is called with the state and the attempt, in a thread."""
+
+    raises = WaitForConditionError
+
+    __slots__ = ("_config", "_poll", "_state", "subtype")
+
+    def __init__(
+        self,
+        execution: Execution,
+        name: str | None,
+        config: WaitForConditionConfig[Any],
+        poll: Callable[[Any, CurrentStep], Any],
+    ) -> None:
+        settings = Settings(name)
+        super().__init__(execution, settings, carried(self._run), (), {})
+        self.name = name
+        self.subtype = SubType.WAIT_FOR_CONDITION
+        settings.result_type = SerDesEncoding(config.serdes, self.id, execution.id)
+        self._config = config
+        self._poll = poll
+        self._state: str | None = None
+
+    def replay(self, record: Operation) -> None:
+        """Go on with the state that the last poll left."""
+        self._state = record.payload or self._state
+        super().replay(record)
+
+    def on_change(self, record: Operation) -> None:
+        """Follow the service."""
+        self._state = record.payload or self._state
+        super().on_change(record)
+
+    def _run(self, step: CurrentStep) -> Any:
+        encoding = self.settings.result_type
+        state = self._state
+        if state is None:
+            state = encoding.encode(self._config.initial_state)
+        return self._poll(encoding.decode(state), step)
+
+    def succeed(self, payload: str, value: Any) -> None:
+        """Record the state that a poll returned: it is the result, or another poll is to come."""
+        try:
+            decision = self._config.wait_strategy(value, self.attempt)
+        except Exception as error:
+            self.fail(error)
+            return
+        if (fault := self.refusal(payload, "state")) is not None:
+            self.give_up(fault)
+            return
+        if decision.should_continue:
+            delay = max(1, decision.delay_seconds)
+            self.end_attempt(Action.RETRY, payload=payload, delay_seconds=delay)
+        else:
+            # Read anew when it is delivered: the strategy may have changed the value.
+            self.end_attempt(Action.SUCCEED, payload=payload)
+
+    def fail(self, error: BaseException) -> None:
+        """Record what a poll, or the strategy, raised."""
+        if ends_invocation(error) or not isinstance(error, Exception):
+            surface(self, error)
+        else:
+            self.give_up(error)

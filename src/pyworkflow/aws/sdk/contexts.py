@@ -1,0 +1,104 @@
+"""Child contexts as AWS's SDK has them, and virtual ones, which are no operations.
+
+A virtual context is a namespace: what is done in it has ids below its own, and the context around
+as its parent. Its code runs again in each replay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aws_durable_execution_sdk_python.exceptions import ChildContextError
+
+from pyworkflow._engine.ops.base import size_of
+from pyworkflow._engine.ops.child import ChildOp
+from pyworkflow._engine.records import Action, Operation, Status
+from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
+from pyworkflow.aws.sdk.errors import (
+    ends_invocation,
+    passes_through,
+    raise_here,
+    raised_as,
+    record_of,
+    surface,
+)
+from pyworkflow.aws.sdk.serdes import SerDesEncoding, give
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aws_durable_execution_sdk_python.serdes import SerDes
+    from aws_durable_execution_sdk_python.types import SummaryGenerator
+
+    from pyworkflow._engine.execution import Execution
+
+
+class SdkChildOp(ChildOp):
+    """One child context. ``summarize_by`` says what is stored of a result that is too large."""
+
+    result_type: SerDesEncoding
+
+    __slots__ = ("_summarize_by", "_summary", "subtype")
+
+    def __init__(
+        self,
+        execution: Execution,
+        name: str | None,
+        subtype: str,
+        serdes: SerDes[Any] | None = None,
+        summarize_by: SummaryGenerator[Any] | None = None,
+    ) -> None:
+        super().__init__(execution, name, None, None)
+        self.subtype = subtype
+        self.result_type = SerDesEncoding(serdes, self.id, execution.id)
+        self._summarize_by = summarize_by
+        self._summary = ""
+
+    def encode(self, value: Any) -> tuple[str, Any]:
+        """Return what is stored for ``value``, and what the code around receives for it."""
+        payload, received = super().encode(value)
+        is_new = self not in self.execution.journal.reruns
+        if is_new and self._summarize_by is not None and size_of(payload) > MAX_PAYLOAD_BYTES:
+            self._summary = self._summarize_by(value)
+        return payload, received
+
+    def summarize(self) -> str:
+        """Return what is stored instead of a result that is too large."""
+        return self._summary
+
+    def fail(self, error: BaseException) -> None:
+        """Record what the code raised."""
+        if passes_through(error) or ends_invocation(error):
+            surface(self, error)
+        elif self in self.execution.journal.reruns:
+            super().fail(error)
+        else:
+            self.write(Action.FAIL, urgent=True, error=record_of(error))
+
+    def deliver(self, record: Operation) -> None:
+        """Give the outcome to the code around."""
+        if record.status is Status.SUCCEEDED:
+            super().deliver(record)
+        else:
+            self.future.set_exception(raised_as(record.error, ChildContextError))
+
+    def give_recorded(self, payload: str | None) -> None:
+        """Give what a stored result stands for."""
+        give(self, payload, self.result_type)
+
+
+def run_virtual(
+    execution: Execution, code: Callable[[], Any], context_id: str, serdes: SerDes[Any] | None
+) -> Any:
+    """Run the code of a virtual context; return its value, encoded and decoded.
+
+    Raises `ChildContextError` for what the code raises.
+    """
+    encoding = SerDesEncoding(serdes, context_id, execution.id)
+    try:
+        return encoding.decode(encoding.encode(code()))
+    except Exception as error:
+        if passes_through(error) or ends_invocation(error):
+            raise_here(execution, error)
+        failure = raised_as(record_of(error), ChildContextError)
+    raise failure

@@ -1,0 +1,83 @@
+"""AWS's SDK's errors, as they are recorded, raised again, and let through.
+
+What escapes an operation is recorded by its qualified class name and its message, and comes back as
+the operation's error class (`StepError`, `ChildContextError`, …) with a stand-in for the recorded
+one as its cause: the SDK's own functions say how. Three kinds are not recorded. A retryable
+`InvocationError` ends the invocation, and the service invokes again; an `ExecutionError`, and what
+is no `Exception`, passes through the code around unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from aws_durable_execution_sdk_python.exceptions import (
+    DurableOperationError,
+    ExecutionError,
+    InvocationError,
+    SerDesError,
+)
+from aws_durable_execution_sdk_python.lambda_service import ErrorObject
+
+from pyworkflow._engine.failures import fitted
+from pyworkflow._engine.records import ErrorRecord
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Op
+
+_NOTHING_RECORDED = "Unknown error. No ErrorObject exists on the Checkpoint Operation."
+
+
+def record_of(error: BaseException) -> ErrorRecord:
+    """Return ``error`` as the SDK records it, within the size that Lambda takes."""
+    said = ErrorObject.from_exception(error)
+    record = ErrorRecord(
+        said.message or "", said.type or "", said.data, tuple(said.stack_trace or ())
+    )
+    return fitted(record)
+
+
+def raised_as(record: ErrorRecord | None, kind: type[DurableOperationError]) -> Exception:
+    """Return the exception that the SDK raises for a recorded error of an operation."""
+    if record is None:
+        return kind(message=_NOTHING_RECORDED)
+    stack = list(record.stack_trace) or None
+    said = ErrorObject(record.message, record.type or None, record.data, stack)
+    try:
+        said.raise_as_operation_error(kind)
+    except (DurableOperationError, SerDesError) as error:
+        return error
+
+
+def error_object(error: Exception) -> ErrorObject:
+    """Return what a batch says of a branch that failed: the error that escaped it."""
+    if isinstance(error, DurableOperationError):
+        return ErrorObject(error.message, error.error_type, error.data, error.stack_trace)
+    return ErrorObject.from_exception(error)
+
+
+def passes_through(error: BaseException) -> bool:
+    """Whether ``error`` is not recorded, but raised in the code around as it is."""
+    return isinstance(error, ExecutionError) or not isinstance(error, Exception)
+
+
+def ends_invocation(error: BaseException) -> bool:
+    """Whether the service is to invoke again because of ``error``."""
+    return isinstance(error, InvocationError) and error.is_retryable()
+
+
+def surface(op: Op, error: BaseException) -> None:
+    """Let ``error`` reach the code that waits for ``op`` unrecorded, or end the invocation."""
+    if isinstance(error, InvocationError) and error.is_retryable():
+        op.execution.bodies.give_up(error)
+    else:
+        op.future.set_exception(error)
+
+
+def raise_here(execution: Execution, error: Exception) -> NoReturn:
+    """Raise ``error`` in the running code; one that ends the invocation parks the code instead."""
+    if ends_invocation(error):
+        execution.bodies.give_up(error)
+        execution.bridge.wait(execution.loop.create_future())
+    raise error

@@ -1,0 +1,186 @@
+"""`durable_execution`: a function written for AWS's SDK, run by PyWorkflow's engine.
+
+It is the entry point of a Lambda function, as the SDK's own is, and holds a workflow that all else
+of PyWorkflow takes: the test handler, a worker. What it answers to Lambda is what the SDK answers.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import logging
+from typing import TYPE_CHECKING, Any, overload
+
+import aws_durable_execution_sdk_python as sdk
+from aws_durable_execution_sdk_python import execution as sdk_execution
+from aws_durable_execution_sdk_python.exceptions import BotoClientError
+from aws_durable_execution_sdk_python.lambda_service import LambdaClient, OperationUpdate
+
+from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.workflow import Workflow
+from pyworkflow._engine.scope import current_execution
+from pyworkflow._engine.turn import Failed
+from pyworkflow.aws._injected import InjectedService
+from pyworkflow.aws.handler import WorkflowHandler
+from pyworkflow.aws.sdk.context import DurableContext
+from pyworkflow.aws.sdk.errors import ends_invocation, record_of
+from pyworkflow.aws.sdk.serdes import JsonEncoding
+from pyworkflow.errors import UsageError
+from pyworkflow.services.awslambda.wire import error_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.turn import End
+    from pyworkflow.services.base import Service
+
+    Function = Callable[[Any, Any], Any]
+
+logger = logging.getLogger("pyworkflow.aws")
+
+
+class WholeInput(InputBinder):
+    """Hands over an input as plain JSON, whatever it is; none is an empty object."""
+
+    takes_context = False
+    context_name = ""
+
+    def __init__(self) -> None:
+        pass
+
+    def bind(self, payload: str | None) -> tuple[list[Any], dict[str, Any]]:
+        """Return the one argument that there is."""
+        return [json.loads(payload) if payload and payload.strip() else {}], {}
+
+
+class DurableWorkflow(Workflow[..., Any]):
+    """A function of the SDK's as a workflow: it is given its input, plain JSON, and a context."""
+
+    result_type = JsonEncoding()
+    binder = WholeInput()
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(_as_function(function), _name_of(function))
+        self._lambda_context: Any = None
+
+    def invoked_with(self, lambda_context: Any) -> DurableWorkflow:
+        """Return this workflow for one invocation."""
+        invoked = copy.copy(self)
+        invoked._lambda_context = lambda_context
+        return invoked
+
+    def bind(self, payload: str | None, execution: Execution) -> Callable[[], Any]:
+        """Return the call of the function with a recorded input."""
+        (event,), _ = self.binder.bind(payload)
+
+        def run() -> Any:
+            context = DurableContext(
+                execution,
+                execution.loop.namespace(),
+                self._lambda_context,
+                is_replaying=execution.journal.is_replaying,
+            )
+            return self._function(event, context)
+
+        return run
+
+
+class DurableFunction(WorkflowHandler[..., Any]):
+    """A function of the SDK's that Lambda can call."""
+
+    def __init__(self, function: Function, boto3_client: Any = None) -> None:
+        self._durable = DurableWorkflow(function)
+        super().__init__(self._durable)
+        self._boto3_client = boto3_client
+
+    def __call__(self, event: Any, context: Any = None) -> Any:
+        """Answer Lambda, once an invocation."""
+        if current_execution() is not None:
+            raise UsageError(
+                f"durable function {self.workflow.name!r} was called by the code of another one. "
+                "Invoke it, context.invoke(...), or give both a plain function to call"
+            )
+        return super().__call__(event, context)
+
+    # -- one invocation --------------------------------------------------------------------------
+
+    def _service(self) -> Service:
+        if self._boto3_client is None:
+            return super()._service()
+        return InjectedService(LambdaClient(self._boto3_client), OperationUpdate.from_dict)
+
+    def _workflow_for(self, context: Any) -> DurableWorkflow:
+        return self._durable.invoked_with(context)
+
+    def _run(self, *of_invocation: Any) -> End:
+        try:
+            return super()._run(*of_invocation)
+        except BotoClientError as error:
+            if error.is_retryable():
+                raise
+            return Failed(record_of(error), error)
+
+    def _answer(self, end: End) -> dict[str, Any]:
+        if not isinstance(end, Failed):
+            return super()._answer(end)
+        if ends_invocation(end.error):
+            raise end.error
+        return {"Status": "FAILED", "Error": error_to_wire(record_of(end.error))}
+
+
+@overload
+def durable_execution(
+    func: Function, *, boto3_client: Any = None, plugins: Sequence[Any] | None = None
+) -> DurableFunction: ...
+
+
+@overload
+def durable_execution(
+    func: None = None, *, boto3_client: Any = None, plugins: Sequence[Any] | None = None
+) -> Callable[[Function], DurableFunction]: ...
+
+
+def durable_execution(
+    func: Function | None = None,
+    *,
+    boto3_client: Any = None,
+    plugins: Sequence[Any] | None = None,
+) -> Any:
+    """Make ``func(event, context)`` a durable function; use it bare or with options.
+
+    Args:
+        func: a function that was written for AWS's SDK.
+        boto3_client: a boto3 Lambda client to checkpoint with. Default: PyWorkflow's own client.
+        plugins: the SDK's instrumentation plugins. They are not run, and a warning says so.
+    """
+    if func is None:
+        return functools.partial(durable_execution, boto3_client=boto3_client, plugins=plugins)
+    if plugins:
+        logger.warning("%s: plugins of AWS's SDK are not run by PyWorkflow", _name_of(func))
+    return DurableFunction(func, boto3_client)
+
+
+def install() -> None:
+    """Let ``durable_execution`` of AWS's SDK be PyWorkflow's, for modules imported from now on.
+
+    A module that imported the name before keeps the SDK's own. Idempotent.
+    """
+    sdk.durable_execution = sdk_execution.durable_execution = durable_execution  # type: ignore[assignment]
+
+
+def _name_of(function: Function) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _as_function(function: Function) -> Function:
+    """Return ``function`` as one that has a signature and a name of its own."""
+    if inspect.isfunction(function):
+        return function
+
+    def call(event: Any, context: Any) -> Any:
+        return function(event, context)
+
+    return functools.update_wrapper(call, function)
