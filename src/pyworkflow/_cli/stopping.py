@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from pyworkflow._cli.console import stderr
@@ -25,24 +27,44 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def asked_to_stop() -> Iterator[asyncio.Future[int]]:
     """Provide a future of the first signal's number; a second signal ends the process.
 
-    The handlers are Python's, not the loop's: they run though a step blocks the loop.
+    A thread is told of them, not the loop: a step may block that. Python's own handlers are no way
+    either, for they run on the main thread alone, and the system may hand the second signal to
+    another one, which does not wake it.
     """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[int] = loop.create_future()
-    seen: list[int] = []
+    told, tells = socket.socketpair()
+    tells.setblocking(False)
 
-    def on_signal(number: int, _: object) -> None:
-        if seen:
-            end_now(128 + number)
-        seen.append(number)
-        loop.call_soon_threadsafe(asked.set_result, number)
+    def watch() -> None:
+        seen: list[int] = []
+        for number in _signals_from(told):
+            seen.append(number)
+            if len(seen) > 1:
+                # Of two that come together the system may tell the second first.
+                end_now(128 + max(seen))
+            loop.call_soon_threadsafe(asked.set_result, number)
 
-    former = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    watcher = threading.Thread(target=watch, name="pyworkflow-signals", daemon=True)
+    watcher.start()
+    former_fd = signal.set_wakeup_fd(tells.fileno())
+    former = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     try:
         yield asked
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(former_fd)
+        tells.close()
+        watcher.join()
+        told.close()
+
+
+def _signals_from(told: socket.socket) -> Iterator[int]:
+    """Yield the numbers of our signals as they come, until the other end is closed."""
+    while read := told.recv(1):
+        if read[0] in SIGNALS:
+            yield read[0]
 
 
 def say_that_it_stops() -> None:
