@@ -47,7 +47,7 @@ MOSTLY = 0.99
 
 
 def main() -> None:
-    count = pyworkflow_worker.count
+    count = pyworkflow_sqlite.count
     show_calls("a live step, service in memory", pyworkflow_worker.live_engine(count, STEPS))
     show_calls("a replayed operation", pyworkflow_worker.replay(count, STEPS))
     show_sqlite()

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from dbos import DBOS
@@ -28,6 +27,7 @@ from disk import (
     Watch,
     check_result,
     leave,
+    measure_starts,
     new_folder,
     resident_bytes,
 )
@@ -254,21 +254,9 @@ def multiply_sleeper(path: Path, number: int) -> None:
 
 def start(n: int) -> Measurement:
     fsyncs = count_fsyncs()
-    waits, acknowledgements = [], []
     with new_folder() as folder:
         launch(folder)
-        for _ in range(WARM_UP):
-            DBOS.start_workflow(begin).get_result()
-        watch = Watch(fsyncs)
-        for _ in range(n):
-            begun.clear()
-            asked = time.perf_counter()
-            handle = DBOS.start_workflow(begin)
-            acknowledgements.append(time.perf_counter() - asked)
-            handle.get_result()
-            waits.append(begun[0] - asked)
-        found = watch.read(n, acknowledged_s=median(acknowledgements))
-    return Measurement(median(waits) * n, found.cpu_s, found.details)
+        return measure_starts(lambda: DBOS.start_workflow(begin).get_result, begun, n, fsyncs)
 
 
 def running(n: int) -> Measurement:

@@ -8,9 +8,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from fsyncs import FsyncCount
 
@@ -50,6 +51,28 @@ class Watch:
         if self._fsyncs is not None:
             details["fsyncs"] = (self._fsyncs.total - self._fsyncs_before) / units
         return Measurement(wall_s, cpu_s, details)
+
+
+def measure_starts(
+    start: Callable[[], Callable[[], object]], begun: list[float], n: int, fsyncs: FsyncCount | None
+) -> Measurement:
+    """Start ``n`` executions one after another: until the first line of each has run.
+
+    ``start`` returns what waits for the end; the executions tell ``begun`` when they begin.
+    """
+    waits, acknowledgements = [], []
+    for _ in range(WARM_UP):
+        start()()
+    watch = Watch(fsyncs)
+    for _ in range(n):
+        begun.clear()
+        asked = time.perf_counter()
+        wait = start()
+        acknowledgements.append(time.perf_counter() - asked)
+        wait()
+        waits.append(begun[0] - asked)
+    found = watch.read(n, acknowledged_s=median(acknowledgements))
+    return Measurement(median(waits) * n, found.cpu_s, found.details)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
-from statistics import median
 
 from disk import (
     DUE,
@@ -19,6 +18,7 @@ from disk import (
     Measurement,
     Watch,
     check_result,
+    measure_starts,
     new_folder,
     resident_bytes,
 )
@@ -202,20 +202,8 @@ def open_file(n: int) -> Measurement:
 def start(n: int) -> Measurement:
     """Start ``n`` executions one after another: until the first line of each has run."""
     fsyncs = count_fsyncs()
-    waits, acknowledgements = [], []
     with new_folder() as folder, Client.local(folder / "a.db") as client:
-        for _ in range(WARM_UP):
-            client.start(begin).result()
-        watch = Watch(fsyncs)
-        for _ in range(n):
-            begun.clear()
-            asked = time.perf_counter()
-            handle = client.start(begin)
-            acknowledgements.append(time.perf_counter() - asked)
-            handle.result()
-            waits.append(begun[0] - asked)
-        found = watch.read(n, acknowledged_s=median(acknowledgements))
-    return Measurement(median(waits) * n, found.cpu_s, found.details)
+        return measure_starts(lambda: client.start(begin).result, begun, n, fsyncs)
 
 
 def running(n: int) -> Measurement:

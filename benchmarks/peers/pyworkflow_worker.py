@@ -9,6 +9,7 @@ from typing import Any
 
 import pyworkflow_sqlite
 from measure import Execution, run_worker
+from pyworkflow_sqlite import count
 
 from pyworkflow import Workflow, WorkflowContext, step, workflow
 from pyworkflow._engine.failures import KnownErrors
@@ -19,19 +20,6 @@ from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.base import Committed, Invocation, Page
 from pyworkflow.services.memory import MemoryService
-
-
-@step()
-async def add(i: int) -> int:
-    return i + 1
-
-
-@workflow
-async def count(ctx: WorkflowContext, n: int) -> int:
-    total = 0
-    for i in range(n):
-        total = await add(i)
-    return total
 
 
 @step()

@@ -25,7 +25,7 @@ from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
 from pyworkflow._cli.timeline import timeline
 from pyworkflow._cli.times import moment
 from pyworkflow._cli.values import indented
-from pyworkflow._runtime.async_client import AsyncClient
+from pyworkflow._runtime.async_client import DEFAULT_PATH, AsyncClient
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.ends import is_over
 from pyworkflow.errors import ExecutionNotFoundError, UsageError
@@ -68,7 +68,7 @@ class Run:
         return shlex.join(words)
 
 
-DEFAULT_DB = Path("pyworkflow.db")
+DEFAULT_DB = Path(DEFAULT_PATH)
 
 
 def run_and_show(run: Run, *, as_json: bool) -> Exit:

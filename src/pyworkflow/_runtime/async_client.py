@@ -13,7 +13,7 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
-from pyworkflow._runtime.handle import AsyncHandle
+from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration, whole_seconds
@@ -228,14 +228,14 @@ class AsyncClient:
         elif opened.worker is not None:
             self._registry.get(name)
         seconds = None if timeout is None else whole_seconds(timeout)
-        summary = await self._start(name, payload, execution_name, seconds)
+        identity = await self._start(name, payload, execution_name, seconds)
         if opened.worker is not None:
             opened.worker.wake()
-        return self._handle(summary, known)
+        return self._handle(identity, known)
 
     async def _start(
         self, name: str, payload: str, execution_name: str | None, timeout_seconds: int | None
-    ) -> ExecutionSummary:
+    ) -> Identity:
         service = self._opened.service
         try:
             execution_id = await service.start(
@@ -247,8 +247,9 @@ class AsyncClient:
             same = [each for each in found if _are_equal(each.input_payload, payload)]
             if not same:
                 raise
-            return same[0]
-        return await service.get(execution_id)
+            return Identity.of(same[0])
+        # One without a name of its own is called by its id.
+        return Identity(execution_id, execution_name or execution_id, name)
 
     @overload
     async def get(
@@ -269,7 +270,8 @@ class AsyncClient:
         """
         name, known = (None, None) if workflow is None else self._resolve(workflow)
         summary = await self._find(id_or_name, name)
-        return self._handle(summary, known or self._registry.find(summary.workflow_name))
+        known = known or self._registry.find(summary.workflow_name)
+        return self._handle(Identity.of(summary), known)
 
     async def list(
         self,
@@ -361,12 +363,10 @@ class AsyncClient:
             )
         return found
 
-    def _handle(
-        self, summary: ExecutionSummary, workflow: Workflow[..., Any] | None
-    ) -> AsyncHandle[Any]:
+    def _handle(self, identity: Identity, workflow: Workflow[..., Any] | None) -> AsyncHandle[Any]:
         opened = self._opened
         result_type = Any if workflow is None else workflow.result_type
-        return AsyncHandle(opened.service, opened.ends, summary, result_type)
+        return AsyncHandle(opened.service, opened.ends, identity, result_type)
 
 
 class _Open:

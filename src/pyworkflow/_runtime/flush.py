@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pyworkflow._engine.turn import Committed
 from pyworkflow.services.base import ImmediateService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow.services.base import Committed as Answer
     from pyworkflow.services.base import Invocation, Service
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -66,19 +68,14 @@ class Writer:
         if self._immediate is not None:
             answer = self._immediate.commit_now(self._execution_id, self._checked_token(), updates)
             return self._take(answer, on_done)
-        sending = self._service.commit(self._execution_id, self._checked_token(), updates)
 
-        def done(sent: asyncio.Future[Answer]) -> None:
-            self._sending = None
-            if sent.cancelled():
-                return
-            error = sent.exception()
-            taken = error if error is not None else self._take(sent.result(), on_done)
+        def tell(answer: Answer) -> None:
+            taken = self._take(answer, on_done)
             if taken is not None:
                 on_done(taken)
 
-        self._sending = asyncio.ensure_future(sending)
-        self._sending.add_done_callback(done)
+        sending = self._service.commit(self._execution_id, self._checked_token(), updates)
+        self._follow(sending, tell, on_done)
         return None
 
     def _take(
@@ -89,14 +86,27 @@ class Writer:
         if answer.marker is None or answer.token is None:
             return Committed(answer.operations)
 
-        def done(reading: asyncio.Future[Committed]) -> None:
-            self._sending = None
-            if not reading.cancelled():
-                on_done(reading.exception() or reading.result())
-
-        self._sending = asyncio.ensure_future(self._whole(answer))
-        self._sending.add_done_callback(done)
+        self._follow(self._whole(answer), on_done, on_done)
         return None
+
+    def _follow(
+        self,
+        sending: Awaitable[T],
+        on_result: Callable[[T], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        def done(sent: asyncio.Future[T]) -> None:
+            self._sending = None
+            if sent.cancelled():
+                return
+            error = sent.exception()
+            if error is None:
+                on_result(sent.result())
+            else:
+                on_error(error)
+
+        self._sending = asyncio.ensure_future(sending)
+        self._sending.add_done_callback(done)
 
     async def commit(self, updates: tuple[Update, ...]) -> Committed:
         """Send a checkpoint and return its answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._runtime.outcome import result_of
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 
+class Identity(NamedTuple):
+    """Which execution it is."""
+
+    id: str
+    name: str
+    workflow_name: str
+
+    @classmethod
+    def of(cls, summary: ExecutionSummary) -> Identity:
+        """Return which execution the summary is of."""
+        return cls(summary.id, summary.name, summary.workflow_name)
+
+
 class AsyncHandle(Generic[R_co]):
     """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it.
 
@@ -31,15 +44,13 @@ class AsyncHandle(Generic[R_co]):
         self,
         service: SchedulingService,
         ends: Ends,
-        summary: ExecutionSummary,
+        identity: Identity,
         result_type: object = Any,
     ) -> None:
         self._service = service
         self._ends = ends
         self._result_type = result_type
-        self.id = summary.id
-        self.name = summary.name
-        self.workflow_name = summary.workflow_name
+        self.id, self.name, self.workflow_name = identity
 
     def __repr__(self) -> str:
         return f"<execution {self.name!r} of workflow {self.workflow_name!r}>"

@@ -14,9 +14,15 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
-from pyworkflow._engine.transitions import apply, apply_outside
+from pyworkflow._engine.transitions import apply, apply_batch, apply_outside
 from pyworkflow.errors import ServiceError, StaleTokenError
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Invocation, Page
+from pyworkflow.services.base import (
+    Committed,
+    ExecutionStatus,
+    ExecutionSummary,
+    Invocation,
+    Page,
+)
 from pyworkflow.services.events import Entry
 
 if TYPE_CHECKING:
@@ -162,6 +168,24 @@ class ExecutionState:
         self.put(now_ms, operation, update)
         self.set_timer(operation)
 
+    def commit(
+        self, token: str, updates: Sequence[Update], now_ms: int, page_size: int
+    ) -> Committed:
+        """Apply ``updates`` as a whole, after all that is due; return what changed.
+
+        Raises `StaleTokenError` and `InvalidUpdateError`; only what was due has changed then.
+        """
+        self.fire(now_ms)
+        self.check_token(token)
+        results = apply_batch(updates, self.operations, now_ms, self.unread)
+        for update, operation in zip(updates, results, strict=True):
+            self.record(update, operation, now_ms)
+        changes = self.take_changes()
+        if self.token is None:
+            return Committed(None, changes)
+        next_token, page = self.issue(changes, page_size)
+        return Committed(next_token, page.operations, page.marker)
+
     def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
         """End the execution: no token is good any more, no timer fires."""
         self.put(now_ms, root, update)
@@ -274,16 +298,20 @@ class ExecutionState:
         return changes
 
     def summary(self) -> ExecutionSummary:
-        root = self.root
-        running = root.status is _STARTED
-        return ExecutionSummary(
-            id=self.id,
-            name=root.name or self.id,
-            workflow_name=self.workflow_name,
-            status=ExecutionStatus.RUNNING if running else ExecutionStatus(root.status),
-            start_ms=root.start_ms,
-            end_ms=root.end_ms,
-            input_payload=root.payload or "",
-            result=self.result,
-            error=root.error,
-        )
+        return summary_of(self.root, self.workflow_name, self.result)
+
+
+def summary_of(root: Operation, workflow_name: str, result: str | None) -> ExecutionSummary:
+    """Return how an execution stands; ``root`` is its EXECUTION operation."""
+    running = root.status is _STARTED
+    return ExecutionSummary(
+        id=root.id,
+        name=root.name or root.id,
+        workflow_name=workflow_name,
+        status=ExecutionStatus.RUNNING if running else ExecutionStatus(root.status),
+        start_ms=root.start_ms,
+        end_ms=root.end_ms,
+        input_payload=root.payload or "",
+        result=result,
+        error=root.error,
+    )

@@ -137,7 +137,8 @@ class SchedulingService(Service, Protocol):
     ) -> str:
         """Start an execution and return its id; one with this workflow, name and input is returned.
 
-        Raises `ExecutionAlreadyStartedError` when the name is taken by another input.
+        Without a name its id is its name. Raises `ExecutionAlreadyStartedError` when the name is
+        taken by another input.
         """
         ...
 

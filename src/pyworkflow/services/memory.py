@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
-from pyworkflow._engine.transitions import apply_batch, apply_outside
+from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import (
@@ -78,18 +78,9 @@ class MemoryService:
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Do at once what `commit` does."""
         execution = self._execution(execution_id)
-        execution.check_token(token)
-        now_ms = self._now_ms()
-        execution.fire(now_ms)
-        results = apply_batch(updates, execution.operations, now_ms, execution.unread)
-        for update, operation in zip(updates, results, strict=True):
-            execution.record(update, operation, now_ms)
-        changes = execution.take_changes()
-        if execution.token is None:
-            return Committed(None, changes)
+        answer = execution.commit(token, updates, self._now_ms(), self._page_size)
         self._list_due(execution)
-        next_token, page = execution.issue(changes, self._page_size)
-        return Committed(next_token, page.operations, page.marker)
+        return answer
 
     # -- executions ------------------------------------------------------------------------------
 

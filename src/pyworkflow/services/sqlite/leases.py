@@ -20,7 +20,7 @@ from pyworkflow.services.base import LEASE_MS
 from pyworkflow.services.sqlite.book import ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyworkflow.services.base import Invocation
     from pyworkflow.services.sqlite.book import Book, Held
@@ -79,7 +79,7 @@ class Leases:
         return (
             any(store.due(workflow, now_ms, 1) for workflow in workflow_names)
             or bool(store.overdue(now_ms, 1))
-            or bool(self._lost(store, 1))
+            or bool(self._lost(store, 1, _dead_owners(store)))
         )
 
     def claim_due(
@@ -104,22 +104,23 @@ class Leases:
 
     def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
         store = self._book.store
-        for owner in _dead_owners(store):
+        dead = _dead_owners(store)
+        for owner in dead:
             if not store.leased(owner, 1):
                 store.drop_owner(owner)
-        for execution_id, reason in self._lost(store, limit).items():
+        for execution_id, reason in self._lost(store, limit, dead).items():
             held = self._book.hold(execution_id)
             problem = ErrorRecord(message=reason, type="WorkerLost")
             held.trouble(problem, now_ms + backoff_ms(held.troubles))
 
-    def _lost(self, store: Store, limit: int) -> dict[str, str]:
+    def _lost(self, store: Store, limit: int, dead: Iterable[str]) -> dict[str, str]:
         """Return the executions that nobody goes on with although somebody promised, and why."""
         late = f"did not renew its lease for {LEASE_MS // 1000} s"
         lost = {
             execution_id: f"The worker {owner!r}, which ran it, {late}"
             for execution_id, owner in store.ran_out(self._machine_ms(), limit)
         }
-        for owner in _dead_owners(store):
+        for owner in dead:
             for execution_id, _ in store.leased(owner, limit - len(lost)):
                 lost[execution_id] = f"The process of the worker {owner!r}, which ran it, is gone"
         return lost

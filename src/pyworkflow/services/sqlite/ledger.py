@@ -17,7 +17,6 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow._engine.transitions import apply_batch
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
@@ -41,22 +40,14 @@ class Ledger:
     # -- what a runner needs ---------------------------------------------------------------------
 
     def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
-        held = self._book.hold(execution_id)
-        state, now_ms = held.state, self._now_ms()
-        state.fire(now_ms)
-        state.check_token(token)
-        results = apply_batch(updates, state.operations, now_ms, state.unread)
-        for update, operation in zip(updates, results, strict=True):
-            state.record(update, operation, now_ms)
-            if operation.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
-                self._start_child(state.root, update, now_ms)
+        held, now_ms = self._book.hold(execution_id), self._now_ms()
+        answer = held.state.commit(token, updates, now_ms, self._page_size)
+        for update in updates:
+            if update.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
+                self._start_child(held.state.root, update, now_ms)
         if updates and held.troubles:
             held.troubles, held.problem, held.has_moved = 0, None, True
-        changes = state.take_changes()
-        if state.token is None:
-            return Committed(None, changes)
-        next_token, page = state.issue(changes, self._page_size)
-        return Committed(next_token, page.operations, page.marker)
+        return answer
 
     def load(self, execution_id: str, token: str, marker: str) -> Page:
         return self._book.hold(execution_id).state.page_at(token, marker, self._page_size)

@@ -21,12 +21,13 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow.services._state import CallbackDeadlines
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+from pyworkflow.services import _state
 from pyworkflow.services.events import Entry, HistoryEvent, build_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from pyworkflow.services.base import ExecutionSummary
 
 PLACES = 32
 """How many bits of a key tell the place within the execution."""
@@ -74,7 +75,7 @@ class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_operation = msgspec.msgpack.Decoder(Operation).decode
-decode_deadlines = msgspec.msgpack.Decoder(CallbackDeadlines).decode
+decode_deadlines = msgspec.msgpack.Decoder(_state.CallbackDeadlines).decode
 decode_lines = msgspec.msgpack.Decoder(tuple[Line, ...]).decode
 decode_error = msgspec.msgpack.Decoder(ErrorRecord).decode
 decode_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -154,18 +155,8 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
 
 def summary_of(row: ExecutionRow, record: bytes) -> ExecutionSummary:
     """Return how an execution stands; ``record`` is its EXECUTION operation."""
-    root = decode_operation(record)
-    is_running = root.status is Status.STARTED
-    return ExecutionSummary(
-        id=row.id,
-        name=row.name,
-        workflow_name=row.workflow,
-        status=ExecutionStatus.RUNNING if is_running else ExecutionStatus(root.status),
-        start_ms=root.start_ms,
-        end_ms=root.end_ms,
-        input_payload=root.payload or "",
-        result=row.result,
-        error=root.error,
+    return replace(
+        _state.summary_of(decode_operation(record), row.workflow, row.result),
         wake_ms=row.wake_ms,
         problem=None if row.problem is None else decode_error(row.problem),
         troubles=row.troubles,

@@ -229,17 +229,20 @@ class SqliteService:
         """
         wanted = tuple(execution_ids)
         now_ms = self._now_ms()
-        overdue, has_slept = await self._read(
+        overdue, has_slept, found = await self._read(
             lambda store: (
                 ids(store.overdue(now_ms, -1)),
                 self._leases.have_run_out(store, owner, wanted),
+                ids(store.to_look_at(owner, wanted)),
             )
         )
         if has_slept:
             await self.renew(owner, wanted)
         if overdue:
             await self._writer.do(partial(self._ledger.expire, overdue))
-        return await self._read(lambda store: ids(store.to_look_at(owner, wanted)))
+        if has_slept or overdue:
+            found = await self._read(lambda store: ids(store.to_look_at(owner, wanted)))
+        return found
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_change``, from the writer's thread, when there may be work, news or an end."""
