@@ -5,8 +5,10 @@ PYTHONS ?= 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
-# Only the plugin that the tests use, whatever else is installed.
+# Only the plugins that the tests use, whatever else is installed.
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
+# Spread over the processors of the machine.
+PARALLEL := -p xdist.plugin -n auto --dist worksteal
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help setup run test test-all proof crash histories check format bench profile clean
@@ -31,13 +33,13 @@ run: setup ## run the example workflow
 	@$(BIN)/pyworkflow run examples/aws/order_workflow.py --skip-time --input '{"order_id": "ORD-123"}'
 
 test: setup ## run the tests
-	@$(PYTEST)
+	@$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-all: ## run the tests on each supported Python that this machine has
 	@.ci/test-all $(PYTHONS)
 
 proof: setup ## run the tests with many more examples; takes long; ARGS='tests/corpus -k gather'
-	@HYPOTHESIS_PROFILE=proof $(PYTEST) $(ARGS)
+	@HYPOTHESIS_PROFILE=proof $(PYTEST) $(PARALLEL) $(ARGS)
 
 crash: setup ## kill thousands of worker processes; takes long; KILLS=500, CRASH_SEED=7
 	@CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) tests/crash $(ARGS)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 from tests.corpus import counting
-
-if TYPE_CHECKING:
-    import pytest
 
 # No deadline: a slow machine is no failure. No database: a run depends on nothing but the code.
 settings.register_profile("default", deadline=None, database=None)
@@ -22,6 +20,19 @@ settings.register_profile("proof", settings.get_profile("default"), max_examples
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests hands its counts to the one that tells them."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["counts"] = dict(counting.counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # A process that crashed has handed over nothing; the tests it was at have failed.
+    counting.counts.update(getattr(node, "workeroutput", {}).get("counts", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHOP = Path(__file__).with_name("shop.py").read_text("utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_others() -> Iterator[None]:
+    """A command sets up its process's logging; the tests that come after have theirs."""
+    root, ours = logging.getLogger(), logging.getLogger("pyworkflow")
+    handlers, level = list(root.handlers), ours.level
+    yield
+    root.handlers[:] = handlers
+    ours.setLevel(level)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ class Nursery:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pid:
-            os.kill(self._pid, number)
+            with suppress(ProcessLookupError):  # its end is not read yet
+                os.kill(self._pid, number)
 
     async def _words(self) -> list[str]:
         assert self._process.stdout is not None

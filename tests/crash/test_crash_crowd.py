@@ -73,11 +73,20 @@ def test_workers_share_a_file_under_load(tmp_path: Path, workers: int) -> None:
     asyncio.run(_crowd(tmp_path, workers))
 
 
-async def _kill_now_and_then(nursery: Nursery, plan: Plan, kills: int) -> int:
-    """Run workers one after the other; all but the last are killed, after some bodies."""
-    for number in range(kills):
+async def _kill_now_and_then(nursery: Nursery, plan: Plan, load: asyncio.Task[None]) -> int:
+    """Run workers one after the other; all but the last are killed, after some bodies.
+
+    A worker that the other one leaves too few bodies is killed once the load is over.
+    """
+    kills = 0
+    load.add_done_callback(lambda _: nursery.kill())
+    while kills < KILLS and not load.done():
         await nursery.begin(plan)
-        assert await nursery.end(kill_after_bodies=5 + 10 * number % 40) == -signal.SIGKILL
+        if load.done():
+            nursery.kill()
+        assert await nursery.end(kill_after_bodies=5 + 10 * kills % 40) == -signal.SIGKILL
+        kills += 1
+    await load
     await nursery.begin(plan)
     return kills
 
@@ -88,7 +97,8 @@ async def _dying_crowd(folder: Path) -> None:
         plan = batch.plan(skip_time=False, until_over=False, max_concurrent=20)
         steady, dying = [await stack.enter_async_context(Nursery.opened()) for _ in range(2)]
         await steady.begin(plan)
-        kills, _ = await asyncio.gather(_kill_now_and_then(dying, plan, KILLS), _load(batch))
+        kills = await _kill_now_and_then(dying, plan, asyncio.create_task(_load(batch)))
+        assert kills
         for nursery in (steady, dying):
             nursery.stop()
             assert await nursery.end() == 0
