@@ -401,7 +401,8 @@ async def patched(ctx: WorkflowContext) -> list[Any]:
 
 
 def test_new_executions_follow_the_patch() -> None:
-    assert crashes(patched) == [["new", 3]] * len(crashes(patched))
+    results = crashes(patched)
+    assert results == [["new", 3]] * len(results)
     world = World()
     world.suspend(patched)
     assert world.names() == ["before", "patched faster", "new 1", "pause"]

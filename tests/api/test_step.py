@@ -180,7 +180,8 @@ def test_an_async_step_in_a_sync_workflow() -> None:
         first = triple.submit(1)
         return [double(1), triple.submit(2).result(), first.result()]
 
-    assert crashes(blocking) == [[2, 6, 3]] * len(crashes(blocking))
+    results = crashes(blocking)
+    assert results == [[2, 6, 3]] * len(results)
 
 
 def test_a_lazy_coroutine_starts_when_it_is_awaited() -> None:

@@ -199,7 +199,8 @@ def test_async_in_async() -> None:
     contexts = [op for op in mock_ctx.operations if op.type is OperationType.CONTEXT]
     assert [op.parent_id for op in contexts] == [None, None]
     assert {op.parent_id for op in mock_ctx.operations} == {None, *(op.id for op in contexts)}
-    assert crashes(parent) == ["a 1 a 2b 1 b 2"] * len(crashes(parent))
+    results = crashes(parent)
+    assert results == ["a 1 a 2b 1 b 2"] * len(results)
 
 
 def test_sync_in_sync() -> None:

@@ -18,7 +18,7 @@ def op(number: int) -> Any:
 
 def test_nothing_is_waited_for_at_first() -> None:
     outside = Outside()
-    assert not outside
+    assert not outside.waiting
     assert outside.next_due_ms() is None
 
 
@@ -27,7 +27,7 @@ def test_the_earliest_is_next() -> None:
     late, early = op(0), op(1)
     outside.add(late, 20)
     outside.add(early, 10)
-    assert outside
+    assert outside.waiting
     assert outside.next_due_ms() == 10
     outside.discard(early)
     outside.discard(early)
@@ -45,10 +45,10 @@ def test_an_event_without_a_time_is_waited_for_but_never_due() -> None:
     outside = Outside()
     callback = op(0)
     outside.add(callback, None)
-    assert outside
+    assert outside.waiting
     assert outside.next_due_ms() is None
     outside.discard(callback)
-    assert not outside
+    assert not outside.waiting
 
 
 def test_a_new_time_replaces_the_old_one() -> None:

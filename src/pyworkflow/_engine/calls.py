@@ -7,6 +7,7 @@ when the workflow returns: both would be work that silently did not happen.
 from __future__ import annotations
 
 import inspect
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow.errors import UsageError
@@ -51,12 +52,12 @@ class Calls:
     def close(self) -> None:
         """Close the coroutines that never ran."""
         for call in self._calls:
-            if inspect.iscoroutine(call) and _is_forgotten(call):
+            if isinstance(call, CoroutineType) and _is_forgotten(call):
                 call.close()
         self._calls.clear()
 
 
 def _is_forgotten(call: Coroutine[Any, Any, Any] | Started) -> bool:
-    if inspect.iscoroutine(call):
+    if isinstance(call, CoroutineType):
         return call.cr_frame is not None and inspect.getcoroutinestate(call) == _CREATED
     return not call.is_awaited  # type: ignore[union-attr] # no coroutine: it is Started

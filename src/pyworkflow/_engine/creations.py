@@ -21,30 +21,28 @@ class Creations:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._waiting: dict[CallbackOp, None] = {}
+        self.waiting: dict[CallbackOp, None] = {}
+        """Those whose creation the code waits for, in the order of issue."""
 
     def add(self, op: CallbackOp) -> None:
         """The code waits until ``op`` is durable."""
-        self._waiting[op] = None
+        self.waiting[op] = None
 
     def discard(self, op: CallbackOp) -> None:
         """The code does not wait for ``op`` any more."""
-        self._waiting.pop(op, None)
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting.pop(op, None)
 
     @property
     def hold_launches(self) -> bool:
         """Whether an end is held back by a creation, so that nobody knows what it cancels."""
-        return bool(self._waiting) and bool(self._journal.order.ends)
+        return bool(self.waiting and self._journal.order.ends)
 
     def bring_next(self) -> bool:
         """Give the code the creation that is next; False if it is not durable yet."""
-        op = next(iter(self._waiting))
+        op = next(iter(self.waiting))
         record = self._journal.record_of(op.id)
         if record is None:
             return False
-        del self._waiting[op]
+        del self.waiting[op]
         op.create(record)
         return True

@@ -141,7 +141,7 @@ class Execution:
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        if self.loop.ready or self.journal.order.ends or self.creations:
+        if self.loop.ready or self.journal.order.ends or self.creations.waiting:
             self.loop.inside(self._run_until_idle)
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
@@ -181,7 +181,7 @@ class Execution:
             for task in self.loop.root.tasks:
                 task.cancel()
             return True
-        if self.creations:
+        if self.creations.waiting:
             return self.creations.bring_next()
         if not self.journal.order.ends or self._is_held():
             return False
@@ -200,7 +200,7 @@ class Execution:
 
     def _is_held(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
-        if not self.outside:
+        if not self.outside.waiting:
             return False
         next_ms = self.journal.order.next_ms()
         wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
@@ -253,7 +253,7 @@ class Execution:
             return self._outcome()
         if self.bodies.are_held:
             return OutOfTime(self.outside.next_due_ms())
-        if self.outside:
+        if self.outside.waiting:
             return Suspended()
         error = deadlock_error(self.contexts.tasks())
         return Failed(record_error(error), error)
@@ -263,7 +263,7 @@ class Execution:
         unfinished = any(not task.done() for task in self.loop.root.tasks)
         bodies, outbox = self.bodies, self.outbox
         expects = bodies.are_waiting or bodies.are_running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or bodies.are_held or self.outside)
+        return unfinished and bool(expects or bodies.are_held or self.outside.waiting)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):

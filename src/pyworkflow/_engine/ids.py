@@ -13,6 +13,7 @@ The hash and the form of the path are those of AWS's own SDK, for one console to
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from pyworkflow._engine.tasks import Task
 
 
+@lru_cache(maxsize=4096)
 def hash_path(path: str) -> str:
-    """Return the operation id of a path: 64 hexadecimal digits."""
+    """Return the operation id of a path: 64 hexadecimal digits.
+
+    Remembered, for the first paths are the same in every execution.
+    """
     return blake2b(path.encode()).hexdigest()[:64]
 
 
@@ -95,6 +100,10 @@ class Namespace:
         """Take the next number; return its path."""
         self._next += 1
         return f"{self.prefix}-{self._next}" if self.prefix else str(self._next)
+
+    def skip_path(self) -> None:
+        """Take the next number; its path is known already, from `next_path`."""
+        self._next += 1
 
     def go_to(self, number: int) -> None:
         """Let `take_path` take this number next: branches count from 0, by their place."""

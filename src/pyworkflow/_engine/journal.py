@@ -70,7 +70,8 @@ class Journal:
     def recall(self, record: Operation) -> None:
         """Take note that a recorded operation was issued, and its end delivered, in one."""
         del self.unconsumed[record.id]
-        self.order.note(record, self.order.place(record, self._issues))
+        if record.sequence is None:
+            self.order.note(record, self.order.place(record, self._issues))
         self._issues += 1
 
     def record_of(self, operation_id: str) -> Operation | None:

@@ -15,14 +15,15 @@ class Outside:
     """The operations that only an outside event can end, and when the next is due."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Op, int | None] = {}
+        self.waiting: dict[Op, int | None] = {}
+        """Those that wait, and until when at the latest (`None`: nobody knows)."""
         self._due: list[tuple[int, int, Op]] = []
         self._waits: list[tuple[int, int, Op]] = []
 
     def add(self, op: Op, due_ms: int | None) -> None:
         """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
         op.is_outside = True
-        self._waiting[op] = due_ms
+        self.waiting[op] = due_ms
         if due_ms is not None:
             heappush(self._due, (due_ms, op.number, op))
             if op.type is OperationType.WAIT:
@@ -31,10 +32,7 @@ class Outside:
     def discard(self, op: Op) -> None:
         """``op`` waits no longer."""
         op.is_outside = False
-        self._waiting.pop(op, None)
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting.pop(op, None)
 
     def next_due_ms(self) -> int | None:
         """Return when the first of them is due."""
@@ -47,7 +45,7 @@ class Outside:
     def _first(self, due: list[tuple[int, int, Op]]) -> int | None:
         while due:
             due_ms, _, op = due[0]
-            if self._waiting.get(op) == due_ms:
+            if self.waiting.get(op) == due_ms:
                 return due_ms
             heappop(due)
         return None

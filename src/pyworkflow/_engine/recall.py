@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ops.step import StepSettings
 
+_STEP, _SUBTYPE, _SUCCEEDED = OperationType.STEP, SubType.STEP, Status.SUCCEEDED
+
 
 def recall_step(
     execution: Execution,
@@ -35,9 +37,9 @@ def recall_step(
     plain case, a mismatch above all, is left to that.
     """
     journal, loop = execution.journal, execution.loop
-    if loop.ready or journal.order.ends or execution.outside or execution.is_halted:
+    if loop.ready or loop.stopped or journal.order.ends:
         return None
-    if execution.creations:
+    if execution.outside.waiting or execution.creations.waiting:
         return None
     task = current_task(loop)
     if task is None or settings.key is not None:
@@ -47,10 +49,10 @@ def recall_step(
     record = journal.unconsumed.get(operation_id)
     if (
         record is None
-        or record.status is not Status.SUCCEEDED
-        or record.type is not OperationType.STEP
+        or record.status is not _SUCCEEDED
+        or record.type is not _STEP
         or record.name != settings.name
-        or record.subtype != SubType.STEP
+        or record.subtype != _SUBTYPE
         or record.parent_id != namespace.scope.operation_id
         or namespace.scope.is_over
     ):
@@ -59,7 +61,7 @@ def recall_step(
         value = codec.decode(record.payload, settings.result_type, what=settings.name)
     except SerializationError:
         return None
-    namespace.take_path()
+    namespace.skip_path()
     journal.recall(record)
     execution.pass_time(record)
     if execution.observer is not None:
