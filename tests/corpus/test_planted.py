@@ -166,7 +166,7 @@ def launches_before_replay(patch: Patch) -> None:
     told: set[Execution] = set()
 
     def hasty(execution: Execution) -> bool:
-        if execution.bodies.are_waiting and execution.journal.order.ends and execution not in told:
+        if execution.bodies.waiting and execution.journal.order.ends and execution not in told:
             told.add(execution)
             return False
         return bring_next(execution)
@@ -184,7 +184,7 @@ def forgets_who_runs(patch: Patch) -> None:
         launch(bodies, op, call)
 
     def take(bodies: Bodies, operation_id: str, attempt: int) -> StepOp | None:
-        bodies._running.pop(operation_id, None)
+        bodies.running.pop(operation_id, None)
         return known.get((id(bodies), operation_id))
 
     patch.setattr(Bodies, "launch", remember)
@@ -195,7 +195,7 @@ def forgets_the_attempt(patch: Patch) -> None:
     """An outcome of an earlier attempt counts for the one that runs."""
 
     def take(bodies: Bodies, operation_id: str, attempt: int) -> StepOp | None:
-        return bodies._running.pop(operation_id, None)
+        return bodies.running.pop(operation_id, None)
 
     patch.setattr(Bodies, "take_outcome_of", take)
 
@@ -205,7 +205,7 @@ def lets_bodies_run_on(patch: Patch) -> None:
     cancel = Bodies.cancel
 
     def keep(bodies: Bodies, op: StepOp) -> None:
-        if op not in bodies._launches:
+        if op not in bodies.waiting:
             cancel(bodies, op)
 
     patch.setattr(Bodies, "cancel", keep)

@@ -12,8 +12,10 @@ class Bodies:
     """The attempts of one run. An outcome counts only for an attempt that is running here."""
 
     def __init__(self) -> None:
-        self._launches: dict[StepOp, StepCall] = {}
-        self._running: dict[str, StepOp] = {}
+        self.waiting: dict[StepOp, StepCall] = {}
+        """The attempts that are to be launched."""
+        self.running: dict[str, StepOp] = {}
+        """The steps whose bodies run, by id."""
         self._cancels: list[str] = []
         self._held: dict[str, None] | None = None
         self.given_up: Exception | None = None
@@ -41,21 +43,21 @@ class Bodies:
 
     def launch(self, op: StepOp, call: StepCall) -> None:
         """Have the runtime run an attempt, once replay is over."""
-        self._launches[op] = call
+        self.waiting[op] = call
 
     def cancel(self, op: StepOp) -> None:
         """Take back a launch, or cancel the body if it runs."""
         if self._held is not None:
             self._held.pop(op.id, None)
-        if self._launches.pop(op, None) is None and self._running.pop(op.id, None) is not None:
+        if self.waiting.pop(op, None) is None and self.running.pop(op.id, None) is not None:
             self._cancels.append(op.id)
 
     def take_outcome_of(self, operation_id: str, attempt: int) -> StepOp | None:
         """An attempt is over: return its step, `None` if that attempt does not run any more."""
-        op = self._running.get(operation_id)
+        op = self.running.get(operation_id)
         if op is None or op.attempt != attempt:
             return None
-        return self._running.pop(operation_id)
+        return self.running.pop(operation_id)
 
     def take_launches(self, *, recorded_alone: bool = False) -> tuple[StepCall, ...]:
         """Take the attempts to start; they run from now on.
@@ -63,15 +65,13 @@ class Bodies:
         With ``recorded_alone`` the others stay: for them it is too early. The start of one that may
         run at most once is recorded already, and no later run would begin it.
         """
-        if not self._launches:
-            return ()
-        taken, self._launches = self._launches, {}
+        taken, self.waiting = self.waiting, {}
         if recorded_alone:
             early = {op: call for op, call in taken.items() if not op.settings.at_most_once}
             taken = {op: call for op, call in taken.items() if op not in early}
-            self._launches = early
+            self.waiting = early
         for op in taken:
-            self._running[op.id] = op
+            self.running[op.id] = op
         return tuple(taken.values())
 
     def take_cancels(self) -> tuple[str, ...]:
@@ -82,20 +82,10 @@ class Bodies:
         return cancels
 
     @property
-    def are_running(self) -> bool:
-        """Whether an attempt runs."""
-        return bool(self._running)
-
-    @property
-    def are_waiting(self) -> bool:
-        """Whether an attempt is to be launched."""
-        return bool(self._launches)
-
-    @property
     def are_held(self) -> bool:
         """Whether an attempt waits for a later invocation."""
         return bool(self._held)
 
     def clear(self) -> None:
         """Forget what was not launched."""
-        self._launches.clear()
+        self.waiting.clear()

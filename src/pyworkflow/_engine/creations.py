@@ -32,11 +32,6 @@ class Creations:
         """The code does not wait for ``op`` any more."""
         self.waiting.pop(op, None)
 
-    @property
-    def hold_launches(self) -> bool:
-        """Whether an end is held back by a creation, so that nobody knows what it cancels."""
-        return bool(self.waiting and self._journal.order.ends)
-
     def bring_next(self) -> bool:
         """Give the code the creation that is next; False if it is not durable yet."""
         op = next(iter(self.waiting))

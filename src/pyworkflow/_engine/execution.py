@@ -183,7 +183,7 @@ class Execution:
             return True
         if self.creations.waiting:
             return self.creations.bring_next()
-        if not self.journal.order.ends or self._is_held():
+        if not self.journal.order.ends or (self.outside.waiting and self._is_held()):
             return False
         if self._has_returned and all(task.done() for task in self.loop.root.tasks):
             return False
@@ -227,13 +227,16 @@ class Execution:
     def _take_turn(self) -> Turn:
         bodies, outbox = self.bodies, self.outbox
         launch: tuple[StepCall, ...] = ()
-        if bodies.are_waiting:
-            are_early = self.creations.hold_launches or self._is_held()
+        if bodies.waiting:
+            # An end that is held back, by a creation or by a wait, may cancel them.
+            are_early = bool(self.journal.order.ends) and (
+                bool(self.creations.waiting) or self._is_held()
+            )
             launch = bodies.take_launches(recorded_alone=are_early)
-        are_running = bodies.are_running
+        are_running = bool(bodies.running)
         write: tuple[Update, ...] = ()
         # Where a body is held back nothing hurries its start: a later run would find that alone.
-        is_busy = are_running or bodies.are_waiting
+        is_busy = are_running or bodies.waiting
         if outbox.is_due or (not (is_busy or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
             write = first + outbox.take_batch(MAX_UPDATES - len(first))
@@ -262,7 +265,7 @@ class Execution:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
         unfinished = any(not task.done() for task in self.loop.root.tasks)
         bodies, outbox = self.bodies, self.outbox
-        expects = bodies.are_waiting or bodies.are_running or outbox.in_flight or outbox.is_waiting
+        expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
         return unfinished and bool(expects or bodies.are_held or self.outside.waiting)
 
     def _wind_up(self) -> None:

@@ -110,19 +110,21 @@ class Outbox:
 
     def take_batch(self, room: int = MAX_UPDATES) -> tuple[Update, ...]:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""
+        entries = self._entries
         batch: list[Update] = []
         size = 0
-        while self._entries:
-            entry = self._entries[0]
-            if entry.update is not None:
-                size += _wire_size(entry.update)
+        while entries:
+            entry = entries[0]
+            update = entry.update
+            if update is not None:
+                size += _wire_size(update)
                 if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                     break
-                batch.append(entry.update)
+                batch.append(update)
                 entry.sent = True
-                self._waiting -= 1
                 self._urgent -= entry.urgent
-            self._entries.popleft()
+            entries.popleft()
+        self._waiting -= len(batch)
         self.in_flight = bool(batch)
         return tuple(batch)
 

@@ -35,7 +35,7 @@ from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
@@ -165,8 +165,8 @@ class Run:
         """
         if self._writer.is_writing or not self._has_begun:
             self._looks_again = True
-        elif not self._end.done():
-            self._on_facts(Refreshing())
+        else:
+            self._refresh()
 
     def wind_down(self) -> None:
         """Start no more steps, and end once those that run are recorded."""
@@ -216,26 +216,40 @@ class Run:
 
     def _on_facts(self, *facts: Fact) -> None:
         """Take facts, and advance until what is to come needs waiting."""
+        if self._end.done():
+            return
         try:
-            answer = None if self._end.done() else self._take(facts)
-            while answer is not None:
-                if self._writer.is_revoked:
-                    self._end.set_result(Suspended())
-                    return
-                answer = self._take((answer,))
+            for fact in facts:
+                self._execution.resolve(fact)
+            self._go_on(self._carry_out(self._execution.advance()))
         except BaseException as error:  # from a service, or SystemExit and the like from the code
-            if not self._end.done():
-                self._end.set_exception(error)
+            self._fail(error)
 
-    def _take(self, facts: Sequence[Fact]) -> Committed | None:
-        """Advance by ``facts``; return what the service answered to what followed, if it did."""
-        for fact in facts:
-            self._execution.resolve(fact)
-        if facts and isinstance(facts[0], Refreshing):
-            return self._write(())
-        return self._carry_out(self._execution.advance())
+    def _refresh(self) -> None:
+        """Read what has changed, by a checkpoint without updates."""
+        if self._end.done():
+            return
+        try:
+            self._execution.resolve(Refreshing())
+            self._go_on(self._write(()))
+        except BaseException as error:
+            self._fail(error)
+
+    def _go_on(self, answer: Committed | None) -> None:
+        """Advance as long as the service answers at once."""
+        while answer is not None:
+            if self._writer.is_revoked:
+                self._end.set_result(Suspended())
+                return
+            self._execution.resolve(answer)
+            answer = self._carry_out(self._execution.advance())
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     def _carry_out(self, turn: Turn) -> Committed | None:
+        """Do what ``turn`` says; return what the service answers, if it does at once."""
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         for call in turn.launch:

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pyworkflow._api.attempt import CurrentStep
 from pyworkflow._engine import codec
 from pyworkflow._engine.scope import running_step
@@ -183,17 +185,14 @@ class StepRunner:
         self.release_clock(attempt)
 
 
-class _Attempt:
+class _Attempt(msgspec.Struct, eq=False):
     """An attempt that is running."""
 
-    __slots__ = ("alarm", "call", "holds", "task", "thread")
-
-    def __init__(self, call: StepCall) -> None:
-        self.call = call
-        self.task: asyncio.Task[Outcome] | None = None
-        self.thread: asyncio.Future[Outcome] | None = None
-        self.alarm: asyncio.TimerHandle | None = None
-        self.holds = False
+    call: StepCall
+    task: asyncio.Task[Outcome] | None = None
+    thread: asyncio.Future[Outcome] | None = None
+    alarm: asyncio.TimerHandle | None = None
+    holds: bool = False
 
 
 async def _within_timeout(call: StepCall, seconds: float) -> Any:

@@ -8,7 +8,7 @@ That a step became READY is no event.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One change: when, the record that it left, and the update, `None` if the service made it."""
 
     time_ms: int
@@ -91,7 +91,7 @@ def _payload(operation: Operation, update: Update | None) -> str | None:
 
 
 def _event(number: int, entry: Entry) -> HistoryEvent:
-    time_ms, operation, update = entry
+    operation, update = entry.operation, entry.update
     kind = operation.type
     started = operation.status is Status.STARTED
     wait_seconds = None
@@ -100,7 +100,7 @@ def _event(number: int, entry: Entry) -> HistoryEvent:
     return HistoryEvent(
         id=number,
         type=_KINDS[kind] + _outcome(operation),
-        time_ms=time_ms,
+        time_ms=entry.time_ms,
         operation_id=operation.id,
         operation_type=kind,
         name=operation.name,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec.structs import replace
+
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.records import Action, Operation, OperationType, Update
 from pyworkflow.errors import SerializationError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ids import Scope
     from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.records import ErrorRecord
 
 
 class Op:
@@ -118,9 +121,16 @@ class Op:
         )
 
     def write(
-        self, action: Action, *, urgent: bool = False, patient: bool = False, **fields: Any
+        self,
+        action: Action,
+        *,
+        payload: str | None = None,
+        error: ErrorRecord | None = None,
+        urgent: bool = False,
+        patient: bool = False,
+        **details: Any,
     ) -> Entry:
-        """Queue an update of this operation."""
+        """Queue an update of this operation; ``details`` are what only its kind has."""
         update = Update(
             id=self.id,
             type=self.type,
@@ -128,8 +138,11 @@ class Op:
             parent_id=self.scope.operation_id,
             name=self.name,
             subtype=self.subtype,
-            **fields,
+            payload=payload,
+            error=error,
         )
+        if details:
+            update = replace(update, **details)
         return self.execution.outbox.put(update, urgent=urgent, patient=patient)
 
 

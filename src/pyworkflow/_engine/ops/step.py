@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pyworkflow.retry import Retry
 
 
+_START, _SUCCEED = Action.START, Action.SUCCEED
+_SUCCEEDED = Status.SUCCEEDED
+
+
 class StepSettings(Protocol):
     """How a step is to be run."""
 
@@ -136,7 +140,7 @@ class StepOp(Op):
 
     def deliver(self, record: Operation) -> None:
         """Give the value, or raise the step's own exception."""
-        if record.status is Status.SUCCEEDED:
+        if record.status is _SUCCEEDED:
             value = self._value
             if value is not None and value[0] == record.payload:
                 self.future.set_result(value[1])
@@ -159,7 +163,7 @@ class StepOp(Op):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
-        self._start = self.write(Action.START, urgent=careful)
+        self._start = self.write(_START, urgent=careful)
         if not careful:
             self._launch()
 
@@ -184,7 +188,7 @@ class StepOp(Op):
             self.give_up(fault)
             return
         self._value = (payload, value)
-        self.end_attempt(Action.SUCCEED, payload=payload)
+        self.end_attempt(_SUCCEED, payload=payload)
 
     def fail(self, error: BaseException) -> None:
         """Record that the running attempt raised ``error``: try again, or fail."""

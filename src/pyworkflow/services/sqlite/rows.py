@@ -91,19 +91,19 @@ def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
 
 
 def _line_of(entry: Entry, place: int) -> Line:
-    time_ms, operation, update = entry
+    operation, update = entry.operation, entry.update
     status = operation.status
     if operation.end_ms is not None:
-        return Line(place, time_ms, status, operation.attempt)
+        return Line(place, entry.time_ms, status, operation.attempt)
     if status is Status.PENDING:
         payload, error = operation.payload, operation.error
     else:
         payload, error = None if update is None else update.payload, None
     if update is None:
-        return Line(place, time_ms, status, operation.attempt, payload, error)
+        return Line(place, entry.time_ms, status, operation.attempt, payload, error)
     return Line(
         place,
-        time_ms,
+        entry.time_ms,
         status,
         operation.attempt,
         payload,
