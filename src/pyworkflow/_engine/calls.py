@@ -6,7 +6,6 @@ when the workflow returns: both would be work that silently did not happen.
 
 from __future__ import annotations
 
-import inspect
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +13,6 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
-
-_CREATED = inspect.CORO_CREATED
 
 
 class Started(Protocol):
@@ -59,5 +55,5 @@ class Calls:
 
 def _is_forgotten(call: Coroutine[Any, Any, Any] | Started) -> bool:
     if isinstance(call, CoroutineType):
-        return call.cr_frame is not None and inspect.getcoroutinestate(call) == _CREATED
+        return not (call.cr_suspended or call.cr_running or call.cr_frame is None)
     return not call.is_awaited  # type: ignore[union-attr] # no coroutine: it is Started

@@ -185,7 +185,7 @@ class Execution:
             return self.creations.bring_next()
         if not self.journal.order.ends or (self.outside.waiting and self._is_held()):
             return False
-        if self._has_returned and all(task.done() for task in self.loop.root.tasks):
+        if self._has_returned and self.loop.root.is_quiet:
             return False
         end = self.journal.take_end()
         if end is None:
@@ -263,7 +263,7 @@ class Execution:
 
     def _tasks_go_on(self) -> bool:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
-        unfinished = any(not task.done() for task in self.loop.root.tasks)
+        unfinished = not self.loop.root.is_quiet
         bodies, outbox = self.bodies, self.outbox
         expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
         return unfinished and bool(expects or bodies.are_held or self.outside.waiting)

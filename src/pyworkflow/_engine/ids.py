@@ -12,10 +12,13 @@ The hash and the form of the path are those of AWS's own SDK, for one console to
 
 from __future__ import annotations
 
+import asyncio
 import random
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pyworkflow.errors import UsageError
 
@@ -70,49 +73,47 @@ class Scope:
             self._prune_at = 2 * len(self.tasks) + 64
         self.tasks.append(task)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all of its tasks are done."""
+        return all(map(asyncio.Task.done, self.tasks))
+
     def __str__(self) -> str:
         return "workflow" if self.operation_id is None else "child context"
 
 
-class Namespace:
+class Namespace(msgspec.Struct, eq=False):
     """The prefix from which a task's operation ids count, and its seeded chance.
 
-    ``detached`` marks the one in which nothing durable may happen: finalisers of async generators.
+    ``number`` is the number that was taken last. ``detached`` marks the one in which nothing
+    durable may happen: finalisers of async generators.
     """
 
-    __slots__ = ("_chance", "_hashes", "_next", "detached", "prefix", "scope")
-
-    def __init__(self, prefix: str, scope: Scope, *, detached: bool = False) -> None:
-        self.prefix = prefix
-        self.scope = scope
-        self.detached = detached
-        self._next = 0
-        self._hashes = 0
-        self._chance: dict[str, random.Random] | None = None
+    prefix: str
+    scope: Scope
+    number: int = 0
+    detached: bool = False
+    _hashes: int = 0
+    _chance: dict[str, random.Random] | None = None
 
     @property
     def next_path(self) -> str:
         """The path that `take_path` will return next."""
-        number = self._next + 1
+        number = self.number + 1
         return f"{self.prefix}-{number}" if self.prefix else str(number)
 
     def take_path(self) -> str:
         """Take the next number; return its path."""
-        self._next += 1
-        return f"{self.prefix}-{self._next}" if self.prefix else str(self._next)
+        self.number += 1
+        return f"{self.prefix}-{self.number}" if self.prefix else str(self.number)
 
     def skip_path(self) -> None:
         """Take the next number; its path is known already, from `next_path`."""
-        self._next += 1
+        self.number += 1
 
     def go_to(self, number: int) -> None:
         """Let `take_path` take this number next: branches count from 0, by their place."""
-        self._next = number - 1
-
-    @property
-    def number(self) -> int:
-        """The number that was taken last."""
-        return self._next
+        self.number = number - 1
 
     def take_hash(self) -> int:
         """Return a number for a future's hash: the same one in each replay."""

@@ -144,8 +144,9 @@ class Task(asyncio.Task[T]):
 
     def forget(self) -> None:
         """Silence asyncio's reports about a task that ends unfinished or unread."""
-        self._log_destroy_pending = False
-        if self.done() and not self.cancelled():
+        if not self.done():
+            self._log_destroy_pending = False
+        elif not self.cancelled():
             self.exception()
 
     def _cancel_after_this_step(self) -> None:

@@ -10,6 +10,7 @@ not set here: `sequence` and `callback_id`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -91,8 +92,9 @@ OUTSIDE_MOVES: frozenset[tuple[OperationType, Status, Status]] = frozenset(
 """(type, status, new status): what the service does by itself, or an outside event makes it do."""
 
 _is_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_is_name = re.compile(r"[ -~]{1,256}").fullmatch
-_is_subtype = re.compile(r"[ -~]{1,32}").fullmatch
+# Names and subtypes are the same ones again and again.
+_is_name = lru_cache(maxsize=256)(re.compile(r"[ -~]{1,256}").fullmatch)
+_is_subtype = lru_cache(maxsize=64)(re.compile(r"[ -~]{1,32}").fullmatch)
 
 
 def _refusal(update: Update, expected: str, found: object, remedy: str) -> InvalidUpdateError:
@@ -185,15 +187,15 @@ def _check_same(update: Update, operation: Operation) -> None:
             raise _refusal(update, f"{field} {_shown(stored)} as recorded", _shown(sent), remedy)
 
 
-def check(update: Update, operation: Operation | None) -> None:
-    """Raise `InvalidUpdateError` unless ``update`` is a legal move of ``operation``.
+def check(update: Update, operation: Operation | None) -> Status:
+    """Return to which status ``update`` moves ``operation``.
 
     ``operation`` is the stored record, `None` when there is none. What spans operations (parents,
-    the same id twice) is the batch's matter.
+    the same id twice) is the batch's matter. Raises `InvalidUpdateError` if the move is not legal.
     """
     if operation is None:
         _check_new(update)
-        status = None
+        found = None
     else:
         # The four comparisons stand here once more, as they are made for each end of a step.
         if (
@@ -203,20 +205,21 @@ def check(update: Update, operation: Operation | None) -> None:
             or operation.subtype != update.subtype
         ):
             _check_same(update, operation)
-        status = operation.status
-    if (update.type, status, update.action) not in MOVES:
+        found = operation.status
+    status = MOVES.get((update.type, found, update.action))
+    if status is None:
         legal = sorted(
-            found or "no such operation"
-            for kind, found, action in MOVES
+            before or "no such operation"
+            for kind, before, action in MOVES
             if kind is update.type and action is update.action
         )
         expected = " or ".join(legal) if legal else f"an action that {update.type} has"
-        found = "no such operation" if status is None else status
         remedy = "read the operation's latest state, and send only what it allows"
-        raise _refusal(update, expected, found, remedy)
+        raise _refusal(update, expected, found or "no such operation", remedy)
     content_check = _CONTENT_CHECKS.get((update.type, update.action))
     if content_check is not None:
         content_check(update)
+    return status
 
 
 def _apply_start(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
@@ -267,19 +270,22 @@ def apply(update: Update, operation: Operation | None, now_ms: int) -> Operation
     A START of a retry keeps what the last attempt recorded: the state of a condition must outlive a
     crash of the next poll. The EXECUTION operation keeps its input as payload when it ends.
     """
-    kind, action = update.type, update.action
-    status = MOVES[kind, None if operation is None else operation.status, action]
+    found = None if operation is None else operation.status
+    return _moved(update, operation, MOVES[update.type, found, update.action], now_ms)
+
+
+def _moved(update: Update, operation: Operation | None, status: Status, now_ms: int) -> Operation:
     if operation is None:
         operation = Operation(
             id=update.id,
-            type=kind,
+            type=update.type,
             status=status,
             start_ms=now_ms,
             parent_id=update.parent_id,
             name=update.name,
             subtype=update.subtype,
         )
-    return _APPLY[action](update, operation, status, now_ms)
+    return _APPLY[update.action](update, operation, status, now_ms)
 
 
 # -- a batch -------------------------------------------------------------------------------------
@@ -342,14 +348,14 @@ def apply_batch(
             if operation is not None and operation.status is _READY and update.id in unread:
                 remedy = "refresh with an empty checkpoint first, and read that it is READY"
                 raise _refusal(update, "READY to have been read", "it became READY since", remedy)
-        check(update, operation)
+        status = check(update, operation)
         if update.parent_id is not None:
             _check_ancestors(update, staged, operations)
         elif update.type is _EXECUTION and len(results) != len(updates) - 1:
             found = f"it at place {len(results) + 1} of {len(updates)}"
             remedy = "end the execution once, with everything else before it"
             raise _refusal(update, "EXECUTION to be the last update", found, remedy)
-        staged[update.id] = operation = apply(update, operation, now_ms)
+        staged[update.id] = operation = _moved(update, operation, status, now_ms)
         results.append(operation)
     return results
 
