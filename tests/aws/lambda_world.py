@@ -94,9 +94,10 @@ def deploy(package: Path, modules: list[Path], folder: Path) -> Path:
 class Invocation:
     """One call of the function, and what became of it."""
 
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, payload: bytes, function: str) -> None:
         self.id = str(uuid.uuid4())
         self.payload = payload
+        self.function = function
         self.answer: bytes | None = None
         self.is_error = False
         self.process = 0
@@ -159,16 +160,20 @@ class Bridge:
 
     # -- for the emulator ------------------------------------------------------------------------
 
-    def invoke(self, payload: bytes) -> Invocation:
-        """Run the function once, in the process that is there or in a new one."""
-        invocation = Invocation(payload)
+    def invoke(self, payload: bytes, function: str = "order") -> Invocation:
+        """Run the function once."""
+        invocation = Invocation(payload, function)
+        self.take(invocation)
+        return invocation
+
+    def take(self, invocation: Invocation) -> None:
+        """Have an invocation answered by the process that is there or by a new one."""
         self.invocations.append(invocation)
         self._waiting.put(invocation)
         if self._process is None or self._process.poll() is not None:
             self._start_process()
         if not invocation.done.wait(PATIENCE_SECONDS):
             invocation.end(b'{"errorType": "Patience", "errorMessage": ""}', is_error=True)
-        return invocation
 
     # -- the function's process ------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class Bridge:
         arn = self.start(payload, name)
         return self.wait(arn)
 
-    def start(self, payload: Any, name: str = "run-1") -> str:
+    def start(self, payload: Any, name: str = "run-1", **otherwise: str) -> str:
         start = {
             "AccountId": "123456789012",
             "FunctionName": "order",
@@ -240,6 +245,7 @@ class Bridge:
             "ExecutionTimeoutSeconds": 10**9,
             "ExecutionRetentionPeriodDays": 1,
             "Input": json.dumps(payload),
+            **otherwise,
         }
         return str(self.ask("POST", "/start-durable-execution", start)["ExecutionArn"])
 
@@ -253,9 +259,16 @@ class Bridge:
                 self.invocations[-1].done.wait(PATIENCE_SECONDS)
 
     def history(self, arn: str) -> list[str]:
-        path = f"/2025-12-01/durable-executions/{urllib.parse.quote(arn, safe='')}/history"
-        events = self.ask("GET", path)["Events"]
+        events = self.events(arn)
         return [" ".join(filter(None, (one["EventType"], one.get("Name")))) for one in events]
+
+    def events(self, arn: str) -> list[dict[str, Any]]:
+        """Return the whole history of an execution, with its payloads."""
+        path = f"/2025-12-01/durable-executions/{urllib.parse.quote(arn, safe='')}/history"
+        found = self.ask("GET", f"{path}?IncludeExecutionData=true&MaxItems=1000")
+        assert "NextMarker" not in found
+        events: list[dict[str, Any]] = found["Events"]
+        return events
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -278,6 +291,7 @@ class Bridge:
 
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes
 
     @property
     def bridge(self) -> Bridge:
@@ -294,7 +308,7 @@ class _Requests(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urllib.parse.urlsplit(self.path).path
         if path.endswith("/invocations"):
-            self._invoke(body)
+            self._invoke(body, urllib.parse.unquote(path.split("/")[-2]))
         elif path.startswith(RUNTIME_API):
             self._runtime_api(path.removeprefix(RUNTIME_API), body)
         elif path.startswith("/reached/"):
@@ -302,8 +316,8 @@ class _Requests(BaseHTTPRequestHandler):
         else:
             self._pass_on(path, body)
 
-    def _invoke(self, body: bytes) -> None:
-        invocation = self.bridge.invoke(body)
+    def _invoke(self, body: bytes, function: str) -> None:
+        invocation = self.bridge.invoke(body, function)
         headers = {"X-Amz-Function-Error": "Unhandled"} if invocation.is_error else {}
         self._send(200, invocation.answer or b"", {"x-amzn-RequestId": invocation.id, **headers})
 
@@ -314,10 +328,11 @@ class _Requests(BaseHTTPRequestHandler):
                 if invocation is None:
                     self.close_connection = True
                     return
+                function = f"arn:aws:lambda:us-west-2:123456789012:function:{invocation.function}"
                 headers = {
                     "Lambda-Runtime-Aws-Request-Id": invocation.id,
                     "Lambda-Runtime-Deadline-Ms": str(DEADLINE_MS),
-                    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-west-2:1:function:o",
+                    "Lambda-Runtime-Invoked-Function-Arn": function,
                 }
                 self._send(200, invocation.payload, headers)
             case ["invocation", id, kind]:
@@ -368,8 +383,15 @@ class _Requests(BaseHTTPRequestHandler):
 def lambda_function(task: Path, handler: str, **environ: str) -> Iterator[Bridge]:
     """Run a function that is unpacked in ``task``, and the emulator for it."""
     bridge = Bridge(task, handler, environ)
+    with emulated(bridge):
+        yield bridge
+
+
+@contextlib.contextmanager
+def emulated(bridge: Bridge, *plain: str) -> Iterator[None]:
+    """Run the emulator for a bridge; ``plain`` names functions to invoke that aren't durable."""
     emulator = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("emulator.py")), bridge.url],
+        [sys.executable, str(Path(__file__).with_name("emulator.py")), bridge.url, *plain],
         env={**os.environ, **CREDENTIALS},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -378,7 +400,7 @@ def lambda_function(task: Path, handler: str, **environ: str) -> Iterator[Bridge
     try:
         assert emulator.stdout is not None
         bridge.emulator = f"http://127.0.0.1:{int(emulator.stdout.readline())}"
-        yield bridge
+        yield
     finally:
         emulator.kill()
         emulator.communicate()

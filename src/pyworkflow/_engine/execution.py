@@ -34,6 +34,7 @@ from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
 from pyworkflow._engine.records import ErrorRecord, OperationType
+from pyworkflow._engine.tasks import are_done
 from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
     Broken,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
-    from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow._engine.tasks import Task
 
@@ -185,7 +185,7 @@ class Execution:
             return self.creations.bring_next()
         if not self.journal.order.ends or (self.outside.waiting and self._is_held()):
             return False
-        if self._has_returned and self.loop.root.is_quiet:
+        if self._has_returned and are_done(self.loop.root.tasks):
             return False
         end = self.journal.take_end()
         if end is None:
@@ -226,13 +226,9 @@ class Execution:
 
     def _take_turn(self) -> Turn:
         bodies, outbox = self.bodies, self.outbox
-        launch: tuple[StepCall, ...] = ()
-        if bodies.waiting:
-            # An end that is held back, by a creation or by a wait, may cancel them.
-            are_early = bool(self.journal.order.ends) and (
-                bool(self.creations.waiting) or self._is_held()
-            )
-            launch = bodies.take_launches(recorded_alone=are_early)
+        # An end that is held back, by a creation or by a wait, may cancel what is to be launched.
+        is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
+        launch = bodies.take_launches(recorded_alone=bool(is_early)) if bodies.waiting else ()
         are_running = bool(bodies.running)
         write: tuple[Update, ...] = ()
         # Where a body is held back nothing hurries its start: a later run would find that alone.
@@ -263,7 +259,7 @@ class Execution:
 
     def _tasks_go_on(self) -> bool:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
-        unfinished = not self.loop.root.is_quiet
+        unfinished = not are_done(self.loop.root.tasks)
         bodies, outbox = self.bodies, self.outbox
         expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
         return unfinished and bool(expects or bodies.are_held or self.outside.waiting)

@@ -12,7 +12,6 @@ The hash and the form of the path are those of AWS's own SDK, for one console to
 
 from __future__ import annotations
 
-import asyncio
 import random
 from functools import lru_cache
 from hashlib import blake2b
@@ -72,11 +71,6 @@ class Scope:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._prune_at = 2 * len(self.tasks) + 64
         self.tasks.append(task)
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether all of its tasks are done."""
-        return all(map(asyncio.Task.done, self.tasks))
 
     def __str__(self) -> str:
         return "workflow" if self.operation_id is None else "child context"

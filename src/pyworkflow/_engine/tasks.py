@@ -17,7 +17,7 @@ from asyncio import tasks as _tasks
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
 
     from pyworkflow._engine.ids import Namespace
@@ -58,6 +58,11 @@ def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
     """Return the task that ``callback`` would continue, `None` if it is no step of a task."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, Task) else None
+
+
+def are_done(tasks: Iterable[Task[Any]]) -> bool:
+    """Whether all of these tasks are over."""
+    return all(map(asyncio.Task.done, tasks))
 
 
 class Future(asyncio.Future[T]):

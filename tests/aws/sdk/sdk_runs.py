@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60
 ENGINES: dict[str, Any] = {"sdk": sdk_durable_execution, "ours": durable_execution}
-DRAWN = ("StartTimestamp", "EndTimestamp", "ScheduledEndTimestamp", "NextAttemptTimestamp")
+DRAWN = (
+    *("StartTimestamp", "EndTimestamp", "ScheduledEndTimestamp", "NextAttemptTimestamp"),
+    *("EventId", "EventTimestamp", "CallbackId"),
+)
 
 Function = Any
 Send = Any
@@ -34,6 +37,7 @@ class Case:
     """A function, what is sent to its callbacks by name, and what it may invoke by name.
 
     One that is not handed over differs from others in a batch alone, which is the same for both.
+    ``draws`` names what chance decides in its events.
     """
 
     function: Function
@@ -42,6 +46,7 @@ class Case:
     invokes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     suspends: bool = True
     is_handed_over: bool = True
+    draws: tuple[str, ...] = ()
 
 
 @dataclass
@@ -101,21 +106,21 @@ def run(case: Case, *engines: str, within: Callable[[Switching], Any] = lambda i
         result.status.value,
         None if result.result is None else json.loads(result.result),
         None if result.error is None else result.error.to_dict(),
-        {one.operation_id: _bare(one.to_json_dict()) for one in operations[1:]},
+        {one.operation_id: bare(one.to_json_dict()) for one in operations[1:]},
         handler.invocations,
         arn,
     )
 
 
-def _bare(operation: Any) -> dict[str, Any]:
-    """Return an operation without what is drawn anew in each run."""
-    bare = {}
-    for key, value in operation.items():
+def bare(told: Any, drawn: tuple[str, ...] = DRAWN) -> dict[str, Any]:
+    """Return an operation, or an event, without what is drawn anew in each run."""
+    lasting = {}
+    for key, value in told.items():
         if isinstance(value, dict):
-            value = _bare(value)  # noqa: PLW2901 - it is the value that is kept
-        if key not in (*DRAWN, "CallbackId"):
-            bare[key] = value
-    plain: dict[str, Any] = json.loads(json.dumps(bare))
+            value = bare(value, drawn)  # noqa: PLW2901 - it is the value that is kept
+        if key not in drawn:
+            lasting[key] = value
+    plain: dict[str, Any] = json.loads(json.dumps(lasting))
     return plain
 
 
