@@ -32,7 +32,7 @@ $(VENV)/.stamp: pyproject.toml
 run: setup ## run the example workflow
 	@$(BIN)/pyworkflow run examples/aws/order_workflow.py --skip-time --input '{"order_id": "ORD-123"}'
 
-test: setup ## run the tests
+test: setup ## run the tests, on all processors; ARGS='tests/engine -k gather'
 	@$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-all: ## run the tests on each supported Python that this machine has
