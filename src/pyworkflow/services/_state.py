@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import Update
 
-_STEP, _WAIT, _CALLBACK = OperationType.STEP, OperationType.WAIT, OperationType.CALLBACK
+_EXECUTION, _CALLBACK = OperationType.EXECUTION, OperationType.CALLBACK
+_STEP, _WAIT = OperationType.STEP, OperationType.WAIT
 _STARTED = Status.STARTED
 
 
@@ -74,6 +75,7 @@ class ExecutionState:
         "deadline_ms",
         "deadlines",
         "id",
+        "is_running",
         "listed_ms",
         "log",
         "operations",
@@ -89,6 +91,7 @@ class ExecutionState:
     def __init__(self, root: Operation, workflow_name: str) -> None:
         self.id = root.id
         self.workflow_name = workflow_name
+        self.is_running = root.status is _STARTED
         self.operations = {root.id: root}
         self.log = [Entry(root.start_ms, root)]
         self.unread: dict[str, None] = {}
@@ -137,10 +140,6 @@ class ExecutionState:
     def root(self) -> Operation:
         return self.operations[self.id]
 
-    @property
-    def is_running(self) -> bool:
-        return self.root.status is _STARTED
-
     # -- changes ---------------------------------------------------------------------------------
 
     def put(self, time_ms: int, operation: Operation, update: Update | None = None) -> None:
@@ -149,16 +148,16 @@ class ExecutionState:
         if operation.end_ms is not None:
             self._ends += 1
             operation = replace(operation, sequence=self._ends)
-        if operation_id not in self.places:
-            self.places[operation_id] = len(self.places)
+        self.places.setdefault(operation_id, len(self.places))
         self.operations[operation_id] = operation
-        self.unread.pop(operation_id, None)
-        self.unread[operation_id] = None
+        unread = self.unread
+        unread.pop(operation_id, None)
+        unread[operation_id] = None
         self.log.append(Entry(time_ms, operation, update))
 
     def record(self, update: Update, operation: Operation, now_ms: int) -> None:
         """Keep what a checked update made of an operation."""
-        if update.type is OperationType.EXECUTION:
+        if update.type is _EXECUTION:
             self.result = update.payload
             self.close(now_ms, apply(update, self.root, now_ms), update)
             return
@@ -189,6 +188,7 @@ class ExecutionState:
     def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
         """End the execution: no token is good any more, no timer fires."""
         self.put(now_ms, root, update)
+        self.is_running = False
         self.token = None
         self.rest = ()
         self._timers.clear()

@@ -15,19 +15,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services._state import ExecutionState
+from pyworkflow.services.events import Entry
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.faults import damaged
+from pyworkflow.services.sqlite.finished import Finished
 from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
+from pyworkflow.services.sqlite.store import NULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pyworkflow.services.sqlite.store import Store
+    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow.services.sqlite.store import Blob, Store
 
 
 class Held:
@@ -80,6 +85,15 @@ class Held:
         state = self.state
         return bool(state.log or self.has_moved or self.beaten or state.tokens != self.tokens)
 
+    def summary(self) -> ExecutionSummary:
+        """Return how the execution stands."""
+        return replace(
+            self.state.summary(),
+            wake_ms=self.wake_ms,
+            problem=self.problem,
+            troubles=self.troubles,
+        )
+
     def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
         """Take it from its owner, to be due at ``due_ms`` and not before."""
         self.troubles += 1
@@ -110,6 +124,7 @@ class Book:
 
     def __init__(self, store: Store, path: str, now_ms: Callable[[], int]) -> None:
         self.store = store
+        self.finished = Finished()
         self.has_news = False
         """Whether a group has changed what workers and waiting clients look at."""
         self.others_wrote = False
@@ -143,8 +158,10 @@ class Book:
         for execution_id, held in self._touched.items():
             if held.is_claimed and held.state.token is not None:
                 self._held[execution_id] = held
-            else:
-                self._held.pop(execution_id, None)
+                continue
+            self._held.pop(execution_id, None)
+            if held.is_over:
+                self.finished.keep(held.summary())
         self._touched.clear()
 
     def roll_back(self) -> None:
@@ -206,17 +223,18 @@ class Book:
         workflow: str,
         *,
         deadline_ms: int | None = None,
-        parent: tuple[str, str] | tuple[None, None] = (None, None),
+        parent: tuple[str, str] | None = None,
     ) -> None:
         """Add an execution that is due at once."""
         self.has_news = True
-        state = ExecutionState(root, workflow)
-        lines = rows.lines_of(state.log, state.places)
         start_ms = root.start_ms
-        values = (root.id, workflow, root.name, root.status, 1, 0, len(lines), None, None, None)
-        times = (start_ms, start_ms, deadline_ms)
-        number = self.store.add((*values, *times, 0, None, None, *parent))
-        self.store.put_operations([(number << PLACES, rows.encode(root), None)])
+        lines = rows.lines_of([Entry(start_ms, root)], {root.id: 0})
+        times = (start_ms, start_ms, _time(deadline_ms))
+        parent_of = (NULL, NULL) if parent is None else parent
+        number = self.store.add(
+            (root.id, workflow, root.name or root.id, len(lines), *times, *parent_of)
+        )
+        self.store.put_operations([(number << PLACES, rows.encode(root), NULL)])
         self.store.put_lines([(number << PLACES, rows.encode(lines))])
 
     # -- saving ----------------------------------------------------------------------------------
@@ -228,25 +246,25 @@ class Book:
         changed = [held for held in self._touched.values() if held.is_changed]
         if not changed:
             return
-        now_ms = self._now_ms()
-        moved = [held for held in changed if self._place(held, now_ms)]
-        operations: list[tuple[int, bytes, bytes | None]] = []
-        lines: list[tuple[int, bytes]] = []
-        progress = []
+        now_ms, store = self._now_ms(), self.store
+        operations: list[tuple[int, Blob, Blob]] = []
+        lines: list[tuple[int, Blob]] = []
+        unmoved, standing, ends = [], [], []
         for held in changed:
-            self._take_rows(held, operations, lines)
-            state, unread = held.state, None
-            held.version += 1
-            held.tokens = state.tokens
-            if state.unread and state.is_running:
-                unread = rows.encode(list(state.unread))
-            progress.append((held.version, state.tokens, held.lines, unread, held.number))
-        self.store.put_operations(operations)
-        if lines:
-            self.store.put_lines(lines)
-        self.store.put_progress(progress)
-        if moved:
-            self.store.put_standing([_standing(held) for held in moved])
+            has_moved = self._place(held, now_ms)
+            _take_rows(held, operations, lines)
+            progress = _take_progress(held)
+            if not has_moved:
+                unmoved.append((*progress, held.number))
+            elif held.is_over:
+                ends.append((*progress, *_end(held), held.number))
+            else:
+                standing.append((*progress, *_standing(held), held.number))
+        store.put_operations(operations)
+        store.put_lines(lines)
+        store.put_progress(unmoved)
+        store.put_standing(standing)
+        store.put_ends(ends)
 
     def _settle(self, held: Held) -> None:
         """Carry the end of an execution to the one that invoked it."""
@@ -287,42 +305,59 @@ class Book:
         held.has_moved = False
         return True
 
-    def _take_rows(
-        self,
-        held: Held,
-        operations: list[tuple[int, bytes, bytes | None]],
-        lines: list[tuple[int, bytes]],
-    ) -> None:
-        state, base = held.state, held.number << PLACES
-        entries, state.log = state.log, []
-        changed = {entry.operation.id: entry.operation for entry in entries}
-        if held.beaten:
-            changed.update((operation.id, operation) for operation in held.beaten)
-            held.beaten = []
-        places, deadlines = state.places, state.deadlines
-        for operation_id, operation in changed.items():
-            times = rows.encode(deadlines[operation_id]) if operation_id in deadlines else None
-            operations.append((base | places[operation_id], rows.encode(operation), times))
-        new_lines = rows.lines_of(entries, places)
-        if new_lines:
-            lines.append((base | held.lines, rows.encode(new_lines)))
-            held.lines += len(new_lines)
+
+def _take_rows(
+    held: Held, operations: list[tuple[int, Blob, Blob]], lines: list[tuple[int, Blob]]
+) -> None:
+    """Add the rows of what has changed, an operation's once, and its new history."""
+    state, base = held.state, held.number << PLACES
+    places, deadlines = state.places, state.deadlines
+    entries, state.log = state.log, []
+    changed = {entry.operation.id: entry.operation for entry in entries}
+    if held.beaten:
+        changed.update((operation.id, operation) for operation in held.beaten)
+        held.beaten = []
+    for operation_id, operation in changed.items():
+        times = deadlines.get(operation_id)
+        row = base | places[operation_id], rows.encode(operation), _blob(times)
+        operations.append(row)
+    new_lines = rows.lines_of(entries, places)
+    if new_lines:
+        lines.append((base | held.lines, rows.encode(new_lines)))
+        held.lines += len(new_lines)
 
 
-def _standing(held: Held) -> tuple[object, ...]:
+def _take_progress(held: Held) -> tuple[int, int, int, Blob]:
     state = held.state
+    held.version += 1
+    held.tokens = state.tokens
+    unread = rows.encode(list(state.unread)) if state.unread and state.is_running else NULL
+    return held.version, held.tokens, held.lines, unread
+
+
+def _standing(held: Held) -> tuple[int | Blob, ...]:
     return (
-        state.root.status,
-        held.owner,
-        held.owner is not None,
-        held.wake_ms,
-        held.not_before_ms,
-        state.deadline_ms,
+        held.owner or NULL,
+        1 if held.owner else 0,
+        _time(held.wake_ms),
+        _time(held.not_before_ms),
+        _time(held.state.deadline_ms),
         held.troubles,
-        None if held.problem is None else rows.encode(held.problem),
-        state.result,
-        held.number,
+        _blob(held.problem),
     )
+
+
+def _end(held: Held) -> tuple[int | Blob | None, ...]:
+    state = held.state
+    return str(state.root.status), held.troubles, _blob(held.problem), state.result
+
+
+def _time(time_ms: int | None) -> int | str:
+    return NULL if time_ms is None else time_ms
+
+
+def _blob(record: object) -> Blob:
+    return NULL if record is None else rows.encode(record)
 
 
 def ids(found: Iterable[tuple[str]]) -> list[str]:

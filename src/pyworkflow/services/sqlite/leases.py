@@ -91,16 +91,16 @@ class Leases:
         self._ledger.expire(ids(store.overdue(now_ms, limit)))
         self._book.save()
         due = [found for workflow in workflow_names for found in store.due(workflow, now_ms, limit)]
-        invocations = []
+        claimed = []
         for *_, execution_id in sorted(due)[:limit]:
             held = self._book.hold(execution_id)
             held.state.fire(now_ms)
             if held.state.is_running:
-                invocations.append(self._ledger.begin(held, owner))
-                store.lease(held.number, self._machine_ms() + LEASE_MS)
-        if invocations:
+                claimed.append(held)
+        if claimed:
             store.add_owner(owner, this_host(), os.getpid())
-        return invocations
+            store.lease([held.number for held in claimed], self._machine_ms() + LEASE_MS)
+        return [self._ledger.begin(held, owner) for held in claimed]
 
     def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
         store = self._book.store

@@ -1,20 +1,16 @@
 """The embedded service: what the port asks for, over one SQLite file.
 
-Writes go to the writer's thread and return when they are on the disk. Reads have a connection and a
-thread of their own, so they never wait for an fsync; a database in memory has one connection, and
-they go the writer's way. Nothing touches the disk on the loop's thread.
+Writes go to the writer's thread and return when they are on the disk, reads to the reader's; a
+database in memory has one connection, and they go the writer's way. Nothing touches the disk on the
+loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
-
-import msgspec
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
@@ -22,14 +18,15 @@ from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.book import Book, ids
-from pyworkflow.services.sqlite.faults import damaged, fault_of
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
+from pyworkflow.services.sqlite.reader import Reader, decoded
 from pyworkflow.services.sqlite.schema import MEMORY, open_file
 from pyworkflow.services.sqlite.store import Store
 from pyworkflow.services.sqlite.writer import Writer
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
     from pyworkflow.services.events import HistoryEvent
@@ -60,8 +57,7 @@ class SqliteService:
         self._ledger = Ledger(book, now_ms, page_size)
         self._leases = Leases(book, self._ledger, now_ms, machine_ms)
         self._book = book
-        self._reading = None if reading is None else Store(reading)
-        self._reader = ThreadPoolExecutor(1, "pyworkflow-reader")
+        self._reader = None if reading is None else Reader(Store(reading), path)
         self._writer = Writer(book, path, machine_ms, is_shared=reading is not None)
 
     @classmethod
@@ -96,35 +92,15 @@ class SqliteService:
                 raise
         return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
 
-    async def _read(self, read: Callable[[Store], T]) -> T:
+    def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
         """Have ``read`` done on one state of the file."""
-        self._writer.check_open()
-        store = self._reading
-        if store is None:
-            return await self._writer.do(partial(self._read_saved, read))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, self._read_file, store, read)
+        if self._reader is not None:
+            return self._reader.read(read)
+        return self._writer.do(partial(self._read_saved, read))
 
     def _read_saved(self, read: Callable[[Store], T]) -> T:
         self._book.save()
-        return self._decoded(read, self._book.store)
-
-    def _read_file(self, store: Store, read: Callable[[Store], T]) -> T:
-        try:
-            store.begin_reading()
-            try:
-                return self._decoded(read, store)
-            finally:
-                store.commit()
-        except sqlite3.Error as error:
-            store.rollback()
-            raise fault_of(error, self._path) from error
-
-    def _decoded(self, read: Callable[[Store], T], store: Store) -> T:
-        try:
-            return read(store)
-        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
-            raise damaged(self._path, "a record") from error
+        return decoded(partial(read, self._book.store), self._path)
 
     # -- what a runner needs ---------------------------------------------------------------------
 
@@ -285,6 +261,10 @@ class SqliteService:
 
     async def get(self, execution_id: str) -> ExecutionSummary:
         """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+        finished = self._book.finished.find(execution_id)
+        if finished is not None:
+            self._writer.check_open()
+            return finished
 
         def read(store: Store) -> ExecutionSummary:
             found = store.execution(execution_id)
@@ -333,9 +313,8 @@ class SqliteService:
 
     def _close(self) -> None:
         self._writer.close()
-        self._reader.shutdown()
-        if self._reading is not None:
-            self._reading.close()
+        if self._reader is not None:
+            self._reader.close()
 
 
 def _row(store: Store, execution_id: str) -> rows.ExecutionRow:

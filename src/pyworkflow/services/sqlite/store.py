@@ -1,8 +1,14 @@
-"""Every SQL statement of the service, as methods of a connection. Nothing here decides anything."""
+"""Every SQL statement of the service, as methods of a connection. Nothing here decides anything.
+
+The values that are written are int, exact str and bytearray alone, and `NULL` stands for nothing:
+of all others, None and bytes included, sqlite3 looks for an adapter, time and again, and that takes
+longer than to write the row.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,11 +17,22 @@ from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    Blob: TypeAlias = bytearray | str
+    """What `rows.encode` returned, or `NULL`."""
+
+NULL = ""
+"""Nothing, in the place of a time, an owner, a parent or a blob: none of these is an empty text."""
+
+_TOGETHER = 8
+"""How many rows one INSERT takes, where there are that many: each is half the work then."""
 
 _LAST_PLACE = (1 << PLACES) - 1
 _WITH_ROOT = (
     "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32 WHERE "
 )
+_PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
 
 
 def json_list(values: Iterable[str]) -> str:
@@ -176,8 +193,9 @@ class Store:
     def drop_owner(self, owner: str) -> None:
         self._execute("DELETE FROM owners WHERE owner = ?", (owner,))
 
-    def lease(self, number: int, lease_ms: int) -> None:
-        self._execute("UPDATE executions SET lease_ms = ? WHERE number = ?", (lease_ms, number))
+    def lease(self, numbers: Iterable[int], lease_ms: int) -> None:
+        sql = "UPDATE executions SET lease_ms = ? WHERE number = ?"
+        self._execute_all(sql, [(lease_ms, number) for number in numbers])
 
     def renew(self, owner: str, execution_ids: Iterable[str], lease_ms: int) -> None:
         self._execute(
@@ -188,34 +206,53 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def add(self, values: Sequence[object]) -> int:
-        """Insert an execution; ``values`` are its columns but for the number, which is returned."""
+    def add(self, values: Sequence[int | str]) -> int:
+        """Insert a started execution that nobody has; return its number."""
         cursor = self._execute(
-            "INSERT INTO executions VALUES"
-            " (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO executions (id, workflow, name, status, version, tokens, lines, wake_ms,"
+            " not_before_ms, deadline_ms, troubles, parent_id, parent_operation) VALUES"
+            " (?, ?, ?, 'STARTED', 1, 0, ?, ?, ?, nullif(?, ''), 0, nullif(?, ''), nullif(?, ''))",
             values,
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def put_operations(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        self._connection.executemany("INSERT OR REPLACE INTO operations VALUES (?, ?, ?)", rows)
+    def put_operations(self, rows: Sequence[tuple[int, Blob, Blob]]) -> None:
+        """Write (key, record, deadlines) of operations."""
+        self._insert("INSERT OR REPLACE INTO operations VALUES ", "(?, ?, nullif(?, ''))", rows)
 
-    def put_lines(self, rows: Iterable[tuple[int, bytes]]) -> None:
-        self._connection.executemany("INSERT INTO history VALUES (?, ?)", rows)
+    def put_lines(self, rows: Sequence[tuple[int, Blob]]) -> None:
+        self._insert("INSERT INTO history VALUES ", "(?, ?)", rows)
 
-    def put_progress(self, rows: Iterable[Sequence[object]]) -> None:
+    def _insert(self, insert: str, values: str, rows: Sequence[tuple[object, ...]]) -> None:
+        whole = len(rows) - len(rows) % _TOGETHER
+        starts = range(0, whole, _TOGETHER)
+        together = [[*chain.from_iterable(rows[i : i + _TOGETHER])] for i in starts]
+        self._execute_all(insert + ", ".join([values] * _TOGETHER), together)
+        self._execute_all(insert + values, rows[whole:])
+
+    def _execute_all(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        if rows:
+            self._connection.executemany(sql, rows)
+
+    def put_progress(self, rows: Sequence[Sequence[int | Blob]]) -> None:
         """Write what each checkpoint changes, and no indexed column."""
-        self._connection.executemany(
-            "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = ? WHERE number = ?",
+        self._execute_all(_PUT_PROGRESS + " WHERE number = ?", rows)
+
+    def put_standing(self, rows: Sequence[Sequence[int | Blob]]) -> None:
+        """Write the progress, and how running executions stand: who has them, when they are due."""
+        self._execute_all(
+            _PUT_PROGRESS + ", owner = nullif(?, ''), lease_ms = CASE WHEN ? THEN lease_ms END,"
+            " wake_ms = nullif(?, ''), not_before_ms = nullif(?, ''), deadline_ms = nullif(?, ''),"
+            " troubles = ?, problem = nullif(?, '') WHERE number = ?",
             rows,
         )
 
-    def put_standing(self, rows: Iterable[Sequence[object]]) -> None:
-        """Write how executions stand: who has them, and when they are due."""
-        self._connection.executemany(
-            "UPDATE executions SET status = ?, owner = ?, lease_ms = CASE WHEN ? THEN lease_ms END,"
-            " wake_ms = ?, not_before_ms = ?, deadline_ms = ?, troubles = ?, problem = ?,"
-            " result = ? WHERE number = ?",
+    def put_ends(self, rows: Sequence[Sequence[int | Blob | None]]) -> None:
+        """Write the progress, and how executions ended: nobody has them, they are due no more."""
+        self._execute_all(
+            _PUT_PROGRESS + ", owner = NULL, lease_ms = NULL, wake_ms = NULL,"
+            " not_before_ms = NULL, deadline_ms = NULL, status = ?, troubles = ?,"
+            " problem = nullif(?, ''), result = ? WHERE number = ?",
             rows,
         )
