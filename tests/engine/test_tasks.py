@@ -11,6 +11,8 @@ import pytest
 
 from pyworkflow import Workflow, sleep, step, workflow
 from pyworkflow._engine import tasks
+from pyworkflow._engine.execution import Execution
+from pyworkflow._engine.failures import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import UsageError
 from tests.engine.loops import World
@@ -116,6 +118,21 @@ def test_as_completed_as_an_async_iterator() -> None:
 
 
 # -- hashes --------------------------------------------------------------------------------------
+
+
+def test_tasks_of_different_executions_hash_apart() -> None:
+    def hash_of_main(execution_id: str) -> int:
+        execution = Execution(execution_id, "name", KnownErrors.snapshot())
+        execution.start(lambda: None, Any, ())
+        (task,) = execution.loop.root.tasks
+        found = hash(task)
+        execution.close()
+        return found
+
+    found = {hash_of_main(f"execution-{number}") for number in range(1000)}
+    assert len(found) == 1000
+    assert found == {hash_of_main(f"execution-{number}") for number in range(1000)}
+    assert {each % 2**28 for each in found} == {0}, "the number alone orders a small set"
 
 
 def test_tasks_and_futures_hash_by_their_number() -> None:

@@ -17,6 +17,7 @@ import inspect
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.bodies import Bodies
@@ -81,6 +82,7 @@ class Execution:
         self.id = execution_id
         self.name = execution_name
         self.loop: WorkflowLoop = make_loop(self)
+        self.loop.hash_base = crc32(execution_id.encode()) << 28
         self.bridge = Bridge(self.loop)
         self.journal = Journal()
         self.creations = Creations(self.journal)

@@ -116,6 +116,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.owner = owner
         self.root = Scope(None)
         self.elapsed_ms = 0
+        self.hash_base = 0
+        """What the hashes of its tasks begin with: the same in each run of an execution."""
         self.stopped = False
         self.ready: deque[Handle] = deque()
         """The handles that wait their turn."""

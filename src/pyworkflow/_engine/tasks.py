@@ -91,7 +91,9 @@ class Task(asyncio.Task[T]):
     ) -> None:
         self.namespace = namespace
         self.blocked_on: asyncio.Future[Any] | None = None
-        self._number = number
+        # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
+        # low ones decide the order in the small sets of one.
+        self._hash = loop.hash_base + number
         self._cancels = 0
         self._cancel_is_due = False
         super().__init__(
@@ -99,7 +101,7 @@ class Task(asyncio.Task[T]):
         )
 
     def __hash__(self) -> int:
-        return self._number
+        return self._hash
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Request cancellation, as `asyncio.Task.cancel` does; also of a blocked task."""
