@@ -1,236 +1,285 @@
-"""Connections: kept, found closed, replaced; certificates; proxies."""
+"""One connection: what it makes of what the other end does, and when."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
+import gc
+import socket
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 
-from pyworkflow.errors import ServiceError, ServiceUnavailableError
-from tests.services.awslambda.lambda_api import (
-    ARN,
-    Answer,
-    FakeLambda,
-    close_after,
-    cut_after,
-    cut_before,
-    cut_within,
-    fail,
-    fake_lambda,
-)
+from pyworkflow.services.awslambda.connection import Connection
+from pyworkflow.services.awslambda.message import Answer, MalformedAnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine
 
-    from pyworkflow.services.awslambda.client import LambdaClient
-
-BODY = b'{"ClientToken": "the-same"}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+READ_SECONDS = 50.0
 
 
-async def post(client: LambdaClient) -> Any:
-    return await client.post("v1", "things", ARN, "checkpoint", body=BODY)
+class Loop(asyncio.SelectorEventLoop):
+    """A loop whose time is what a test says."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
 
 
-def times(count: int) -> Callable[[LambdaClient], Awaitable[None]]:
-    async def work(client: LambdaClient) -> None:
-        for _ in range(count):
-            await post(client)
+class World:
+    """A connection, its other end, and what it told."""
 
-    return work
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.kept: list[Connection] = []
+        self.told: list[Any] = []
+        self.times_distrusted = 0
+        ours, self.other = socket.socketpair()
+        ours.setblocking(False)
+        self.connection = Connection(ours, loop, READ_SECONDS, self)
+        self.is_open = True
 
+    def keep(self, connection: Connection) -> None:
+        self.kept.append(connection)
 
-def connections(api: FakeLambda) -> list[int]:
-    """Return for each request the connection that it came on, counted from 0."""
-    order = list(dict.fromkeys(request.connection for request in api.requests))
-    return [order.index(request.connection) for request in api.requests]
+    def drop(self, connection: Connection) -> None:
+        self.is_open = False
 
+    def close_kept(self) -> None:
+        self.times_distrusted += 1
 
-# -- kept ----------------------------------------------------------------------------------------
+    def send(self, request: bytes = b"request") -> None:
+        self.connection.send(request, self.told.append)
 
+    async def receive(self, data: bytes) -> None:
+        """Let the other end send, and the loop see it."""
+        self.other.sendall(data)
+        await self.pass_on()
 
-def test_a_connection_that_was_closed_while_it_rested_is_replaced(api: FakeLambda) -> None:
-    api.faults += [close_after]
-    api.run(times(3))
-    assert connections(api) == [0, 1, 1]
-    assert api.slept == []
+    async def pass_on(self) -> None:
+        for _ in range(3):  # a look at the sockets, its callbacks, and what those asked for
+            await asyncio.sleep(0)
 
+    async def exchange(self) -> None:
+        self.send()
+        await self.receive(ANSWER)
+        assert self.other.recv(100) == b"request"
 
-@pytest.mark.parametrize("cut", [cut_before, cut_after])
-def test_what_a_dying_connection_took_is_sent_again_at_once(api: FakeLambda, cut: Any) -> None:
-    """Whether the first was applied is not known: both have the same ClientToken."""
-
-    async def work(client: LambdaClient) -> Any:
-        await client.get("v1", "things", ARN, "state")
-        api.faults.append(cut)
-        api.answers.append(Answer({"applied": "once"}))
-        return await post(client)
-
-    assert api.run(work) == {"applied": "once"}
-    assert connections(api) == [0, 0, 1]
-    assert [request.body for request in api.requests[1:]] == [BODY] * 2
-    assert list(api.applied) == ["the-same"]
-    assert api.slept == []
-
-
-def test_a_new_connection_that_dies_counts_as_an_attempt(api: FakeLambda) -> None:
-    async def work(client: LambdaClient) -> None:
-        await post(client)
-        api.faults += [cut_before, cut_before]
-        await post(client)
-
-    api.run(work)
-    assert connections(api) == [0, 0, 1, 2]
-    assert api.slept == [0.2]
+    def close(self) -> None:
+        if self.is_open:
+            self.connection.close()
+        self.other.close()
 
 
-def test_half_an_answer_counts_as_an_attempt(api: FakeLambda) -> None:
-    async def work(client: LambdaClient) -> None:
-        await post(client)
-        api.faults += [cut_within]
-        await post(client)
+def run(work: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        world = World(loop)
+        try:
+            await work(world)
+        finally:
+            world.close()
 
-    api.run(work)
-    assert connections(api) == [0, 0, 1]
-    assert api.slept == [0.2]
-
-
-def test_an_answer_that_says_close_is_the_last_on_its_connection(api: FakeLambda) -> None:
-    api.answers.append(Answer({}, headers={"Connection": "close"}))
-    api.run(times(2))
-    assert connections(api) == [0, 1]
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
 
 
-def test_a_refusal_does_not_cost_the_connection(api: FakeLambda) -> None:
-    api.answers.append(Answer({"message": "no"}, 503))
+def test_an_answer_is_told_after_the_connection_is_kept() -> None:
+    async def work(world: World) -> None:
+        kept: list[int] = []
+        world.connection.send(b"request", lambda _: kept.append(len(world.kept)))
+        await world.receive(ANSWER)
+        assert kept == [1]
+        assert world.other.recv(100) == b"request"
+        await world.exchange()
+        assert world.told == [Answer(200, {"content-length": "2"}, b"{}")]
+        assert world.kept == [world.connection] * 2
 
-    async def work(client: LambdaClient) -> None:
-        with contextlib.suppress(ServiceError):
-            await client.get("v1", "things", ARN, "state")
-        await post(client)
-
-    api.run(work)
-    assert connections(api) == [0, 0, 0]
-
-
-def test_a_connection_that_rested_for_long_is_not_trusted(api: FakeLambda) -> None:
-    now_ms = [1_767_268_800_000]
-
-    async def work(client: LambdaClient) -> None:
-        await asyncio.gather(post(client), post(client))
-        now_ms[0] += 59_999
-        await post(client)
-        now_ms[0] += 60_000
-        await post(client)
-
-    api.run(work, now_ms=lambda: now_ms[0])
-    before, last = api.requests[:3], api.requests[3]
-    assert before[2].connection in {one.connection for one in before[:2]}
-    assert last.connection not in {one.connection for one in before}
+    run(work)
 
 
-# -- certificates --------------------------------------------------------------------------------
+def test_an_answer_in_pieces() -> None:
+    async def work(world: World) -> None:
+        world.send()
+        for place in range(len(ANSWER)):
+            assert world.told == []
+            await world.receive(ANSWER[place : place + 1])
+        assert [answer.content for answer in world.told] == [b"{}"]
+
+    run(work)
 
 
-AUTHORITY = trustme.CA()
+@pytest.mark.parametrize(
+    "answer", [ANSWER + b"HTTP/1.1", ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")]
+)
+def test_the_last_answer_of_a_connection(answer: bytes) -> None:
+    async def work(world: World) -> None:
+        world.send()
+        await world.receive(answer)
+        assert [answer.content for answer in world.told] == [b"{}"]
+        assert (world.kept, world.is_open) == ([], False)
+
+    run(work)
 
 
-@pytest.fixture
-def secure() -> Iterator[FakeLambda]:
-    with fake_lambda(AUTHORITY) as api:
-        yield api
+@pytest.mark.parametrize("unasked", [ANSWER, b""])
+def test_what_comes_unasked_ends_the_connection(unasked: bytes) -> None:
+    async def work(world: World) -> None:
+        await world.exchange()
+        if not unasked:
+            world.other.close()
+        else:
+            world.other.sendall(unasked)
+        assert not world.connection.is_quiet  # before the loop has looked
+        await world.pass_on()
+        assert not world.is_open
+        assert len(world.told) == 1
+
+    run(work)
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> str:
-    path = tmp_path / "bundle.pem"
-    AUTHORITY.cert_pem.write_to_path(path)
-    return str(path)
+@pytest.mark.parametrize("is_half", [False, True])
+def test_an_end_without_an_answer(is_half: bool) -> None:
+    """A new connection failed; one that had rested may have been closed before."""
+
+    async def work(world: World) -> None:
+        if is_half:
+            await world.exchange()
+        world.send()
+        world.other.shutdown(socket.SHUT_WR)
+        await world.pass_on()
+        end = world.told[-1]
+        if is_half:
+            assert end is None
+        else:
+            assert isinstance(end, ConnectionError)
+        assert world.times_distrusted == is_half
+        assert not world.is_open
+
+    run(work)
 
 
-@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
-def test_a_trusted_certificate(
-    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, bundle: str, name: str
-) -> None:
-    monkeypatch.setenv(name, bundle)
-    secure.faults.append(close_after)
-    secure.run(times(3))
-    assert connections(secure) == [0, 1, 1]
-    assert secure.slept == []
+def test_a_write_that_fails_is_told() -> None:
+    async def work(world: World) -> None:
+        await world.exchange()
+        world.other.close()
+        world.send()
+        assert world.told[-1] is None
+        assert not world.is_open
+
+    run(work)
 
 
-def test_a_certificate_of_nobody_s_is_refused(secure: FakeLambda) -> None:
-    with pytest.raises(ServiceUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-        secure.run(post)
-    assert secure.requests == []
+@pytest.mark.parametrize("was_kept", [False, True])
+def test_half_an_answer_is_a_failure(was_kept: bool) -> None:
+    async def work(world: World) -> None:
+        if was_kept:
+            await world.exchange()
+        world.send()
+        await world.receive(ANSWER[:-1])
+        world.other.shutdown(socket.SHUT_WR)
+        await world.pass_on()
+        assert isinstance(world.told[-1], MalformedAnswerError)
+        assert not world.is_open
+
+    run(work)
 
 
-def test_a_certificate_of_another_name_is_refused(
-    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, bundle: str
-) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-    with pytest.raises(ServiceUnavailableError, match="not valid for '127.0.0.1'"):
-        secure.run(post, endpoint=f"https://127.0.0.1:{secure.port}")
-    assert secure.requests == []
+def test_a_large_request_goes_out_in_parts() -> None:
+    async def work(world: World) -> None:
+        request = bytes(range(256)) * 8192
+        world.other.setblocking(False)
+        world.send(request)
+        arrived = b""
+        while len(arrived) < len(request):
+            arrived += await world.loop.sock_recv(world.other, 100_000)
+        assert arrived == request
+        await world.receive(ANSWER)
+        assert len(world.told) == 1
+        await world.pass_on()
+        world.other.setblocking(True)
+        await world.exchange()
+
+    run(work)
 
 
-@pytest.mark.parametrize("file", ["/no/such/file.pem", __file__])
-def test_certificates_that_can_not_be_read_say_so(
-    secure: FakeLambda, monkeypatch: pytest.MonkeyPatch, file: str
-) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", file)
-    with pytest.raises(ServiceError, match=r"correct AWS_CA_BUNDLE") as caught:
-        secure.run(post)
-    assert file in str(caught.value)
+def test_an_answer_before_the_request_is_out_is_the_last() -> None:
+    async def work(world: World) -> None:
+        world.send(b"x" * 10_000_000)
+        await world.receive(ANSWER)
+        assert [answer.content for answer in world.told] == [b"{}"]
+        assert (world.kept, world.is_open) == ([], False)
+
+    run(work)
 
 
-# -- proxies -------------------------------------------------------------------------------------
+def test_silence_is_what_the_timeout_counts() -> None:
+    async def work(world: World) -> None:
+        world.send()
+        for piece in (ANSWER[:9], ANSWER[9:20], ANSWER[20:30]):
+            world.loop.now += READ_SECONDS - 1
+            await world.receive(piece)
+        assert world.told == []
+        world.loop.now += READ_SECONDS
+        await world.pass_on()
+        (end,) = world.told
+        assert isinstance(end, TimeoutError)
+        assert not world.is_open
+
+    run(work)
 
 
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
-def test_a_proxy_gets_the_request_and_what_was_signed(
-    api: FakeLambda, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """The API of the test is the proxy; it is asked for the whole URL."""
-    monkeypatch.setenv(name, api.url)
-    api.answers.append(Answer({"through": "the proxy"}))
-    assert api.run(post, endpoint="http://lambda.test/base") == {"through": "the proxy"}
-    (request,) = api.requests
-    assert request.target.startswith("http://lambda.test/base/v1/things/arn%3A")
-    assert (request.headers["Host"], request.body) == ("lambda.test", BODY)
-    assert "SignedHeaders=content-type;host;x-amz-date;" in request.headers["Authorization"]
+def test_rest_is_no_silence() -> None:
+    async def work(world: World) -> None:
+        await world.exchange()
+        world.loop.now += READ_SECONDS * 9
+        await world.pass_on()
+        await world.exchange()
+        world.loop.now += READ_SECONDS / 2
+        world.send()
+        world.loop.now += READ_SECONDS - 1
+        await world.pass_on()
+        assert len(world.told) == 2
+        world.loop.now += 1
+        await world.pass_on()
+        assert isinstance(world.told[-1], TimeoutError)
+
+    run(work)
 
 
-def test_faults_of_a_proxy_are_tried_again(
-    api: FakeLambda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", api.url)
-    api.faults += [cut_after, fail(429, headers={"Retry-After": "2"})]
-    api.run(post, endpoint="http://lambda.test")
-    assert api.slept == [0.2, 2.0]
-    assert [request.body for request in api.requests] == [BODY] * 3
+def test_what_the_first_request_s_context_holds_may_go() -> None:
+    class Large:
+        pass
+
+    async def work(world: World) -> None:
+        variable: contextvars.ContextVar[Large] = contextvars.ContextVar("large")
+
+        def begin() -> weakref.ref[Large]:
+            large = Large()
+            variable.set(large)
+            second = World(world.loop)
+            second.send()
+            worlds.append(second)
+            return weakref.ref(large)
+
+        worlds: list[World] = []
+        held = contextvars.copy_context().run(begin)
+        gc.collect()
+        assert held() is None
+        worlds[0].close()
+
+    run(work)
 
 
-def test_no_proxy_is_honoured(api: FakeLambda, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    api.run(post)
-    (request,) = api.requests
-    assert request.target.startswith("/v1/things/")
-
-
-def test_an_error_of_a_proxy_shows_no_token(
-    api: FakeLambda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", api.url)
-    api.close()
-
-    async def load(client: LambdaClient) -> None:
-        await client.get("v1", "things", ARN, "state", CheckpointToken="the-secret")
-
-    with pytest.raises(ServiceUnavailableError, match="ProxyConnectionError") as caught:
-        api.run(load, endpoint="http://lambda.test")
-    assert "the-secret" not in str(caught.value)
+def test_it_closes_after_its_loop() -> None:
+    loop = Loop()
+    world = World(loop)
+    world.send()
+    loop.close()
+    world.close()
+    assert not world.is_open

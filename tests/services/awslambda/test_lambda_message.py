@@ -1,23 +1,40 @@
-"""HTTP/1.1: a request's bytes, and every form that an answer may have."""
+"""HTTP/1.1: a request's bytes, and every form that an answer may have, in whatever pieces."""
 
 from __future__ import annotations
 
-import io
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pyworkflow.services.awslambda.message import (
     MOST_HEADERS,
     Answer,
+    AnswerReader,
     MalformedAnswerError,
-    read_answer,
     to_bytes,
 )
 from pyworkflow.services.awslambda.signing import Request
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def read(text: bytes) -> tuple[Answer, bool]:
-    return read_answer(io.BytesIO(text))
+
+def read(*pieces: bytes) -> tuple[Answer, bool]:
+    """Return what comes of pieces, after the last of which the connection ends if it must."""
+    reader = AnswerReader()
+    for piece in (*pieces, b""):
+        answer = reader.feed(piece)
+        if answer is not None:
+            return answer, reader.may_follow
+    raise AssertionError("the end of the connection decides")
+
+
+def in_two(text: bytes) -> Sequence[tuple[bytes, bytes]]:
+    return [(text[:place], text[place:]) for place in range(1, len(text))]
+
+
+def one_by_one(text: bytes) -> Sequence[bytes]:
+    return [text[place : place + 1] for place in range(len(text))]
 
 
 def test_a_request_is_one_piece() -> None:
@@ -28,11 +45,12 @@ def test_a_request_is_one_piece() -> None:
     )
 
 
-@pytest.mark.parametrize(
+ANSWERS = pytest.mark.parametrize(
     ("text", "status", "content", "may_follow"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", True),
-        (b"HTTP/1.1 200\r\ncontent-length:2 \r\n\r\n{}rest", 200, b"{}", True),
+        (b"HTTP/1.1 200\r\ncontent-length:2 \r\n\r\n{}", 200, b"{}", True),
+        (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}rest", 200, b"{}", False),
         (b"HTTP/1.1 500 It broke\nContent-Length: 0\n\n", 500, b"", True),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b"", True),
@@ -54,9 +72,23 @@ def test_a_request_is_one_piece() -> None:
         ),
     ],
 )
+
+
+@ANSWERS
 def test_a_whole_answer(text: bytes, status: int, content: bytes, may_follow: bool) -> None:
     answer, keeps = read(text)
     assert (answer.status, answer.content, keeps) == (status, content, may_follow)
+
+
+@ANSWERS
+def test_pieces_make_no_difference(
+    text: bytes, status: int, content: bytes, may_follow: bool
+) -> None:
+    whole = text.removesuffix(b"rest")  # what follows in another piece is not seen yet
+    for pieces in (*in_two(whole), one_by_one(whole)):
+        answer, keeps = read(*pieces)
+        assert (answer.status, answer.content) == (status, content)
+        assert keeps is (may_follow or whole != text)
 
 
 def test_headers_are_found_in_lower_case() -> None:
@@ -94,13 +126,38 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         CHUNKED + b"3\r\nab",
         CHUNKED + b"3\r\nabc\r",
         CHUNKED + b"3\r\nabc\r\n",
+        CHUNKED + b"3\r\nabcde\r\n0\r\n\r\n",
         CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n",
         CHUNKED + b"0\r\n",
     ],
 )
 def test_anything_else_is_an_error_and_not_a_guess(text: bytes) -> None:
-    with pytest.raises(MalformedAnswerError):
-        read(text)
+    for pieces in ((text,), *in_two(text[:200]), one_by_one(text[:200])):
+        with pytest.raises(MalformedAnswerError):
+            read(*pieces)
+
+
+def test_what_is_no_http_is_told_before_the_end() -> None:
+    with pytest.raises(MalformedAnswerError, match="SSH-2.0"):
+        AnswerReader().feed(b"SSH-2.0-OpenSSH\r\n")
+
+
+def test_nothing_is_kept_of_a_head_without_end() -> None:
+    reader = AnswerReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\na: ")
+    for _ in range(65):
+        assert reader.feed(b"b" * 1000) is None
+    with pytest.raises(MalformedAnswerError, match="over 65536 bytes"):
+        reader.feed(b"b" * 1000)
+
+
+def test_a_large_answer_in_many_pieces() -> None:
+    content = bytes(range(256)) * 4096
+    pieces = [content[place : place + 1000] for place in range(0, len(content), 1000)]
+    answer, _ = read(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content), *pieces)
+    assert answer.content == content
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+    assert read(CHUNKED, *chunks, b"0\r\n\r\n")[0].content == content
 
 
 def test_silence_is_told_apart() -> None:

@@ -1,13 +1,14 @@
 """Signed requests to the Lambda API, without a model of it.
 
 The way that every checkpoint takes is short and needs nothing but the standard library: keys from
-the environment, a signature, one kept connection. Importing botocore's signer and HTTP session took
-a third of a cold start, and they took most of a step's time. What is unusual is left to botocore:
-other sources of credentials (`access`) and proxies (`proxied`).
+the environment, a signature, a kept connection of the running loop. From the arrival of the answer
+to the future's result no task is woken and no thread. Importing botocore's signer and HTTP session
+took a third of a cold start, and they took most of a step's time. What is unusual is left to
+botocore, in a thread: other sources of credentials (`access`) and proxies (`proxied`).
 
 A request is tried again when it is unknown whether it arrived, or when the service can't answer
 now; the body stays the same, so its ClientToken makes the second arrival a repetition of the first.
-Requests block a thread of a small pool, never the loop that runs steps. Nothing is logged.
+Nothing blocks the loop that runs steps. Nothing is logged.
 """
 
 from __future__ import annotations
@@ -16,37 +17,50 @@ import asyncio
 import functools
 import os
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from pyworkflow.errors import ServiceUnavailableError
-from pyworkflow.services.awslambda.connection import READ_SECONDS, DirectConnections
+from pyworkflow.services.awslambda.connections import MAX_CONNECTIONS, DirectConnections
+from pyworkflow.services.awslambda.endpoint import READ_SECONDS
 from pyworkflow.services.awslambda.faults import error_of
-from pyworkflow.services.awslambda.signing import Request, Signer
-from pyworkflow.services.awslambda.threads import CallThreads
+from pyworkflow.services.awslambda.message import to_bytes
+from pyworkflow.services.awslambda.signing import Keys, Request, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pyworkflow.services.awslambda.access import Access
-    from pyworkflow.services.awslambda.connection import Connections
+    from pyworkflow.services.awslambda.connections import Connections
+    from pyworkflow.services.awslambda.message import Answer
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 5.0
-MAX_CONNECTIONS = 10
 
 _decode = msgspec.json.Decoder().decode
+
+
+class _Call(NamedTuple, Generic[T]):
+    """What is asked, how errors name it, and what becomes of the decoded answer."""
+
+    request: Request
+    what: str
+    read: Callable[[Any], T | Coroutine[Any, Any, T]]
 
 
 class LambdaClient:
     """Sends requests to the Lambda API; one for all executions, threads and loops of a process.
 
-    ``now_ms`` is the time, in milliseconds since the epoch. ``read_seconds`` is how long an answer
-    may take; ``sleep`` waits between two tries, and ``chance`` returns a number from 0 to 1 that
-    makes the waits differ.
+    ``now_ms`` is the time, in milliseconds since the epoch. ``read_seconds`` is how long nothing
+    may come of an answer; ``sleep`` waits between two tries, and ``chance`` returns a number from 0
+    to 1 that makes the waits differ.
     """
 
     def __init__(
@@ -60,17 +74,58 @@ class LambdaClient:
     ) -> None:
         self._base = urlsplit(access.endpoint).path
         self._credentials = access.credentials
+        self._keys = access.credentials if isinstance(access.credentials, Keys) else None
         self._signer = Signer(access.endpoint, access.region)
-        self._connections = _connections(access.endpoint, now_ms, read_seconds)
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "pyworkflow-lambda")
+        self._connections = _connections(access.endpoint, self._threads, now_ms, read_seconds)
         self._now_ms = now_ms
         self._sleep = sleep
         self._chance = chance
-        self._threads = CallThreads(MAX_CONNECTIONS, "pyworkflow-lambda")
 
     def close(self) -> None:
-        """Close the connections and end the threads, once their requests are through."""
-        self._threads.close()
+        """Close the connections and end the threads; no request is in flight any more."""
+        self._threads.shutdown()
         self._connections.close()
+
+    def post(
+        self, *path: str, body: bytes, read: Callable[[Any], T | Coroutine[Any, Any, T]]
+    ) -> asyncio.Future[T]:
+        """POST ``body``, which must bear being sent twice; return a future of what ``read`` says.
+
+        ``read`` gets the decoded answer; if it needs more than that, it returns a coroutine, whose
+        result counts. The future raises `ServiceError` and what is below it.
+        """
+        call = _Call(
+            Request("POST", self._base + _encoded(path), "", body), _named("POST", path), read
+        )
+        kept = self._connections.take_kept() if self._keys is not None else None
+        if kept is None or self._keys is None:
+            return asyncio.ensure_future(self._send_until_answered(call))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        sent = to_bytes(call.request, self._headers(call.request, self._keys))
+        kept.send(sent, lambda answer: self._on_answer(call, answer, future))
+        return future
+
+    def _on_answer(
+        self, call: _Call[T], answer: Answer | OSError | None, future: asyncio.Future[T]
+    ) -> None:
+        """End ``future``, or see to it that it ends."""
+        if future.done():  # cancelled
+            return
+        if answer is None:  # the connection had been closed: this was no try
+            _end_by(self._send_until_answered(call), future)
+            return
+        try:
+            found = call.read(_decoded(answer, call.what))
+        except _TryAgain:
+            _end_by(self._send_until_answered(call, answer), future)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            if isinstance(found, Coroutine):
+                _end_by(found, future)
+            else:
+                future.set_result(found)
 
     async def get(self, *path: str, **query: str | int) -> Any:
         """Return the decoded answer to a GET of the ``path`` of these segments.
@@ -78,22 +133,20 @@ class LambdaClient:
         Raises `ServiceError` and what is below it.
         """
         encoded = (f"{name}={quote(str(value), safe='')}" for name, value in sorted(query.items()))
-        return await self._call("GET", path, "&".join(encoded), b"")
+        request = Request("GET", self._base + _encoded(path), "&".join(encoded))
+        return await self._send_until_answered(_Call(request, _named("GET", path), _as_it_is))
 
-    async def post(self, *path: str, body: bytes) -> Any:
-        """Return the decoded answer to a POST of ``body``, which must bear being sent twice.
-
-        Raises `ServiceError` and what is below it.
-        """
-        return await self._call("POST", path, "", body)
-
-    async def _call(self, method: str, path: tuple[str, ...], query: str, body: bytes) -> Any:
-        request = Request(method, self._base + _encoded(path), query, body)
-        what = f"{method} {path[-1]} of {path[-2]}"
+    async def _send_until_answered(
+        self, call: _Call[T], answer: Answer | OSError | None = None
+    ) -> T:
+        """Send until there is an answer to read; ``answer`` is what came of a first try."""
         attempt = 1
         while True:
             try:
-                return await self._threads.run(self._send, request, what)
+                if answer is None:
+                    answer = await self._send(call.request)
+                found = call.read(_decoded(answer, call.what))
+                break
             except _TryAgain as again:
                 if attempt == MAX_ATTEMPTS:
                     raise ServiceUnavailableError(
@@ -101,32 +154,71 @@ class LambdaClient:
                         "an outcome that is not known; what was recorded is intact"
                     ) from None
                 await self._sleep(self._delay(attempt, again.retry_after))
-            attempt += 1
+            attempt, answer = attempt + 1, None
+        return await found if isinstance(found, Coroutine) else found
+
+    async def _send(self, request: Request) -> Answer | OSError:
+        keys = self._keys
+        if keys is None:
+            renewed = self._credentials.get_frozen_credentials
+            keys = await asyncio.get_running_loop().run_in_executor(self._threads, renewed)
+        try:
+            return await self._connections.send(request, self._headers(request, keys))
+        except OSError as error:
+            return error
+
+    def _headers(self, request: Request, keys: Keys) -> dict[str, str]:
+        headers = self._signer.headers(request, keys, self._now_ms())
+        headers["User-Agent"] = "pyworkflow"
+        return headers
 
     def _delay(self, attempt: int, retry_after: float) -> float:
         growing = FIRST_DELAY_SECONDS * 2 ** (attempt - 1) * (0.5 + self._chance() / 2)
         return float(min(MAX_DELAY_SECONDS, max(growing, retry_after)))
 
-    def _send(self, request: Request, what: str) -> Any:
-        """Send once, on a thread of the pool."""
-        keys = self._credentials.get_frozen_credentials()
-        headers = self._signer.headers(request, keys, self._now_ms())
-        headers["User-Agent"] = "pyworkflow"
-        try:
-            answer = self._connections.send(request, headers)
-        except OSError as error:
-            text = f"{what}: {type(error).__name__}: {error}"
-            raise _TryAgain(ServiceUnavailableError(text)) from None
-        if not 200 <= answer.status < 300:
-            found = error_of(answer.status, answer.headers, answer.content, what)
-            if isinstance(found, ServiceUnavailableError):
-                raise _TryAgain(found, _seconds(answer.headers.get("retry-after")))
-            raise found
-        try:
-            return _decode(answer.content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            cut = f"{what}: the answer is cut off or no JSON ({len(answer.content)} bytes)"
-            raise _TryAgain(ServiceUnavailableError(cut)) from None
+
+def _decoded(answer: Answer | OSError, what: str) -> Any:
+    """Return the content of a good answer.
+
+    Raises `ServiceError` for a refusal, `_TryAgain` for what may end better the next time.
+    """
+    if isinstance(answer, OSError):
+        text = f"{what}: {type(answer).__name__}: {answer}"
+        raise _TryAgain(ServiceUnavailableError(text))
+    if not 200 <= answer.status < 300:
+        found = error_of(answer.status, answer.headers, answer.content, what)
+        if isinstance(found, ServiceUnavailableError):
+            raise _TryAgain(found, _seconds(answer.headers.get("retry-after")))
+        raise found
+    try:
+        return _decode(answer.content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        cut = f"{what}: the answer is cut off or no JSON ({len(answer.content)} bytes)"
+        raise _TryAgain(ServiceUnavailableError(cut)) from None
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _end_by(rest: Coroutine[Any, Any, T], future: asyncio.Future[T]) -> None:
+    """Let ``future`` end as ``rest`` does, which ends with it if it is cancelled."""
+    task = asyncio.ensure_future(rest)
+
+    def end(_: asyncio.Future[T]) -> None:
+        if future.done() or task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(end)
+    future.add_done_callback(lambda _: task.cancel())
+
+
+def _named(method: str, path: tuple[str, ...]) -> str:
+    return f"{method} {path[-1]} of {path[-2]}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -134,13 +226,15 @@ def _encoded(path: tuple[str, ...]) -> str:
     return "".join("/" + quote(part, safe="") for part in path)
 
 
-def _connections(endpoint: str, now_ms: Callable[[], int], read_seconds: float) -> Connections:
+def _connections(
+    url: str, threads: ThreadPoolExecutor, now_ms: Callable[[], int], read_seconds: float
+) -> Connections:
     names = {name.lower() for name, value in os.environ.items() if value}
     if names & {"http_proxy", "https_proxy"}:
         from pyworkflow.services.awslambda.proxied import ProxiedConnections
 
-        return ProxiedConnections(endpoint, MAX_CONNECTIONS, read_seconds=read_seconds)
-    return DirectConnections(endpoint, now_ms, read_seconds=read_seconds)
+        return ProxiedConnections(url, threads, MAX_CONNECTIONS, read_seconds=read_seconds)
+    return DirectConnections(url, threads, now_ms, read_seconds=read_seconds)
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal, which ends as the error that it carries

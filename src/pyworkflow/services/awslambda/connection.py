@@ -1,148 +1,175 @@
-"""Kept connections to one endpoint, and the exchange of one request on them.
+"""One connection of one loop: a request goes out, its answer comes in, and then the next.
 
-Lambda freezes a function between two invocations, for seconds or hours, and whoever is at the other
-end may have closed the connection meanwhile. A kept connection that turns out to be closed is
-replaced at once, and the request sent again; it must bear that. One that rested for long is not
-even tried: if the network in between forgot it, nobody would say so until the read timeout.
+Everything happens in plain callbacks of the loop. The socket is ours and not a transport's: a
+transport can't be closed any more once its loop is, and over TLS it moves each byte in Python.
 
-Certificates are verified against what AWS_CA_BUNDLE or else REQUESTS_CA_BUNDLE names, as botocore
-has it; else against certifi's, botocore's own, or the system's, whichever is found first.
+An answer may take as long as it likes, unless nothing comes for the read timeout. A connection that
+rested may have been closed by the other end; so one that ends before its answer does is told apart
+from a failure. Whatever comes while nothing was asked ends the connection.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
+import select
 import ssl
-from collections import deque
-from importlib.util import find_spec
-from pathlib import Path
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
-from pyworkflow.errors import ServiceError
-from pyworkflow.services.awslambda.message import read_answer, to_bytes
+from pyworkflow.services.awslambda.message import AnswerReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import asyncio
+    import socket
+    from collections.abc import Callable
 
     from pyworkflow.services.awslambda.message import Answer
-    from pyworkflow.services.awslambda.signing import Request
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 50.0
-REST_MS = 60_000
-"""How long a connection may rest and still be used."""
+READ_BYTES = 64 * 1024
+"""More than a record of TLS holds: nothing decrypted stays behind where the loop can't see it."""
 
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-class Connections(Protocol):
-    """How requests reach an endpoint; used from several threads at once."""
+class Keeper(Protocol):
+    """Who keeps a connection for the next request."""
 
-    def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send once and return the whole answer, whatever its status.
-
-        Raises `OSError` when none came whole: it is unknown then whether the request arrived.
-        """
+    def keep(self, connection: Connection) -> None:
+        """Take a connection whose answer is whole, and on which another may follow."""
         ...
 
-    def close(self) -> None:
-        """Close what is open."""
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection, which is closed."""
+        ...
+
+    def close_kept(self) -> None:
+        """Close the connections that rest: one that did so for less had been closed."""
         ...
 
 
-class DirectConnections:
-    """Connections of our own, without a proxy."""
+class Connection:
+    """A socket that does not block; used on its loop alone."""
 
     def __init__(
-        self, endpoint: str, now_ms: Callable[[], int], *, read_seconds: float = READ_SECONDS
+        self,
+        connected: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        read_seconds: float,
+        keeper: Keeper,
     ) -> None:
-        parts = urlsplit(endpoint)
-        assert parts.hostname is not None, "Access checks the endpoint"
-        self._host = parts.hostname
-        self._tls = verifying_context() if parts.scheme == "https" else None
-        self._port = parts.port or (80 if self._tls is None else 443)
-        self._now_ms = now_ms
+        self._socket = connected
+        self._loop = loop
         self._read_seconds = read_seconds
-        self._kept: deque[tuple[socket.socket, int]] = deque()
+        self._keeper = keeper
+        self._reader: AnswerReader | None = None
+        """`None` while it rests."""
+        self._on_end: Callable[[Answer | OSError | None], None]
+        self._unsent = memoryview(b"")
+        self._was_kept = False
+        self._heard = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
+        # Else the context of the first request, and all that it holds, would live as long.
+        self._context = Context()
+        self._context.run(loop.add_reader, connected, self._on_readable)
 
-    def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send once, on a kept connection if there is one that lives."""
-        sent = to_bytes(request, headers)
-        kept = self._take_kept()
-        if kept is not None:
-            with contextlib.suppress(*_CLOSED):
-                return self._exchange(kept, sent)
-        return self._exchange(self._open(), sent)
+    def send(self, request: bytes, on_end: Callable[[Answer | OSError | None], None]) -> None:
+        """Send ``request``; ``on_end`` is called with its answer, or why none came whole.
+
+        `None` says that the connection had been closed while it rested, as far as can be told.
+        """
+        self._reader = AnswerReader()
+        self._on_end = on_end
+        self._heard = self._loop.time()
+        if self._alarm is None:
+            self._set_alarm(self._read_seconds)
+        self._write(memoryview(request))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing came while it rested, be it while the loop stood still."""
+        return not self._poll.poll(0)
 
     def close(self) -> None:
-        """Close the connections that rest."""
-        while self._kept:
-            self._kept.pop()[0].close()
+        """Close it; a request in flight is not heard of again. Its loop may be closed already."""
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._socket.close()
+        self._keeper.drop(self)
 
-    def _take_kept(self) -> socket.socket | None:
+    # -- callbacks of the loop -------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
         try:
-            connection, since_ms = self._kept.pop()
-        except IndexError:
-            return None
-        if self._now_ms() - since_ms < REST_MS:
-            return connection
-        connection.close()
-        self.close()  # the others have rested for longer
-        return None
-
-    def _open(self) -> socket.socket:
-        connection = socket.create_connection((self._host, self._port), CONNECT_SECONDS)
+            data = self._socket.recv(READ_BYTES)
+        except _NOT_YET:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        reader = self._reader
+        if reader is None:
+            self.close()
+            return
+        self._heard = self._loop.time()
         try:
-            if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_hostname=self._host)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(self._read_seconds)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            answer = reader.feed(data)
+        except OSError as error:
+            self._fail(error)
+            return
+        if answer is not None:
+            self._reader = None
+            if reader.may_follow and not self._unsent:
+                self._was_kept = True
+                self._keeper.keep(self)
+            else:
+                self.close()
+            self._on_end(answer)
 
-    def _exchange(self, connection: socket.socket, sent: bytes) -> Answer:
-        is_kept = False
+    def _on_writable(self) -> None:
+        self._write(self._unsent)
+
+    def _write(self, unsent: memoryview) -> None:
         try:
-            connection.sendall(sent)
-            with connection.makefile("rb") as stream:
-                answer, is_kept = read_answer(stream)
-        finally:
-            if not is_kept:
-                connection.close()
-        if is_kept:
-            self._kept.append((connection, self._now_ms()))
-        return answer
+            count = self._socket.send(unsent)
+        except _NOT_YET:
+            count = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        had_unsent, self._unsent = bool(self._unsent), unsent[count:]
+        if count:
+            self._heard = self._loop.time()
+        if self._unsent and not had_unsent:
+            self._context.run(self._loop.add_writer, self._socket, self._on_writable)
+        elif had_unsent and not self._unsent:
+            self._loop.remove_writer(self._socket)
 
+    def _set_alarm(self, seconds: float) -> None:
+        # One for many requests: to set and cancel one for each costs more than to look here.
+        self._alarm = self._loop.call_later(seconds, self._on_alarm, context=self._context)
 
-def verifying_context() -> ssl.SSLContext:
-    """Return what TLS connections are made with: certificate and host name are verified.
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        left = self._heard + self._read_seconds - self._loop.time()
+        if self._reader is None:
+            return
+        if left > 0:
+            self._set_alarm(left)
+        else:
+            self._fail(TimeoutError("timed out"))
 
-    Raises `ServiceError` when the certificates to trust can't be read.
-    """
-    file = certificates()
-    try:
-        return ssl.create_default_context(cafile=file)
-    except OSError as error:
-        raise ServiceError(
-            f"Calling Lambda: expected a file of certificates to trust, found {file!r}, which "
-            f"can't be used: {error}; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
-        ) from None
-
-
-def certificates() -> str | None:
-    """Return the file of the certificates to trust, `None` for the system's own."""
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        if named := os.environ.get(name):
-            return named
-    for package in ("certifi", "botocore"):
-        found = find_spec(package)
-        if found is not None and found.origin is not None:
-            file = Path(found.origin).with_name("cacert.pem")
-            if file.exists():
-                return str(file)
-    return None
+    def _fail(self, error: OSError) -> None:
+        was_asked, self._reader = self._reader is not None, None
+        self.close()
+        if not was_asked:
+            return
+        if self._was_kept and isinstance(error, _CLOSED):
+            self._keeper.close_kept()
+            self._on_end(None)
+        else:
+            self._on_end(error)

@@ -4,21 +4,29 @@ The standard library's client writes head and body apart and parses an answer's 
 which together cost more than signing and a step of the engine do. An answer is bounded by its
 length, by chunks, or by the end of the connection; what is none of that is an error, not a guess.
 
+Nothing here waits or knows of sockets: `AnswerReader` is fed with what came. Its work grows with
+the answer's size, not with the number of pieces.
+
 Source: RFC 9112, sections 4 to 7.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import BinaryIO
+    from collections.abc import Generator, Mapping
 
     from pyworkflow.services.awslambda.signing import Request
 
-MOST_LINE_BYTES = 64 * 1024
+MOST_HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
+
+_BEGIN = b"HTTP/1."
+_LINE_END = re.compile(rb"\r?\n")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_LONGEST_END = len(b"\n\r\n")
 
 
 class Answer(NamedTuple):
@@ -44,68 +52,125 @@ def to_bytes(request: Request, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join(lines).encode("ascii") + request.body
 
 
-def read_answer(stream: BinaryIO) -> tuple[Answer, bool]:
-    """Return the next answer, and whether another may follow on the same connection.
+class AnswerReader:
+    """Reads one answer from its bytes as they come, in whatever pieces."""
 
-    Raises `ConnectionError` when nothing comes, `MalformedAnswerError` when something else does.
-    """
-    status = 100
-    while 100 <= status < 200:  # before the answer itself
-        version, status = _read_status(stream)
-        headers = _read_headers(stream)
-    is_last = version != "HTTP/1.1" or "close" in headers.get("connection", "").lower()
-    if status in {204, 304}:
-        content = b""
-    elif "transfer-encoding" in headers:
-        content = _read_chunks(stream, headers["transfer-encoding"])
-    elif "content-length" in headers:
-        content = _read_exactly(stream, _number(headers["content-length"], 10))
-    else:
-        content, is_last = stream.read(), True
-    return Answer(status, headers, content), not is_last
+    __slots__ = ("_buffer", "_has_ended", "_is_last", "_reading")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._has_ended = False
+        self._is_last = False
+        self._reading = self._read()
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Take what came, ``b""`` for the end of the connection; return the answer once whole.
+
+        Raises `ConnectionError` when nothing came at all, `MalformedAnswerError` for what is cut
+        off or no HTTP.
+        """
+        if data:
+            self._buffer += data
+        else:
+            self._has_ended = True
+        try:
+            next(self._reading)
+        except StopIteration as whole:
+            answer: Answer = whole.value
+            return answer
+        return None
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether another answer may follow this one, now whole, on the same connection."""
+        return not (self._is_last or self._has_ended or self._buffer)
+
+    # -- each of these stops where bytes are missing, and goes on when more came -----------------
+
+    def _read(self) -> Generator[None, None, Answer]:
+        status = 100
+        while 100 <= status < 200:  # before the answer itself
+            while len(self._buffer) < len(_BEGIN) and not self._has_ended:
+                yield
+            if not self._buffer:
+                raise ConnectionError("the connection was closed without an answer")
+            if not self._buffer.startswith(_BEGIN):
+                found = bytes(self._buffer[:16])
+                raise MalformedAnswerError(f"expected HTTP/1.1, found what begins {found!r}")
+            version, status, headers = _head((yield from self._until(_BLANK_LINE)))
+        self._is_last = version != "HTTP/1.1" or "close" in headers.get("connection", "").lower()
+        if status in {204, 304}:
+            content = b""
+        elif "transfer-encoding" in headers:
+            content = yield from self._chunks(headers["transfer-encoding"])
+        elif "content-length" in headers:
+            content = yield from self._exactly(_number(headers["content-length"], 10))
+        else:
+            while not self._has_ended:
+                yield
+            content = self._take(len(self._buffer))
+        return Answer(status, headers, content)
+
+    def _chunks(self, encoding: str) -> Generator[None, None, bytes]:
+        if encoding.lower() != "chunked":
+            raise MalformedAnswerError(
+                f"expected no transfer encoding but chunked, found {encoding!r}"
+            )
+        chunks = []
+        while size := _number((yield from self._until(_LINE_END)).partition(";")[0], 16):
+            chunks.append((yield from self._exactly(size)))
+            if (yield from self._exactly(2)) != b"\r\n":
+                raise MalformedAnswerError(f"expected the end of a chunk after {size} bytes")
+        for _ in range(MOST_HEADERS):
+            if not (yield from self._until(_LINE_END)):  # what stood before were trailers
+                return b"".join(chunks)
+        raise MalformedAnswerError(f"the answer has more than {MOST_HEADERS} trailers")
+
+    def _until(self, end: re.Pattern[bytes]) -> Generator[None, None, str]:
+        searched = 0
+        while True:
+            found = end.search(self._buffer, searched)
+            size = len(self._buffer) if found is None else found.start()
+            if size > MOST_HEAD_BYTES:
+                raise MalformedAnswerError(f"the answer's head is over {MOST_HEAD_BYTES} bytes")
+            if found is not None:
+                text = self._buffer[:size].decode("latin-1")
+                del self._buffer[: found.end()]
+                return text
+            if self._has_ended:
+                raise MalformedAnswerError("the head of the answer is cut off")
+            searched = max(0, size - _LONGEST_END + 1)
+            yield
+
+    def _exactly(self, size: int) -> Generator[None, None, bytes]:
+        while len(self._buffer) < size:
+            if self._has_ended:
+                raise MalformedAnswerError(
+                    f"the answer is cut off: {len(self._buffer)} of {size} bytes came"
+                )
+            yield
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
 
 
-def _read_status(stream: BinaryIO) -> tuple[str, int]:
-    line = stream.readline(MOST_LINE_BYTES)
-    if not line:
-        raise ConnectionError("the connection was closed without an answer")
-    version, _, rest = line.decode("latin-1").partition(" ")
-    if not version.startswith("HTTP/1.") or not line.endswith(b"\n"):
-        raise MalformedAnswerError(f"expected HTTP/1.1, found an answer that begins {line[:16]!r}")
-    return version, _number(rest.partition(" ")[0], 10)
-
-
-def _read_headers(stream: BinaryIO) -> dict[str, str]:
+def _head(text: str) -> tuple[str, int, dict[str, str]]:
+    """Return version, status and headers."""
+    first, *lines = text.split("\n")
+    if len(lines) > MOST_HEADERS:
+        raise MalformedAnswerError(f"the answer has more than {MOST_HEADERS} headers")
+    version, _, rest = first.partition(" ")
+    status = _number(rest.partition(" ")[0], 10)
     headers: dict[str, str] = {}
-    for _ in range(MOST_HEADERS):
-        line = stream.readline(MOST_LINE_BYTES)
-        if line in {b"\r\n", b"\n"}:
-            return headers
-        name, colon, value = line.decode("latin-1").partition(":")
-        if not colon or not line.endswith(b"\n"):
-            raise MalformedAnswerError("the head of the answer is cut off or malformed")
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise MalformedAnswerError("the head of the answer is malformed")
         headers[name.lower()] = value.strip()
-    raise MalformedAnswerError(f"the answer has more than {MOST_HEADERS} headers")
-
-
-def _read_chunks(stream: BinaryIO, encoding: str) -> bytes:
-    if encoding.lower() != "chunked":
-        raise MalformedAnswerError(f"expected no transfer encoding but chunked, found {encoding!r}")
-    chunks = []
-    while size := _number(
-        stream.readline(MOST_LINE_BYTES).partition(b";")[0].decode("latin-1"), 16
-    ):
-        chunks.append(_read_exactly(stream, size))
-        _read_exactly(stream, len(b"\r\n"))
-    _read_headers(stream)  # trailers
-    return b"".join(chunks)
-
-
-def _read_exactly(stream: BinaryIO, size: int) -> bytes:
-    content = stream.read(size)
-    if len(content) < size:
-        raise MalformedAnswerError(f"the answer is cut off: {len(content)} of {size} bytes came")
-    return content
+    return version.strip(), status, headers
 
 
 def _number(text: str, base: int) -> int:

@@ -1,10 +1,12 @@
 """Connections through a proxy: botocore's, for it knows their ways.
 
-Imported only when the environment names a proxy, since that brings along most of botocore.
+Its calls block, so they have threads. Imported only when the environment names a proxy, since that
+brings along most of botocore.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,11 +16,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from pyworkflow.services.awslambda.connection import CONNECT_SECONDS, READ_SECONDS, certificates
+from pyworkflow.services.awslambda.endpoint import CONNECT_SECONDS, READ_SECONDS, certificates
 from pyworkflow.services.awslambda.message import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Executor
 
     from pyworkflow.services.awslambda.signing import Request
 
@@ -26,19 +29,29 @@ if TYPE_CHECKING:
 class ProxiedConnections:
     """Connections as the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY have them."""
 
-    def __init__(self, endpoint: str, most: int, *, read_seconds: float = READ_SECONDS) -> None:
-        self._origin = endpoint.removesuffix(urlsplit(endpoint).path)
+    def __init__(
+        self, url: str, threads: Executor, most: int, *, read_seconds: float = READ_SECONDS
+    ) -> None:
+        self._origin = url.removesuffix(urlsplit(url).path)
+        self._threads = threads
         self._session = URLLib3Session(
             verify=certificates() or True,
-            proxies=get_environ_proxies(endpoint),
+            proxies=get_environ_proxies(url),
             timeout=(CONNECT_SECONDS, read_seconds),
             max_pool_connections=most,
             # Head and body go out in two writes: else the second waits for the first to arrive.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
 
-    def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
+    def take_kept(self) -> None:
+        """Return `None`: there is none to send on without waiting."""
+
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
         """Send once and return the whole answer. Raises `OSError` when none came."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._send, request, headers)
+
+    def _send(self, request: Request, headers: Mapping[str, str]) -> Answer:
         url = self._origin + request.target
         try:
             answer = self._session.send(

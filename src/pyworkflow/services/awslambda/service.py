@@ -9,8 +9,8 @@ worked out here, by the table of legal moves.
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,7 +20,8 @@ from pyworkflow.services.awslambda import limits, wire
 from pyworkflow.services.base import Committed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import asyncio
+    from collections.abc import Coroutine, Sequence
 
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow.services.awslambda.client import LambdaClient
@@ -49,7 +50,9 @@ class LambdaService:
             query["Marker"] = marker
         return wire.page_from_answer(await self._client.get(*_path(execution_id, "state"), **query))
 
-    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+    def commit(
+        self, execution_id: str, token: str, updates: Sequence[Update]
+    ) -> asyncio.Future[Committed]:
         """Apply ``updates`` as a whole; return the next token and what changed, ours included.
 
         Raises `InvalidUpdateError` for what Lambda would refuse, before it is sent;
@@ -61,31 +64,34 @@ class LambdaService:
             "CheckpointToken": token,
             "Updates": [msgspec.Raw(update) for update in encoded],
             # The same in all tries of this call: Lambda applies it once.
-            "ClientToken": uuid.uuid4().hex,
+            "ClientToken": os.urandom(16).hex(),
         }
-        answer = await self._client.post(*_path(execution_id, "checkpoint"), body=_to_json(body))
-        return await self._completed(execution_id, wire.committed_from_answer(answer), updates)
+
+        def read(answer: Any) -> Committed | Coroutine[Any, Any, Committed]:
+            committed = wire.committed_from_answer(answer)
+            missing = _missing(committed, updates)
+            return self._completed(execution_id, committed, missing) if missing else committed
+
+        path = _path(execution_id, "checkpoint")
+        return self._client.post(*path, body=_to_json(body), read=read)
 
     async def _completed(
-        self, execution_id: str, committed: Committed, updates: Sequence[Update]
+        self, execution_id: str, committed: Committed, missing: Sequence[Update]
     ) -> Committed:
-        """Return ``committed`` with the operations of ``updates`` that its first page lacks."""
+        """Return ``committed`` with the operations of ``missing``, which its first page lacks."""
         token, operations, marker = committed.token, list(committed.operations), committed.marker
-        # With the execution's own end nothing more can be read, nor need it be.
-        missing = {update.id for update in updates if update.type is not OperationType.EXECUTION}
-        missing.difference_update(found.id for found in operations)
-        if token is None or not missing:
-            return committed
-        while missing and marker is not None:
+        assert token is not None, "without a token nothing is missing"
+        ids = {update.id for update in missing}
+        while ids and marker is not None:
             page = await self.load(execution_id, token, marker)
             operations += page.operations
             marker = page.marker
-            missing.difference_update(found.id for found in page.operations)
-        if missing:
+            ids.difference_update(found.id for found in page.operations)
+        if ids:
             state = await self._state(execution_id, token)
-            operations += [found for found in state if found.id in missing]
-            missing.difference_update(found.id for found in state)
-            operations += _made_by([update for update in updates if update.id in missing], state)
+            operations += [found for found in state if found.id in ids]
+            ids.difference_update(found.id for found in state)
+            operations += _made_by([update for update in missing if update.id in ids], state)
         return Committed(token, tuple(operations), marker)
 
     async def _state(self, execution_id: str, token: str) -> list[Operation]:
@@ -96,6 +102,21 @@ class LambdaService:
             operations += page.operations
             marker = page.marker
         return operations
+
+
+def _missing(committed: Committed, updates: Sequence[Update]) -> list[Update]:
+    """Return those of ``updates`` whose operations can still be read and are not there yet.
+
+    With the execution's own end nothing more can be read, nor need it be.
+    """
+    if committed.token is None:
+        return []
+    found = {operation.id for operation in committed.operations}
+    return [
+        update
+        for update in updates
+        if update.id not in found and update.type is not OperationType.EXECUTION
+    ]
 
 
 def _made_by(updates: Sequence[Update], state: Sequence[Operation]) -> list[Operation]:

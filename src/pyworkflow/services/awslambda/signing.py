@@ -68,7 +68,7 @@ class Signer:
 
         Raises `ServiceError` when the keys can't stand in a header.
         """
-        moment = datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        moment = _moment(now_ms // 1000)
         day = moment[:8]
         signed = {"Content-Type": CONTENT_TYPE, "Host": self._host, "X-Amz-Date": moment}
         if keys.token:
@@ -104,6 +104,11 @@ class Signer:
             # In one assignment: other threads sign, too.
             self._derived = secret, day, key
         return key
+
+
+@functools.lru_cache(maxsize=4)
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 @functools.lru_cache(maxsize=64)
