@@ -202,8 +202,6 @@ class Execution:
 
     def _is_held(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
-        if not self.outside.waiting:
-            return False
         next_ms = self.journal.order.next_ms()
         wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
         return wait_ms is not None and next_ms is not None and wait_ms <= next_ms
@@ -221,7 +219,8 @@ class Execution:
         if record.ended:
             self.journal.queue_end(op, record, is_replay=False)
         else:
-            self.outside.discard(op)
+            if op.is_outside:
+                self.outside.discard(op)
             op.on_change(record)
 
     # -- turns -----------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class StepSettings(Protocol):
     def result_type(self) -> object: ...
 
 
-class StepCall(msgspec.Struct, frozen=True, eq=False):
+class StepCall(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One attempt of a step, for the runtime to run."""
 
     id: str
@@ -126,11 +126,10 @@ class StepOp(Op):
         """Follow the service: started, waiting for its next attempt, or due."""
         self.attempt = record.attempt + 1
         match record.status:
-            case Status.STARTED if self.settings.at_most_once and not self._is_recorded_started:
-                self._is_recorded_started = True
-                self._launch()
             case Status.STARTED:
-                self._is_recorded_started = True
+                is_news, self._is_recorded_started = not self._is_recorded_started, True
+                if is_news and self.settings.at_most_once:
+                    self._launch()
             case Status.PENDING:
                 self.execution.outside.add(self, record.next_attempt_ms)
             case Status.READY if self._has_outcome or self._start is None:
