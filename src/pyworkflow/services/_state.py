@@ -75,7 +75,6 @@ class ExecutionState:
         "deadline_ms",
         "deadlines",
         "id",
-        "is_running",
         "listed_ms",
         "log",
         "operations",
@@ -91,7 +90,6 @@ class ExecutionState:
     def __init__(self, root: Operation, workflow_name: str) -> None:
         self.id = root.id
         self.workflow_name = workflow_name
-        self.is_running = root.status is _STARTED
         self.operations = {root.id: root}
         self.log = [Entry(root.start_ms, root)]
         self.unread: dict[str, None] = {}
@@ -139,6 +137,10 @@ class ExecutionState:
     @property
     def root(self) -> Operation:
         return self.operations[self.id]
+
+    @property
+    def is_running(self) -> bool:
+        return self.root.status is _STARTED
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -188,7 +190,6 @@ class ExecutionState:
     def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
         """End the execution: no token is good any more, no timer fires."""
         self.put(now_ms, root, update)
-        self.is_running = False
         self.token = None
         self.rest = ()
         self._timers.clear()

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.aws.sdk import sdk_batch_programs, sdk_context_programs, sdk_step_programs
-from tests.aws.sdk.sdk_programs import CASES
+from tests.aws.sdk.sdk_cases import CASES
 from tests.aws.sdk.sdk_runs import Case, Run, Switching, differences, run
 
-PROGRAMS = (sdk_step_programs, sdk_context_programs, sdk_batch_programs)  # they fill CASES
 NAMES = "steps retried children large_child conditions flat_batches races".split()
 
 

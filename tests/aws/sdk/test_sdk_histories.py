@@ -10,11 +10,8 @@ import functools
 import pytest
 from aws_durable_execution_sdk_python.concurrency.models import CompletionRecord
 
-from tests.aws.sdk import sdk_batch_programs, sdk_context_programs, sdk_step_programs
-from tests.aws.sdk.sdk_programs import CASES
+from tests.aws.sdk.sdk_cases import CASES
 from tests.aws.sdk.sdk_runs import Run, differences, run
-
-PROGRAMS = (sdk_step_programs, sdk_context_programs, sdk_batch_programs)  # they fill CASES
 
 
 @functools.cache

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.aws.lambda_world import CREDENTIALS, build_package, deploy, emulated
-from tests.aws.sdk import sdk_batch_programs, sdk_context_programs, sdk_step_programs
+from tests.aws.sdk.sdk_cases import CASES
 from tests.aws.sdk.sdk_lambda import Deployments
-from tests.aws.sdk.sdk_programs import CASES
 from tests.aws.sdk.sdk_runs import Run, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-PROGRAMS = (sdk_step_programs, sdk_context_programs, sdk_batch_programs)  # they fill CASES
 
 
 class Grid:

@@ -61,11 +61,13 @@ _UNKNOWN = (StorageError, "the file can't be used; this should be reported as a 
 
 
 def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
-    """Return the error that stands for what SQLite said of the file at ``path``."""
+    """Return the error that stands for what SQLite said of the file at ``path``, its cause."""
     # The lower byte is the primary code, the rest says more about it.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     kind, meaning = _MEANINGS.get(code, _UNKNOWN)
-    return kind(f"The file {path!r}: {error} ({_name(error)}): {meaning}")
+    fault = kind(f"The file {path!r}: {error} ({_name(error)}): {meaning}")
+    fault.__cause__ = error
+    return fault
 
 
 def damaged(path: str, what: str) -> StorageError:

@@ -47,7 +47,7 @@ class Reader(GroupThread):
             self._store.commit()
         except sqlite3.Error as error:
             for job in jobs:
-                job.error = self._fault(error)
+                job.error = fault_of(error, self._path)
             with suppress(sqlite3.Error):  # the next BEGIN tells what is wrong
                 self._store.rollback()
         answer(jobs)
@@ -56,14 +56,9 @@ class Reader(GroupThread):
         try:
             job.value = decoded(job.run, self._path)
         except sqlite3.Error as error:
-            job.error = self._fault(error)
+            job.error = fault_of(error, self._path)
         except BaseException as error:  # a thread has nobody to raise to
             job.error = error
-
-    def _fault(self, error: sqlite3.Error) -> BaseException:
-        fault = fault_of(error, self._path)
-        fault.__cause__ = error
-        return fault
 
     def let_go(self) -> None:
         """Close the connection."""

@@ -89,7 +89,9 @@ class Writer(GroupThread):
         except BaseException as error:
             self._roll_back()
             for job in jobs:
-                job.error = self._fault(error)
+                job.error = error
+                if isinstance(error, sqlite3.Error):
+                    job.error = fault_of(error, self._path)
 
     def _roll_back(self) -> None:
         try:
@@ -97,13 +99,6 @@ class Writer(GroupThread):
         except sqlite3.Error:
             # The next BEGIN tells what is wrong.
             logger.warning("the file %s: undoing a transaction failed", self._path, exc_info=True)
-
-    def _fault(self, error: BaseException) -> BaseException:
-        if isinstance(error, sqlite3.Error):
-            fault: BaseException = fault_of(error, self._path)
-            fault.__cause__ = error
-            return fault
-        return error
 
     def _look_around(self) -> None:
         try:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tests.aws.sdk import sdk_batch_programs, sdk_context_programs, sdk_step_programs
-from tests.aws.sdk.sdk_programs import CASES
+from tests.aws.sdk.sdk_cases import CASES
 from tests.aws.sdk.sdk_runs import ENGINES
 
-PROGRAMS = (sdk_step_programs, sdk_context_programs, sdk_batch_programs)  # they fill CASES
 FUNCTIONS: dict[str, Any] = {}
 
 for _name, _case in CASES.items():
