@@ -414,6 +414,35 @@ def test_outcomes_of_one_tick_share_a_checkpoint(world: World) -> None:
     assert [len(batch) for batch in world.service.batches] == [200, 1]
 
 
+def test_a_long_row_of_quick_steps_lets_others_have_their_turn(world: World) -> None:
+    done: list[int] = []
+
+    @step
+    async def quick(i: int) -> int:
+        done.append(i)
+        return i
+
+    @workflow
+    async def main() -> int:
+        return sum([await quick(i) for i in range(1000)])
+
+    world.start(main)
+    seen: list[int] = []
+
+    async def invoke() -> object:
+        run = world.runner(main, service=world.memory).begin(world.claim())
+        driving = asyncio.ensure_future(run.drive())
+        while not driving.done():
+            seen.append(len(done))
+            run.look_again()  # in between, too, it takes one thing after another
+            await asyncio.sleep(0)
+        return await driving
+
+    assert value_of(world.do(invoke())) == sum(range(1000))
+    assert done == list(range(1000))
+    assert len(set(seen)) > 10
+
+
 def test_a_service_whose_clock_is_behind_is_asked_now_and_then(world: World) -> None:
     world.memory = MemoryService(lambda: world.clock.now_ms() - 5_000)
     world.service = WatchedService(world.memory)

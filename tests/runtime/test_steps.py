@@ -24,11 +24,13 @@ from pyworkflow._engine.turn import Failed, Succeeded, Suspended
 from pyworkflow._runtime import steps
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.services.base import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pyworkflow import Step, SyncWorkflowContext
+    from pyworkflow.services.base import Page
     from tests.runtime.world import World
 
 PATIENCE_SECONDS = 60
@@ -608,33 +610,81 @@ def test_a_sync_body_without_a_thread_never_begins_once_the_run_is_over(
     assert begun == ["first"]
 
 
-def test_an_inline_body_never_begins_once_the_run_is_over(world: World) -> None:
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_no_body_begins_once_the_service_gave_no_further_token(
+    world: World, is_inline: bool
+) -> None:
     begun: list[str] = []
 
-    @step(inline=True)
-    def body() -> None:
-        begun.append("inline")
+    @step(at_most_once=True)
+    async def careful() -> None:
+        begun.append("careful")
+
+    def plain() -> None:
+        begun.append("plain")
+
+    async def on_loop() -> None:
+        plain()
+
+    body: Any = step(inline=True)(plain) if is_inline else step(on_loop)
 
     @workflow
     async def main() -> None:
-        await body.submit()
+        await asyncio.gather(careful(), body.submit())
+
+    class Revoking:
+        """It has the careful step's start, and wants no more of this invocation."""
+
+        async def load(self, *_: object) -> Page:
+            raise AssertionError("the history is on the first page")
+
+        async def commit(self, *_: object) -> Committed:
+            raise AssertionError("it answers at once")
+
+        def commit_now(self, *_: object) -> Committed:
+            return Committed(None, ())
 
     world.start(main)
-
-    async def cancelled() -> None:
-        runner = asyncio.ensure_future(world.runner(main).run(world.claim()))
-        launch = steps.StepRunner.launch
-
-        def launch_and_cancel(self: steps.StepRunner, call: Any) -> None:
-            launch(self, call)
-            self.cancel(call.id)
-            self.cancel(call.id)  # twice is once
-            runner.cancel()
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(steps.StepRunner, "launch", launch_and_cancel)
-            with pytest.raises(asyncio.CancelledError):
-                await runner
-
-    world.do(cancelled())
+    assert isinstance(world.do(world.invoke(main, service=Revoking())), Suspended)
     assert begun == []
+
+
+def test_a_body_that_does_not_wait_is_over_when_it_was_launched(world: World) -> None:
+    reports: list[Any] = []
+
+    @step
+    async def on_loop(i: int) -> int:
+        return i
+
+    @step(inline=True)
+    def inline(i: int) -> int:
+        return i
+
+    @step
+    async def failing(i: int) -> int:
+        raise ValueError(i)
+
+    @step
+    async def waiting(i: int) -> int:
+        await asyncio.sleep(0)
+        return i
+
+    async def main() -> list[Any]:
+        runner = steps.StepRunner("execution", world.clock, reports.append)
+        launched: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        calls = [
+            StepCall(str(i), "body", 1, body._settings, body._function, (i,), {})
+            for i, body in enumerate((on_loop, inline, failing, waiting))
+        ]
+        world.loop.call_soon(lambda: launched.set_result([runner.launch(call) for call in calls]))
+        found = await launched
+        assert not runner.are_idle
+        while not reports:
+            await asyncio.sleep(0)
+        assert runner.are_idle
+        return found
+
+    first, second, third, fourth = world.do(main())
+    assert [first.value, second.value, fourth] == [0, 1, None]
+    assert repr(third.error) == "ValueError(2)"
+    assert [report.value for report in reports] == [3]

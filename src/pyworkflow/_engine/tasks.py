@@ -65,6 +65,11 @@ def are_done(tasks: Iterable[Task[Any]]) -> bool:
     return all(map(asyncio.Task.done, tasks))
 
 
+def is_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Whether ``task``, of whatever loop, was cancelled and has not been told yet."""
+    return bool(task._must_cancel)  # type: ignore[attr-defined]
+
+
 class Future(asyncio.Future[T]):
     """A future whose hash is the same in each replay."""
 

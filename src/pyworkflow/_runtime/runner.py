@@ -35,7 +35,7 @@ from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 LAG_MS = 100
 """How long the start of a step or timer may wait for company in its checkpoint."""
+
+TURNS = 100
+"""How many turns follow each other at once before others on the loop have theirs."""
 
 SKEW_MS = 500
 """How long after a service was asked for a timer that it does not think due it is asked again."""
@@ -125,6 +128,7 @@ class Run:
         self._has_begun = False
         self._winds_down = False
         self._looks_again = False
+        self._left: Sequence[Fact] = ()
         self._outcomes: list[StepReturned | StepRaised] = []
         self._last: tuple[Alarm, ...] = ()
         self._operations: list[Operation] = []
@@ -163,7 +167,7 @@ class Run:
 
         A checkpoint in flight may have been taken before the change; then it is read afterwards.
         """
-        if self._writer.is_writing or not self._has_begun:
+        if self._writer.is_writing or self._left or not self._has_begun:
             self._looks_again = True
         else:
             self._refresh()
@@ -172,7 +176,7 @@ class Run:
         """Start no more steps, and end once those that run are recorded."""
         self._winds_down = True
         if self._has_begun:
-            self._on_facts(LastCall())
+            self._on_facts([LastCall()])
 
     async def record(self, end: End) -> None:
         """Write the end of the execution, if ``end`` is one."""
@@ -191,7 +195,7 @@ class Run:
 
     def _begin(self) -> None:
         self._has_begun = True
-        self._on_facts(*([LastCall()] if self._winds_down else []))
+        self._on_facts([LastCall()] if self._winds_down else [])
         self._look_again_if_told()
         self._clock.release()
 
@@ -212,16 +216,16 @@ class Run:
 
     def _take_outcomes(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
-        self._on_facts(*outcomes)
+        self._on_facts(outcomes)
 
-    def _on_facts(self, *facts: Fact) -> None:
+    def _on_facts(self, facts: Sequence[Fact]) -> None:
         """Take facts, and advance until what is to come needs waiting."""
         if self._end.done():
             return
+        if self._left:
+            facts, self._left = [*self._left, *facts], ()
         try:
-            for fact in facts:
-                self._execution.resolve(fact)
-            self._go_on(self._carry_out(self._execution.advance()))
+            self._go_on(facts)
         except BaseException as error:  # from a service, or SystemExit and the like from the code
             self._fail(error)
 
@@ -231,41 +235,62 @@ class Run:
             return
         try:
             self._execution.resolve(Refreshing())
-            self._go_on(self._write(()))
+            answer = self._write(())
+            if answer is not None:
+                self._go_on([answer])
         except BaseException as error:
             self._fail(error)
 
-    def _go_on(self, answer: Committed | None) -> None:
-        """Advance as long as the service answers at once."""
-        while answer is not None:
-            if self._writer.is_revoked:
-                self._end.set_result(Suspended())
+    def _go_on(self, facts: Sequence[Fact]) -> None:
+        """Advance as long as the service and the steps answer at once, but not for ever."""
+        execution = self._execution
+        for _ in range(TURNS):
+            for fact in facts:
+                execution.resolve(fact)
+            facts = self._carry_out(execution.advance())
+            if not facts:
                 return
-            self._execution.resolve(answer)
-            answer = self._carry_out(self._execution.advance())
+        self._left = facts
+        self._clock.hold()
+        self._loop.call_soon(self._go_on_with_left)
+
+    def _go_on_with_left(self) -> None:
+        self._on_facts(())
+        self._look_again_if_told()
+        self._clock.release()
 
     def _fail(self, error: BaseException) -> None:
         if not self._end.done():
             self._end.set_exception(error)
 
-    def _carry_out(self, turn: Turn) -> Committed | None:
-        """Do what ``turn`` says; return what the service answers, if it does at once."""
+    def _carry_out(self, turn: Turn) -> list[Fact]:
+        """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
+        facts: list[Fact] = []
+        if turn.end is not None:
+            self._end.set_result(turn.end)
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
+        if turn.write and (answer := self._write(turn.write)) is not None:
+            facts.append(answer)
+        if self._end.done():
+            return []
         for call in turn.launch:
-            self._steps.launch(call)
-        if turn.lags and self._lag is None:
+            if (outcome := self._steps.launch(call)) is not None:
+                facts.append(outcome)
+        if turn.lags and self._lag is None and not facts:
             self._lag = self._clock.call_at(self._clock.now_ms() + LAG_MS, self._on_lag)
         if turn.next_due_ms is not None:
             self._look_again_at(turn.next_due_ms)
-        if turn.end is not None:
-            self._end.set_result(turn.end)
-        return self._write(turn.write) if turn.write else None
+        return facts
 
     def _write(self, updates: tuple[Update, ...]) -> Committed | None:
+        """Send a checkpoint; return its answer if the service has it at once and lets us go on."""
         answer = self._writer.write(updates, self._on_written)
         if answer is None:
             self._clock.hold()
+        elif self._writer.is_revoked:
+            self._end.set_result(Suspended())
+            return None
         return answer
 
     def _on_written(self, answer: Committed | BaseException) -> None:
@@ -276,18 +301,18 @@ class Run:
         elif self._writer.is_revoked:
             self._end.set_result(Suspended())
         else:
-            self._on_facts(answer)
+            self._on_facts([answer])
             self._look_again_if_told()
         self._clock.release()
 
     def _look_again_if_told(self) -> None:
-        if self._looks_again and not self._writer.is_writing:
+        if self._looks_again and not (self._writer.is_writing or self._left):
             self._looks_again = False
             self.look_again()
 
     def _on_lag(self) -> None:
         self._lag = None
-        self._on_facts(LagElapsed())
+        self._on_facts([LagElapsed()])
 
     def _look_again_at(self, due_ms: int) -> None:
         if self._due is not None:

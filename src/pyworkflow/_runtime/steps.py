@@ -19,6 +19,7 @@ from pyworkflow._api.attempt import CurrentStep
 from pyworkflow._engine import codec
 from pyworkflow._engine.scope import running_step
 from pyworkflow._engine.turn import StepRaised, StepReturned
+from pyworkflow._runtime.eager import Starter
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import StepTimeoutError
 
@@ -39,7 +40,8 @@ _threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
 class StepRunner:
     """Runs the attempts of one invocation and reports each one's outcome.
 
-    ``report`` is called from a plain callback of the host's loop, never from a task.
+    `launch` returns the outcome of an attempt that does not have to wait. Any other is told by
+    ``report``, which is called from a plain callback of the host's loop, never from a task.
     """
 
     def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
@@ -47,18 +49,17 @@ class StepRunner:
         self._clock = clock
         self._report = report
         self._loop = asyncio.get_running_loop()
+        self._starter = Starter.of(self._loop)
         self._running: dict[str, _Attempt] = {}
         self._leaving: list[asyncio.Task[Outcome]] = []
 
-    def launch(self, call: StepCall) -> None:
-        """Start an attempt."""
+    def launch(self, call: StepCall) -> Outcome | None:
+        """Start an attempt; return its outcome if it is over already."""
         if call.settings.is_async:
-            self.launch_async(call)
-            return
-        attempt = self._begin(call)
+            return self.launch_async(call)
         if call.settings.inline:
-            self._loop.call_soon(self._run_inline, attempt)
-            return
+            return contextvars.copy_context().run(self.run_sync, call)
+        attempt = self._begin(call)
         context = contextvars.copy_context()
         future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
         attempt.thread = future
@@ -67,12 +68,27 @@ class StepRunner:
             attempt.alarm = self._loop.call_later(
                 call.settings.timeout_seconds, self._on_sync_timeout, attempt
             )
+        return None
 
-    def launch_async(self, call: StepCall) -> None:
-        """Start an attempt as a task of the host's loop."""
+    def launch_async(self, call: StepCall) -> Outcome | None:
+        """Start an attempt on the host's loop, as a task if it has to wait."""
         attempt = self._begin(call)
-        attempt.task = self._loop.create_task(self.run_async(call))
-        attempt.task.add_done_callback(partial(self._on_async_done, attempt))
+        try:
+            begun = self._starter.begin(self._loop, self.run_async(call))
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._loop.call_soon(_end_loop, error)
+            return None
+        except BaseException as error:
+            outcome: Outcome = self.raised(call, _as_own(call, error))
+        else:
+            if isinstance(begun, asyncio.Task):
+                attempt.task = begun
+                begun.add_done_callback(partial(self._on_async_done, attempt))
+                return None
+            outcome = begun
+        del self._running[call.id]
+        self.release_clock(attempt)
+        return outcome
 
     def _begin(self, call: StepCall) -> _Attempt:
         attempt = _Attempt(call)
@@ -147,21 +163,14 @@ class StepRunner:
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _run_inline(self, attempt: _Attempt) -> None:
-        if self._running.get(attempt.call.id) is attempt:
-            self._end(attempt, contextvars.copy_context().run(self.run_sync, attempt.call))
-
     def _on_async_done(self, attempt: _Attempt, task: asyncio.Future[Outcome]) -> None:
         call = attempt.call
         error: BaseException | None
-        if task.cancelled():
-            error = asyncio.CancelledError(f"step {call.name!r} cancelled itself")
-        else:
-            error = task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             self._end(attempt, task.result())
         elif not isinstance(error, (SystemExit, KeyboardInterrupt)):  # those end the loop itself
-            self._end(attempt, self.raised(call, error))
+            self._end(attempt, self.raised(call, _as_own(call, error)))
 
     def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
         if not future.cancelled():
@@ -193,6 +202,18 @@ class _Attempt(msgspec.Struct, eq=False):
     thread: asyncio.Future[Outcome] | None = None
     alarm: asyncio.TimerHandle | None = None
     holds: bool = False
+
+
+def _as_own(call: StepCall, error: BaseException) -> BaseException:
+    """Return the error of a body that was not cancelled by us."""
+    if isinstance(error, asyncio.CancelledError):
+        return asyncio.CancelledError(f"step {call.name!r} cancelled itself")
+    return error
+
+
+def _end_loop(error: BaseException) -> None:
+    """End the loop with ``error``, as one does that a task raises."""
+    raise error
 
 
 async def _within_timeout(call: StepCall, seconds: float) -> Any:

@@ -109,14 +109,13 @@ class FakingStepRunner(StepRunner):
         self._taken: dict[tuple[str, int], Fake] = {}
         self._alarms: dict[str, Alarm] = {}
 
-    def launch(self, call: StepCall) -> None:
+    def launch(self, call: StepCall) -> Outcome | None:
         """Start an attempt: of the body, or of its fake."""
         fake = self._fakes.take(call.name)
         if fake is None:
-            super().launch(call)
-        else:
-            self._taken[call.id, call.attempt] = fake
-            self.launch_async(call)
+            return super().launch(call)
+        self._taken[call.id, call.attempt] = fake
+        return self.launch_async(call)
 
     def cancel(self, operation_id: str) -> None:
         """Cancel an attempt at once: the rest of the time that its fake takes does not pass."""

@@ -1,0 +1,131 @@
+"""Beginning coroutines at once: only one that has to wait gets a task of its own.
+
+Most of what a task costs is its turns in the loop's queue, and a body that never waits needs none
+of them. So a coroutine begins in the name of a *stand-in*, a real task that was made in this tick
+of the loop: it is the current task meanwhile, and timeouts and libraries find what they expect. If
+the coroutine has to wait, the stand-in is its task from there on. If it ends, the stand-in is there
+for the next one, unless anybody has kept hold of it or has cancelled it; and when its own turn in
+the queue comes, it ends, too.
+
+asyncio has eager tasks since 3.12. This needs fewer tasks, and is the same on every version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import weakref
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyworkflow._engine.tasks import current_task, enter_task, is_to_be_cancelled, leave_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Starter:
+    """Begins coroutines on one loop. Shared by all who begin some there, for their stand-ins."""
+
+    def __init__(self) -> None:
+        self._stand_in: Callable[[], asyncio.Task[Any] | None] = _nobody
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Starter:
+        """Return the one of ``loop``."""
+        starter = _of_loop.get(loop)
+        if starter is None:
+            starter = _of_loop[loop] = cls()
+        return starter
+
+    def begin(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
+    ) -> T | asyncio.Task[T]:
+        """Run ``coroutine`` up to where it has to wait; return the task that goes on with it.
+
+        If it ends before that, return its value or raise its error. Within a task of ``loop`` none
+        can begin: there it gets a plain task.
+        """
+        if current_task(loop) is not None:
+            return loop.create_task(coroutine)
+        task = self._stand_in()
+        if task is None or task.done():
+            task = asyncio.Task(_Seat(), loop=loop)
+        self._stand_in = _nobody
+        context = contextvars.copy_context()
+        holders = _count_holders(task)
+        enter_task(loop, task)
+        try:
+            awaited = context.run(coroutine.send, None)
+        except StopIteration as end:
+            value: T = end.value
+        else:
+            seat: Any = task.get_coro()
+            seat.take(coroutine, context, awaited)
+            return task
+        finally:
+            leave_task(loop, task)
+        if is_to_be_cancelled(task):
+            raise asyncio.CancelledError
+        if _count_holders(task) == holders:
+            self._stand_in = weakref.ref(task)
+        return value
+
+
+class _Seat(Coroutine[Any, Any, Any]):
+    """What a stand-in runs: nothing, or the coroutine that had to wait. Only its task calls it."""
+
+    def __init__(self) -> None:
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+
+    def take(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        context: contextvars.Context,
+        awaited: asyncio.Future[Any] | None,
+    ) -> None:
+        """Go on with ``coroutine``, which waits for ``awaited`` (`None`: for its next turn)."""
+        self._coroutine, self._context, self._awaited = coroutine, context, awaited
+
+    def send(self, value: Any) -> Any:
+        if self._coroutine is None:
+            raise StopIteration
+        if self._awaited is not None:
+            return self._take_awaited()
+        return self._context.run(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        if self._coroutine is None:
+            raise error[0]
+        # A task that is cancelled hands that on to what it waits for, and waits for the answer.
+        if self._awaited is not None and self._awaited.cancel():
+            return self._take_awaited()
+        self._awaited = None
+        return self._context.run(self._coroutine.throw, *error)
+
+    def _take_awaited(self) -> asyncio.Future[Any] | None:
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def close(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self
+
+
+_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Starter] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _nobody() -> None:
+    """Stand in for no one."""
+
+
+def _count_holders(task: asyncio.Task[Any]) -> tuple[int, int]:
+    return sys.getrefcount(task), weakref.getweakrefcount(task)
