@@ -22,12 +22,13 @@ class Begun:
     def __init__(self) -> None:
         self.results: list[Any] = []
         self.tasks: list[asyncio.Task[Any]] = []
+        self.ends: list[Any] = []
 
     def begin(self, coroutines: list[Coroutine[Any, Any, Any]]) -> None:
         loop = asyncio.get_running_loop()
         for coroutine in coroutines:
             try:
-                begun = Starter.of(loop).begin(loop, coroutine)
+                begun = Starter.of(loop).begin(loop, coroutine, self.ends.append)
             except BaseException as error:
                 self.results.append(error)
                 continue
@@ -97,7 +98,7 @@ def test_one_that_waits_goes_on_in_the_task_in_whose_name_it_began() -> None:
     begun = begin(waiting())
     (task,) = begun.tasks
     assert seen == [task, task, task]
-    assert task.result() == "done"
+    assert begun.ends == ["done"]
 
 
 def test_each_has_a_context_of_its_own_which_it_keeps() -> None:
@@ -113,8 +114,35 @@ def test_each_has_a_context_of_its_own_which_it_keeps() -> None:
 
     begun = begin(setting("a", 0), setting("b", 2), setting("c", 1))
     assert begun.results[0] == ", a, "
-    assert [task.result() for task in begun.tasks] == [", b, b", ", c, c"]
+    assert begun.ends == [", c, c", ", b, b"]
     assert variable.get() == ""
+
+
+def test_the_error_of_one_that_waited_is_told() -> None:
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("late")
+
+    assert repr(begin(failing()).ends) == "[ValueError('late')]"
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_what_ends_the_process_is_raised(turns: int) -> None:
+    async def leaving() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise SystemExit("leave")
+
+    ends: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: Starter.of(loop).begin(loop, leaving(), ends.append))
+        await asyncio.sleep(1)
+
+    with pytest.raises(SystemExit, match="leave"):
+        asyncio.run(main())
+    assert ends == []
 
 
 def test_an_awaited_error_is_raised_where_it_is_awaited() -> None:
@@ -130,7 +158,7 @@ def test_an_awaited_error_is_raised_where_it_is_awaited() -> None:
         asyncio.get_running_loop().call_soon(future.set_exception, ValueError("late"))
         return await waiting(future)
 
-    assert begin(made()).tasks[0].result() == "caught late"
+    assert begin(made()).ends == ["caught late"]
 
 
 # -- stand-ins -----------------------------------------------------------------------------------
@@ -149,7 +177,7 @@ def test_those_that_do_not_wait_share_a_stand_in() -> None:
 
 
 def test_a_task_that_somebody_keeps_stands_in_for_no_other() -> None:
-    first, second, third = begin(current(), current(), current()).tasks
+    first, second, third = begin(current(), current(), current()).results
     assert len({first, second, third}) == 3
 
 
@@ -178,7 +206,7 @@ def test_a_stand_in_is_gone_with_its_tick() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         for _ in range(2):
-            loop.call_soon(lambda: Starter.of(loop).begin(loop, named()))
+            loop.call_soon(lambda: Starter.of(loop).begin(loop, named(), print))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -190,7 +218,7 @@ def test_a_stand_in_is_gone_with_its_tick() -> None:
 def test_no_loop_is_kept() -> None:
     async def main() -> weakref.ref[Any]:
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: Starter.of(loop).begin(loop, value(1)))
+        loop.call_soon(lambda: Starter.of(loop).begin(loop, value(1), print))
         await asyncio.sleep(0)
         return weakref.ref(loop)
 
@@ -202,8 +230,10 @@ def test_no_loop_is_kept() -> None:
 def test_within_a_task_it_is_a_plain_task() -> None:
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
-        task: Any = Starter.of(loop).begin(loop, current())
-        return [await task, task, asyncio.current_task()]
+        ends: list[Any] = []
+        task: Any = Starter.of(loop).begin(loop, current(), ends.append)
+        await task
+        return [*ends, task, asyncio.current_task()]
 
     inner, task, outer = asyncio.run(main())
     assert inner is task
@@ -232,8 +262,16 @@ def test_one_that_cancels_itself_and_returns_is_cancelled() -> None:
     assert second == 2
 
 
+def test_one_that_waited_then_cancels_itself_and_returns_is_cancelled() -> None:
+    async def waiting() -> str:
+        await asyncio.sleep(0)
+        return await cancel_oneself(0)
+
+    assert repr(begin(waiting()).ends) == "[CancelledError()]"
+
+
 def test_one_that_cancels_itself_and_waits_is_told_there() -> None:
-    assert begin(cancel_oneself(1)).tasks[0].result() == "told"
+    assert begin(cancel_oneself(1)).ends == ["told"]
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -262,8 +300,7 @@ def test_a_cancellation_reaches_what_is_awaited(later: bool) -> None:
         else:
             task.cancel()
 
-    (task,) = begin(outer(), then=cancel).tasks
-    assert task.cancelled()
+    assert repr(begin(outer(), then=cancel).ends) == "[CancelledError()]"
     assert seen == (["inner", "outer"] if later else ["outer"])
 
 
@@ -278,8 +315,7 @@ def test_one_that_does_not_let_itself_be_cancelled_goes_on() -> None:
     def cancel(begun: Begun) -> None:
         begun.tasks[0].cancel()
 
-    (task,) = begin(stubborn(), then=cancel).tasks
-    assert task.result() == "went on"
+    assert begin(stubborn(), then=cancel).ends == ["went on"]
 
 
 def test_timeouts_work_before_and_after_it_waits() -> None:
@@ -297,7 +333,7 @@ def test_timeouts_work_before_and_after_it_waits() -> None:
 
     begun = begin(patient(), late(), patient())
     assert begun.results[0] == begun.results[2] == "in time"
-    assert begun.tasks[0].result() == "too late"
+    assert begun.ends == ["too late"]
 
 
 def test_a_task_group_works() -> None:
@@ -306,4 +342,4 @@ def test_a_task_group_works() -> None:
             one, two = tasks.create_task(value(1)), tasks.create_task(value(2))
         return [one.result(), two.result()]
 
-    assert begin(group()).tasks[0].result() == [1, 2]
+    assert begin(group()).ends == [[1, 2]]

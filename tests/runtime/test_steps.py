@@ -671,20 +671,21 @@ def test_a_body_that_does_not_wait_is_over_when_it_was_launched(world: World) ->
 
     async def main() -> list[Any]:
         runner = steps.StepRunner("execution", world.clock, reports.append)
-        launched: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        calls = [
-            StepCall(str(i), "body", 1, body._settings, body._function, (i,), {})
-            for i, body in enumerate((on_loop, inline, failing, waiting))
-        ]
-        world.loop.call_soon(lambda: launched.set_result([runner.launch(call) for call in calls]))
-        found = await launched
-        assert not runner.are_idle
+        found: list[Any] = []
+
+        def launch() -> None:
+            for i, body in enumerate((on_loop, inline, failing, waiting)):
+                call = StepCall(str(i), "body", 1, body._settings, body._function, (i,), {})
+                found.append(runner.launch(call))
+            found.append(runner.are_idle)
+
+        world.loop.call_soon(launch)
         while not reports:
             await asyncio.sleep(0)
         assert runner.are_idle
         return found
 
-    first, second, third, fourth = world.do(main())
-    assert [first.value, second.value, fourth] == [0, 1, None]
+    first, second, third, fourth, was_idle = world.do(main())
+    assert [first.value, second.value, fourth, was_idle] == [0, 1, None, False]
     assert repr(third.error) == "ValueError(2)"
     assert [report.value for report in reports] == [3]

@@ -42,20 +42,24 @@ class Starter:
         return starter
 
     def begin(
-        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
-    ) -> T | asyncio.Task[T]:
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, T],
+        on_end: Callable[[T | BaseException], None],
+    ) -> T | asyncio.Task[Any]:
         """Run ``coroutine`` up to where it has to wait; return the task that goes on with it.
 
-        If it ends before that, return its value or raise its error. Within a task of ``loop`` none
-        can begin: there it gets a plain task.
+        If it ends before that, return its value or raise its error. Else ``on_end`` is called with
+        them, in the task. Within a task of ``loop`` none can begin: there it waits for its turn.
         """
-        if current_task(loop) is not None:
-            return loop.create_task(coroutine)
-        task = self._stand_in()
-        if task is None or task.done():
-            task = asyncio.Task(_Seat(), loop=loop)
-        self._stand_in = _nobody
         context = contextvars.copy_context()
+        if current_task(loop) is not None:
+            return asyncio.Task(_Seat(loop).take(coroutine, on_end), loop=loop, context=context)
+        task = self._stand_in()
+        is_new = task is None or task.done()
+        if task is None or is_new:
+            task = asyncio.Task(_Seat(loop), loop=loop, context=context)
+        self._stand_in = _nobody
         holders = _count_holders(task)
         enter_task(loop, task)
         try:
@@ -64,7 +68,7 @@ class Starter:
             value: T = end.value
         else:
             seat: Any = task.get_coro()
-            seat.take(coroutine, context, awaited)
+            seat.take(coroutine, on_end, None if is_new else context, awaited)
             return task
         finally:
             leave_task(loop, task)
@@ -75,40 +79,71 @@ class Starter:
         return value
 
 
-class _Seat(Coroutine[Any, Any, Any]):
+class _Seat(Coroutine[Any, Any, None]):
     """What a stand-in runs: nothing, or the coroutine that had to wait. Only its task calls it."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_awaited", "_context", "_coroutine", "_loop", "_on_end")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._context: contextvars.Context | None = None
 
     def take(
         self,
         coroutine: Coroutine[Any, Any, Any],
-        context: contextvars.Context,
-        awaited: asyncio.Future[Any] | None,
-    ) -> None:
-        """Go on with ``coroutine``, which waits for ``awaited`` (`None`: for its next turn)."""
-        self._coroutine, self._context, self._awaited = coroutine, context, awaited
+        on_end: Callable[[Any], None],
+        context: contextvars.Context | None = None,
+        awaited: asyncio.Future[Any] | None = None,
+    ) -> _Seat:
+        """Go on with ``coroutine``, which waits for ``awaited`` (`None`: for its next turn).
+
+        Without a ``context`` it has that of the task.
+        """
+        self._coroutine, self._on_end = coroutine, on_end
+        self._context, self._awaited = context, awaited
+        return self
 
     def send(self, value: Any) -> Any:
-        if self._coroutine is None:
+        coroutine, context = self._coroutine, self._context
+        if coroutine is None:
             raise StopIteration
         if self._awaited is not None:
             return self._take_awaited()
-        return self._context.run(self._coroutine.send, value)
+        try:
+            return coroutine.send(value) if context is None else context.run(coroutine.send, value)
+        except BaseException as error:
+            self._tell(error)
+            raise StopIteration from None
 
     def throw(self, *error: Any) -> Any:
-        if self._coroutine is None:
+        coroutine, context = self._coroutine, self._context
+        if coroutine is None:
             raise error[0]
         # A task that is cancelled hands that on to what it waits for, and waits for the answer.
         if self._awaited is not None and self._awaited.cancel():
             return self._take_awaited()
         self._awaited = None
-        return self._context.run(self._coroutine.throw, *error)
+        throw = coroutine.throw
+        try:
+            return throw(*error) if context is None else context.run(throw, *error)
+        except BaseException as end:
+            self._tell(end)
+            raise StopIteration from None
 
     def _take_awaited(self) -> asyncio.Future[Any] | None:
         awaited, self._awaited = self._awaited, None
         return awaited
+
+    def _tell(self, end: BaseException) -> None:
+        if isinstance(end, (SystemExit, KeyboardInterrupt)):
+            raise end
+        if not isinstance(end, StopIteration):
+            self._on_end(end)
+        elif is_to_be_cancelled(current_task(self._loop)):
+            self._on_end(asyncio.CancelledError())
+        else:
+            self._on_end(end.value)
 
     def close(self) -> None:
         if self._coroutine is not None:

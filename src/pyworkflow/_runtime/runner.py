@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._engine.tasks import current_task
 from pyworkflow._engine.turn import (
     Broken,
     Committed,
@@ -204,7 +205,7 @@ class Run:
         self._outcomes.append(outcome)
         if len(self._outcomes) > 1:
             return
-        if self._steps.are_idle:
+        if self._steps.are_idle and current_task(self._loop) is None:
             self._take_outcomes()
         else:
             self._clock.hold()

@@ -41,7 +41,7 @@ class StepRunner:
     """Runs the attempts of one invocation and reports each one's outcome.
 
     `launch` returns the outcome of an attempt that does not have to wait. Any other is told by
-    ``report``, which is called from a plain callback of the host's loop, never from a task.
+    ``report``, which is called on the host's loop, in the task of an async body.
     """
 
     def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
@@ -51,7 +51,7 @@ class StepRunner:
         self._loop = asyncio.get_running_loop()
         self._starter = Starter.of(self._loop)
         self._running: dict[str, _Attempt] = {}
-        self._leaving: list[asyncio.Task[Outcome]] = []
+        self._leaving: list[asyncio.Task[Any]] = []
 
     def launch(self, call: StepCall) -> Outcome | None:
         """Start an attempt; return its outcome if it is over already."""
@@ -74,7 +74,9 @@ class StepRunner:
         """Start an attempt on the host's loop, as a task if it has to wait."""
         attempt = self._begin(call)
         try:
-            begun = self._starter.begin(self._loop, self.run_async(call))
+            begun = self._starter.begin(
+                self._loop, self.run_async(call), partial(self._on_async_end, attempt)
+            )
         except (SystemExit, KeyboardInterrupt) as error:
             self._loop.call_soon(_end_loop, error)
             return None
@@ -83,7 +85,6 @@ class StepRunner:
         else:
             if isinstance(begun, asyncio.Task):
                 attempt.task = begun
-                begun.add_done_callback(partial(self._on_async_done, attempt))
                 return None
             outcome = begun
         del self._running[call.id]
@@ -163,14 +164,10 @@ class StepRunner:
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _on_async_done(self, attempt: _Attempt, task: asyncio.Future[Outcome]) -> None:
-        call = attempt.call
-        error: BaseException | None
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            self._end(attempt, task.result())
-        elif not isinstance(error, (SystemExit, KeyboardInterrupt)):  # those end the loop itself
-            self._end(attempt, self.raised(call, _as_own(call, error)))
+    def _on_async_end(self, attempt: _Attempt, end: Outcome | BaseException) -> None:
+        if isinstance(end, BaseException):
+            end = self.raised(attempt.call, _as_own(attempt.call, end))
+        self._end(attempt, end)
 
     def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
         if not future.cancelled():
@@ -198,7 +195,7 @@ class _Attempt(msgspec.Struct, eq=False):
     """An attempt that is running."""
 
     call: StepCall
-    task: asyncio.Task[Outcome] | None = None
+    task: asyncio.Task[Any] | None = None
     thread: asyncio.Future[Outcome] | None = None
     alarm: asyncio.TimerHandle | None = None
     holds: bool = False
