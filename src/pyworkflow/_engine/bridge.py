@@ -53,14 +53,12 @@ class Bridge:
     def run(self) -> None:
         """Drain the loop until it is idle. Called by the host, within `WorkflowLoop.inside`."""
         self._hub = getcurrent()
-        self._switch_to_runner()
+        self._is_runner_due = True
         while self._is_runner_due:
-            self._switch_to_runner()
-
-    def _switch_to_runner(self) -> None:
-        self._is_runner_due = False
-        runner = self._spares.pop() if self._spares else Runner(self._serve, self._loop, self._hub)
-        runner.switch()
+            self._is_runner_due = False
+            spares = self._spares
+            runner = spares.pop() if spares else Runner(self._serve, self._loop, self._hub)
+            runner.switch()
 
     def blocking_task(self) -> Task[Any]:
         """Return the running task, which may block; raise `UsageError` outside a task."""

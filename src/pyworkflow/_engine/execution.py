@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
+    from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow._engine.tasks import Task
 
@@ -120,15 +121,13 @@ class Execution:
     def resolve(self, fact: Fact) -> None:
         """Take one fact. The code sees what follows from it in the next `advance`."""
         match fact:
-            case StepReturned():
-                op = self.bodies.take_outcome_of(fact.id, fact.attempt)
-                if op is not None:
-                    op.attempt_end_ms = fact.end_ms
+            case StepReturned() | StepRaised():
+                if (op := self.bodies.take_outcome_of(fact.id, fact.attempt)) is None:
+                    return
+                op.attempt_end_ms = fact.end_ms
+                if isinstance(fact, StepReturned):
                     op.succeed(fact.payload, fact.value)
-            case StepRaised():
-                op = self.bodies.take_outcome_of(fact.id, fact.attempt)
-                if op is not None:
-                    op.attempt_end_ms = fact.end_ms
+                else:
                     op.fail(fact.error)
             case Committed():
                 self.outbox.in_flight = False
@@ -144,7 +143,8 @@ class Execution:
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
         if self.loop.ready or self.journal.order.ends or self.creations.waiting:
-            self.loop.inside(self._run_until_idle)
+            self.loop.inside(self.bridge.run)
+            self._check_consumption()
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
         if self._has_returned and not self._tasks_go_on():
@@ -158,15 +158,14 @@ class Execution:
         self.is_closing = True
         self.outbox.clear()
         self.bodies.clear()
-        tasks = self.contexts.tasks()
-        self.loop.inside(lambda: self.bridge.close(tasks))
+        self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
         self.loop.dispose_asyncgens()
         self.calls.close()
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _run_until_idle(self) -> None:
-        self.bridge.run()
+    def _check_consumption(self) -> None:
+        """The code is idle: what it has not consumed by now, it never will."""
         reruns, unconsumed = self.journal.reruns, self.journal.unconsumed
         if not (reruns or unconsumed) or self.loop.stopped or self._is_held():
             return
@@ -227,9 +226,11 @@ class Execution:
 
     def _take_turn(self) -> Turn:
         bodies, outbox = self.bodies, self.outbox
-        # An end that is held back, by a creation or by a wait, may cancel what is to be launched.
-        is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
-        launch = bodies.take_launches(recorded_alone=bool(is_early)) if bodies.waiting else ()
+        launch: tuple[StepCall, ...] = ()
+        if bodies.waiting:
+            # An end that is held back, by a creation or by a wait, may cancel a body first.
+            is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
+            launch = bodies.take_launches(recorded_alone=bool(is_early))
         are_running = bool(bodies.running)
         write: tuple[Update, ...] = ()
         # Where a body is held back nothing hurries its start: a later run would find that alone.
