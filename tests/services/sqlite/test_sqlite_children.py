@@ -243,6 +243,7 @@ def test_a_child_that_times_out_ends_the_invoke(path: str) -> None:
             "UPDATE executions SET deadline_ms = ? WHERE workflow = 'child'",
             (here.clock.ms + 9_000,),
         )
+        service._book._started.forget()  # as it would if this were another connection's doing
         here.clock.advance(10_000)
         (again,) = await lease(service, "me", "parent")
         ended = again.invocation.operations[1]

@@ -15,7 +15,7 @@ from pyworkflow.errors import (
 )
 from pyworkflow.services.sqlite import groups
 from pyworkflow.testing._updates import SUCCEED, callback, end, step
-from tests.services.sqlite.sqlite_world import Place, begin, play
+from tests.services.sqlite.sqlite_world import Holder, Place, begin, play
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -292,6 +292,56 @@ def test_a_checkpoint_reads_nothing_and_writes_three_rows(tmp_path: Path) -> Non
         assert verbs == ["BEGIN", "PRAGMA", "INSERT", "INSERT", "UPDATE", "COMMIT"]
 
     play(tmp_path / "x.db", scene)
+
+
+def test_what_was_started_here_is_not_read_when_it_begins(path: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        execution_id = await service.start("greet", "1", execution_name="one")
+        told = statements(service)
+        (invocation,) = await service.claim_due("me", ["greet"], 5)
+        assert not [statement for statement in told if "SELECT * FROM" in statement]
+        assert invocation.execution_id == execution_id
+        assert invocation.execution_name == "one"
+        holder = Holder(service, invocation)
+        await holder.commit(step("a", SUCCEED))
+        found = await service.operations(execution_id)
+        assert [operation.id for operation in found] == [execution_id, "a"]
+        assert len(await service.history(execution_id)) == 2
+
+    play(path, scene)
+
+
+def test_what_others_began_meanwhile_is_read(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service, other = here.open(), here.open()
+        execution_id = await service.start("greet", "1")
+        (theirs,) = await other.claim_due("them", ["greet"], 5)
+        assert await service.claim_due("me", ["greet"], 5) == ()
+        mine = await service.claim(execution_id)
+        assert mine.token != theirs.token
+        with pytest.raises(StaleTokenError):
+            await other.commit(execution_id, theirs.token, ())
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_start_that_was_undone_is_not_kept(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+
+        def fail() -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service._book.store, "commit", fail)
+            with pytest.raises(ServiceError):
+                await service.start("greet", "1", execution_name="one")
+        assert await service.list() == ()
+        execution_id = await service.start("greet", "2", execution_name="one")
+        assert (await service.get(execution_id)).input_payload == "2"
+
+    play(path, scene)
 
 
 def test_unavailable_is_what_a_full_disk_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pyworkflow._engine.records import Action, ErrorRecord
 from pyworkflow.errors import ExecutionNotFoundError, ServiceError, ServiceUnavailableError
 from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
-from pyworkflow.services.sqlite import finished
+from pyworkflow.services.sqlite import recent
 from pyworkflow.testing._updates import end, step
 from tests.services.sqlite.sqlite_world import Place, begin, play
 
@@ -165,7 +165,7 @@ def test_an_end_that_was_undone_is_not_kept(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "ending",
     [
-        {"payload": f'"{"x" * finished.LONGEST}"'},
+        {"payload": f'"{"x" * recent.LONGEST}"'},
         {"action": Action.FAIL, "error": ErrorRecord("no", "Refused")},
     ],
     ids=["long", "failed"],
@@ -183,7 +183,7 @@ def test_what_is_long_or_failed_is_read(path: Path, ending: dict[str, Any]) -> N
 
 
 def test_only_so_many_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished, "MOST", 2)
+    monkeypatch.setattr(recent, "MOST", 2)
 
     async def scene(here: Place) -> None:
         service = here.open()

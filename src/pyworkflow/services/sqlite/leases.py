@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyworkflow.services.base import Invocation
-    from pyworkflow.services.sqlite.book import Book, Held
+    from pyworkflow.services.sqlite.book import Book
+    from pyworkflow.services.sqlite.held import Held
     from pyworkflow.services.sqlite.ledger import Ledger
     from pyworkflow.services.sqlite.store import Store
 

@@ -26,7 +26,8 @@ from pyworkflow.services.sqlite import rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyworkflow.services.sqlite.book import Book, Held
+    from pyworkflow.services.sqlite.book import Book
+    from pyworkflow.services.sqlite.held import Held
 
 
 class Ledger:
@@ -73,6 +74,7 @@ class Ledger:
 
     def _known(self, workflow_name: str, input_payload: str, execution_name: str) -> str | None:
         check_execution_name(execution_name)
+        self._book.save()
         known = self._book.store.named(workflow_name, execution_name)
         if known is None:
             return None

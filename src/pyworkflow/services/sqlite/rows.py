@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from pyworkflow.services.base import ExecutionSummary
 
+_READY, _PENDING = Status.READY, Status.PENDING
+
 PLACES = 32
 """How many bits of a key tell the place within the execution."""
 
@@ -91,19 +93,22 @@ def encode(record: object) -> bytearray:
 
 def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
     """Return the lines to keep of what happened."""
-    return [
-        _line_of(entry, places[entry.operation.id])
-        for entry in entries
-        if entry.operation.status is not Status.READY
-    ]
+    lines = []
+    for entry in entries:
+        operation = entry.operation
+        if operation.end_ms is not None:
+            place = places[operation.id]
+            lines.append(Line(place, entry.time_ms, operation.status, operation.attempt))
+        elif operation.status is not _READY:
+            lines.append(_line_of(entry, places[operation.id]))
+    return lines
 
 
 def _line_of(entry: Entry, place: int) -> Line:
+    """Return the line of what has not ended."""
     operation, update = entry.operation, entry.update
     status = operation.status
-    if operation.end_ms is not None:
-        return Line(place, entry.time_ms, status, operation.attempt)
-    if status is Status.PENDING:
+    if status is _PENDING:
         payload, error = operation.payload, operation.error
     else:
         payload, error = None if update is None else update.payload, None

@@ -206,16 +206,20 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def add(self, values: Sequence[int | str]) -> int:
-        """Insert a started execution that nobody has; return its number."""
-        cursor = self._execute(
-            "INSERT INTO executions (id, workflow, name, status, version, tokens, lines, wake_ms,"
-            " not_before_ms, deadline_ms, troubles, parent_id, parent_operation) VALUES"
-            " (?, ?, ?, 'STARTED', 1, 0, ?, ?, ?, nullif(?, ''), 0, nullif(?, ''), nullif(?, ''))",
-            values,
+    def next_number(self) -> int:
+        """Return the number of the next execution; others may not write meanwhile."""
+        (number,) = self._execute("SELECT max(number) FROM executions").fetchone()
+        return (number or 0) + 1
+
+    def put_starts(self, rows: Sequence[Sequence[int | str]]) -> None:
+        """Insert started executions that nobody has."""
+        self._execute_all(
+            "INSERT INTO executions (number, id, workflow, name, status, version, tokens, lines,"
+            " wake_ms, not_before_ms, deadline_ms, troubles, parent_id, parent_operation) VALUES"
+            " (?, ?, ?, ?, 'STARTED', 1, 0, ?, ?, ?, nullif(?, ''), 0, nullif(?, ''),"
+            " nullif(?, ''))",
+            rows,
         )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
 
     def put_operations(self, rows: Sequence[tuple[int, Blob, Blob]]) -> None:
         """Write (key, record, deadlines) of operations."""
