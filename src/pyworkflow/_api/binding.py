@@ -7,6 +7,7 @@ goes to a single parameter. What does not fit is told field by field, before any
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -99,7 +100,7 @@ class InputBinder:
             raise self._error([f"the input is not JSON: {error}"]) from error
         single = self._named[0] if len(self._named) == 1 and self._rest is None else None
         if is_object:
-            if single is not None and _is_structured(self._type(single.name)):
+            if single is not None and self._takes_whole:
                 return {single.name: whole}
             return fields
         is_null = payload.strip() == "null"
@@ -109,6 +110,11 @@ class InputBinder:
             kind = "null" if is_null else f"a JSON {_json_kind(payload)}"
             raise self._error([f"the input is {kind}, but the parameters need a JSON object"])
         return {single.name: whole}
+
+    @functools.cached_property
+    def _takes_whole(self) -> bool:
+        """Whether the one parameter takes a JSON object as a whole."""
+        return _is_structured(self._type(self._named[0].name))
 
     def _convert(
         self,

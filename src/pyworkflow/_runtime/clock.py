@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 DEFAULT_START_MS = 1_767_225_600_000
@@ -45,14 +44,19 @@ class Clock(Protocol):
         ...
 
 
-@contextmanager
-def holding(clock: Clock) -> Iterator[None]:
+class holding:  # noqa: N801 - it reads as a verb
     """Let virtual time stand still for a block."""
-    clock.hold()
-    try:
-        yield
-    finally:
-        clock.release()
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._clock.hold()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.release()
 
 
 class SystemClock:

@@ -34,6 +34,7 @@ class Writer:
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
+        self._on_done: Callable[[Committed | BaseException], None]
 
     @property
     def token(self) -> str | None:
@@ -69,13 +70,9 @@ class Writer:
             answer = self._immediate.commit_now(self._execution_id, self._checked_token(), updates)
             return self._take(answer, on_done)
 
-        def tell(answer: Answer) -> None:
-            taken = self._take(answer, on_done)
-            if taken is not None:
-                on_done(taken)
-
+        self._on_done = on_done
         sending = self._service.commit(self._execution_id, self._checked_token(), updates)
-        self._follow(sending, tell, on_done)
+        self._follow(sending, self._on_answer)
         return None
 
     def _take(
@@ -85,28 +82,31 @@ class Writer:
         self._token = answer.token
         if answer.marker is None or answer.token is None:
             return Committed(answer.operations)
-
-        self._follow(self._whole(answer), on_done, on_done)
+        self._on_done = on_done
+        self._follow(self._whole(answer), self._on_whole)
         return None
 
-    def _follow(
-        self,
-        sending: Awaitable[T],
-        on_result: Callable[[T], None],
-        on_error: Callable[[BaseException], None],
-    ) -> None:
-        def done(sent: asyncio.Future[T]) -> None:
-            self._sending = None
-            if sent.cancelled():
-                return
-            error = sent.exception()
-            if error is None:
-                on_result(sent.result())
-            else:
-                on_error(error)
+    def _follow(self, sending: Awaitable[T], on_sent: Callable[[asyncio.Future[T]], None]) -> None:
+        # It mostly is a future, and to be told so by asyncio takes longer than to look.
+        future: asyncio.Future[T] = (
+            sending if isinstance(sending, asyncio.Future) else asyncio.ensure_future(sending)
+        )
+        future.add_done_callback(on_sent)
+        self._sending = future
 
-        self._sending = asyncio.ensure_future(sending)
-        self._sending.add_done_callback(done)
+    def _on_answer(self, sent: asyncio.Future[Answer]) -> None:
+        self._sending = None
+        if sent.cancelled():
+            return
+        error = sent.exception()
+        outcome = self._take(sent.result(), self._on_done) if error is None else error
+        if outcome is not None:
+            self._on_done(outcome)
+
+    def _on_whole(self, sent: asyncio.Future[Committed]) -> None:
+        self._sending = None
+        if not sent.cancelled():
+            self._on_done(sent.exception() or sent.result())
 
     async def commit(self, updates: tuple[Update, ...]) -> Committed:
         """Send a checkpoint and return its answer."""

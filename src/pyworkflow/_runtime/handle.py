@@ -63,18 +63,23 @@ class AsyncHandle(Generic[R_co]):
         known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; and `TimeoutError` after
         ``timeout``, a duration of the machine's time: the execution goes on.
         """
-        seconds = None if timeout is None else parse_duration(timeout)
+        if timeout is None:
+            summary = await self._ends.wait(self.id)
+        else:
+            summary = await self._wait(parse_duration(timeout))
+        return result_of(summary, self._result_type)  # type: ignore[no-any-return]
+
+    async def _wait(self, seconds: float) -> ExecutionSummary:
         try:
             async with asyncio.timeout(seconds) as scope:
-                summary = await self._ends.wait(self.id)
+                return await self._ends.wait(self.id)
         except TimeoutError:
             if not scope.expired():
                 raise
             raise TimeoutError(
-                f"{self!r} did not end within {format_duration(seconds or 0)}; it goes on, ask "
+                f"{self!r} did not end within {format_duration(seconds)}; it goes on, ask "
                 "again later"
             ) from None
-        return result_of(summary, self._result_type)  # type: ignore[no-any-return]
 
     async def status(self) -> ExecutionStatus:
         """Return where the execution stands."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pyworkflow.services.sqlite.book import Book
     from pyworkflow.services.sqlite.held import Held
 
+_INVOKE = OperationType.CHAINED_INVOKE
+
 
 class Ledger:
     """The verbs of the protocol over the executions of one file."""
@@ -44,7 +46,7 @@ class Ledger:
         held, now_ms = self._book.hold(execution_id), self._now_ms()
         answer = held.state.commit(token, updates, now_ms, self._page_size)
         for update in updates:
-            if update.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
+            if update.type is _INVOKE and update.action is Action.START:
                 self._start_child(held.state.root, update, now_ms)
         if updates and held.troubles:
             held.troubles, held.problem, held.has_moved = 0, None, True
