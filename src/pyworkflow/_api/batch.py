@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+import msgspec
 
 from pyworkflow.errors import UsageError
 
@@ -25,8 +26,7 @@ class BranchStatus(StrEnum):
     NOT_STARTED = "NOT_STARTED"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchItem(Generic[T_co]):
+class BatchItem(msgspec.Struct, Generic[T_co], frozen=True):
     """One branch. ``result`` is `None` unless it SUCCEEDED, ``error`` unless it FAILED."""
 
     index: int

@@ -11,8 +11,9 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pyworkflow._api.functions import Described, is_async
 from pyworkflow._engine.annotations import return_annotation
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(msgspec.Struct, frozen=True):
     """What to run, and what is known of it. ``name`` is `None` if it has none."""
 
     name: str | None

@@ -9,9 +9,10 @@ Source: the completion policy of AWS's SDK for Lambda durable functions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+
+import msgspec
 
 from pyworkflow.errors import UsageError
 
@@ -24,8 +25,7 @@ class CompletionReason(StrEnum):
     FAILURE_TOLERANCE_EXCEEDED = "FAILURE_TOLERANCE_EXCEEDED"
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """The options of one fan-out; ``tolerated_failure_percentage`` is of all its branches."""
 
     min_successful: int | None = None

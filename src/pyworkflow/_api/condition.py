@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+
+import msgspec
 
 from pyworkflow._api.code import name_of, result_type_of
 from pyworkflow._api.functions import as_async
@@ -188,8 +189,7 @@ class BlockingConditionCalls(_OfExecution):
 # -- a call, checked -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Settings:
+class _Settings(msgspec.Struct, frozen=True):
     """What the engine and the runtime are told."""
 
     name: str
@@ -262,8 +262,7 @@ class ConditionCall:
         return op
 
 
-@dataclass(frozen=True, slots=True)
-class _Schedule:
+class _Schedule(msgspec.Struct, frozen=True):
     """The options of a call, not yet checked."""
 
     every: Duration

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+from msgspec.structs import replace
 
 from pyworkflow._api.functions import (
     Described,
@@ -46,8 +48,7 @@ T = TypeVar("T")
 _UNSET: Any = object()
 
 
-@dataclass(frozen=True)
-class StepSettings:
+class StepSettings(msgspec.Struct, frozen=True, dict=True):
     """How a step is run; see `step` for what each one means."""
 
     name: str
