@@ -42,10 +42,13 @@ ANEW = "crashes in a race, work begins anew: the laws of every run"
 CUT_OFF = "crashes in a body that may run at most once: one of its outcomes"
 
 
-async def check_crashes(shape: Shape, durations: Durations) -> Counts:
-    """Crash before and after each checkpoint in turn, then after each of them at once."""
+async def check_crashes(shape: Shape, durations: Durations, *, is_wired: bool = False) -> Counts:
+    """Crash before and after each checkpoint in turn, then after each of them at once.
+
+    The service answers at once; if ``is_wired``, the run goes on before it does.
+    """
     counts: Counts = Counter()
-    calm = await Trial(shape, durations).run()
+    calm = await Trial(shape, durations, is_wired=is_wired).run()
     assert not shape.outcomes or is_one_of(calm.outcome, shape.outcomes), calm.outcome
     numbers = range(1, calm.commits + 1)
     ordered = [(number,) for number in numbers] + [tuple(range(1, 200))]
@@ -57,7 +60,7 @@ async def check_crashes(shape: Shape, durations: Durations) -> Counts:
                 Crashes(before=each[:1], resumes=resumes),
             ):
                 try:
-                    crashed = await Trial(shape, durations, crashes).run()
+                    crashed = await Trial(shape, durations, crashes, is_wired).run()
                     counts[_compare(calm, crashed)] += 1
                 except Exception as error:
                     what = f"{shape.name}, {durations}, {crashes}"

@@ -41,8 +41,9 @@ SOME = Durations((1_000, 20_000, 7_000, 3, 12_000))
 """A pace at which most races have a winner by far."""
 
 
-def crash(shape: Shape, durations: Durations) -> None:
-    for label, number in asyncio.run(check_crashes(shape, durations)).items():
+def crash(shape: Shape, durations: Durations, *, is_wired: bool = False) -> None:
+    found = asyncio.run(check_crashes(shape, durations, is_wired=is_wired))
+    for label, number in found.items():
         count(f"corpus, {label}", number)
     count("corpus, shapes at one pace, crashed at each checkpoint")
 
@@ -51,6 +52,11 @@ def crash(shape: Shape, durations: Durations) -> None:
 def test_crashes_of_steps_that_take_no_time(shape: Shape) -> None:
     crash(shape, AT_ONCE)
     count("corpus, shapes")
+
+
+@each_shape
+def test_crashes_while_a_checkpoint_is_on_its_way(shape: Shape) -> None:
+    crash(shape, AT_ONCE, is_wired=True)
 
 
 @each_shape

@@ -45,6 +45,11 @@ async def crashes(shape: Shape) -> Any:
     return await check_crashes(shape, SOME)
 
 
+async def wired_crashes(shape: Shape) -> Any:
+    """Where the run goes on while a checkpoint is on its way."""
+    return await check_crashes(shape, SOME, is_wired=True)
+
+
 async def steady_crashes(shape: Shape) -> Any:
     """At a pace at which attempts that ran out of time come back while the next one runs."""
     return await check_crashes(shape, Durations((4_000,)))
@@ -286,7 +291,7 @@ DEFECTS: tuple[tuple[Callable[[Patch], None], Callable[[Shape], Any], str], ...]
     (counts_globally, histories, "nested_tasks"),
     (numbers_keys, histories, "keyed"),
     (hands_over_early, crashes, "sequence"),
-    (hands_over_early, crashes, "children"),
+    (hands_over_early, wired_crashes, "children"),
     (launches_before_replay, crashes, "first_completed"),
     (launches_before_replay, crashes, "child_under_a_limit"),
     (forgets_who_runs, crashes, "first_completed"),
@@ -295,7 +300,7 @@ DEFECTS: tuple[tuple[Callable[[Patch], None], Callable[[Shape], Any], str], ...]
     (ignores_what_is_left, foreign_records, "sequence"),
     (ignores_what_is_left, foreign_records, "children_side_by_side"),
     (gives_live_values, crashes, "decoded_values"),
-    (begins_unrecorded, crashes, "careful"),
+    (begins_unrecorded, wired_crashes, "careful"),
     (tries_again, crashes, "careful_between_others"),
     (runs_children_again, crashes, "children"),
     (takes_true_chance, crashes, "loops_on_chance"),

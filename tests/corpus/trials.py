@@ -22,17 +22,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._engine.records import ErrorRecord, Operation
-from pyworkflow._engine.turn import End, Failed, StepReturned, Succeeded
+from pyworkflow._engine.records import ErrorRecord, Operation, Update
+from pyworkflow._engine.turn import End, Failed, StepRaised, StepReturned, Succeeded
 from pyworkflow._runtime.clock import DEFAULT_START_MS, Alarm, VirtualClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.steps import timeout_error
+from pyworkflow.services.base import Committed
 from pyworkflow.testing.drive import CrashingService, Driver
 from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
 from pyworkflow.testing.outside import COMPLETE, OutsideWorld, Plan
@@ -96,7 +98,7 @@ class TimedStepRunner(FakingStepRunner):
         self._late: list[Alarm] = []
         self._is_closed = False
 
-    def launch(self, call: StepCall) -> None:
+    def launch(self, call: StepCall) -> StepReturned | StepRaised | None:
         self._watch.on_launch(call)
         now_ms = self._clock.now_ms()
         began_ms = self._began_ms.setdefault((call.id, call.attempt), now_ms)
@@ -106,7 +108,7 @@ class TimedStepRunner(FakingStepRunner):
         if limit is not None and taken_ms > limit * 1000:
             self._report_late(call, began_ms + taken_ms)
         self._taken[call.id, call.attempt] = Fake(seconds=taken_ms / 1000)
-        self.launch_async(call)
+        return self.launch_async(call)
 
     def cancel(self, operation_id: str) -> None:
         attempt = self._running.get(operation_id)
@@ -151,6 +153,20 @@ class TimedStepRunner(FakingStepRunner):
             raise timeout_error(call)
 
 
+class Wire:
+    """A service that answers later: the run goes on while a checkpoint is on its way."""
+
+    def __init__(self, service: CrashingService) -> None:
+        self.load = service.load
+        self._commit = service.commit
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        await asyncio.sleep(0)
+        answer = await self._commit(execution_id, token, updates)
+        await asyncio.sleep(0)
+        return answer
+
+
 @dataclass
 class Trial:
     """One shape's run from start to end, and what came of it."""
@@ -158,6 +174,7 @@ class Trial:
     shape: Shape
     durations: Durations = AT_ONCE
     crashes: Crashes = NONE
+    is_wired: bool = False
     outcome: Any = None
     operations: tuple[Operation, ...] = ()
     commits: int = 0
@@ -174,7 +191,7 @@ class Trial:
         watch = self.watch = Watch(world, clock)
         began_ms: dict[tuple[str, int], int] = {}
         runner = Runner(
-            service,
+            Wire(service) if self.is_wired else service,
             self.shape.workflow,
             clock,
             KNOWN,
