@@ -188,9 +188,9 @@ def forgets_who_runs(patch: Patch) -> None:
         known[id(bodies), call.id] = op
         launch(bodies, op, call)
 
-    def take(bodies: Bodies, operation_id: str, attempt: int) -> StepOp | None:
-        bodies.running.pop(operation_id, None)
-        return known.get((id(bodies), operation_id))
+    def take(bodies: Bodies, outcome: Any) -> StepOp | None:
+        bodies.running.pop(outcome.id, None)
+        return known.get((id(bodies), outcome.id))
 
     patch.setattr(Bodies, "launch", remember)
     patch.setattr(Bodies, "take_outcome_of", take)
@@ -199,8 +199,8 @@ def forgets_who_runs(patch: Patch) -> None:
 def forgets_the_attempt(patch: Patch) -> None:
     """An outcome of an earlier attempt counts for the one that runs."""
 
-    def take(bodies: Bodies, operation_id: str, attempt: int) -> StepOp | None:
-        return bodies.running.pop(operation_id, None)
+    def take(bodies: Bodies, outcome: Any) -> StepOp | None:
+        return bodies.running.pop(outcome.id, None)
 
     patch.setattr(Bodies, "take_outcome_of", take)
 

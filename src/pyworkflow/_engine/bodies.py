@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall, StepOp
+    from pyworkflow._engine.turn import StepRaised, StepReturned
 
 
 class Bodies:
@@ -52,12 +53,14 @@ class Bodies:
         if self.waiting.pop(op, None) is None and self.running.pop(op.id, None) is not None:
             self._cancels.append(op.id)
 
-    def take_outcome_of(self, operation_id: str, attempt: int) -> StepOp | None:
+    def take_outcome_of(self, outcome: StepReturned | StepRaised) -> StepOp | None:
         """An attempt is over: return its step, `None` if that attempt does not run any more."""
-        op = self.running.get(operation_id)
-        if op is None or op.attempt != attempt:
+        op = self.running.get(outcome.id)
+        if op is None or op.attempt != outcome.attempt:
             return None
-        return self.running.pop(operation_id)
+        del self.running[outcome.id]
+        op.attempt_end_ms = outcome.end_ms
+        return op
 
     def take_launches(self, *, recorded_alone: bool = False) -> tuple[StepCall, ...]:
         """Take the attempts to start; they run from now on.

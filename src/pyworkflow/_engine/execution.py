@@ -121,18 +121,16 @@ class Execution:
     def resolve(self, fact: Fact) -> None:
         """Take one fact. The code sees what follows from it in the next `advance`."""
         match fact:
-            case StepReturned() | StepRaised():
-                if (op := self.bodies.take_outcome_of(fact.id, fact.attempt)) is None:
-                    return
-                op.attempt_end_ms = fact.end_ms
-                if isinstance(fact, StepReturned):
-                    op.succeed(fact.payload, fact.value)
-                else:
-                    op.fail(fact.error)
             case Committed():
                 self.outbox.in_flight = False
                 for record in fact.operations:
                     self._take_change(record)
+            case StepReturned():
+                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                    op.succeed(fact.payload, fact.value)
+            case StepRaised():
+                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                    op.fail(fact.error)
             case LagElapsed():
                 self.outbox.hurry()
             case Refreshing():

@@ -150,7 +150,8 @@ class ExecutionState:
         if operation.end_ms is not None:
             self._ends += 1
             operation = replace(operation, sequence=self._ends)
-        self.places.setdefault(operation_id, len(self.places))
+        if operation_id not in self.places:
+            self.places[operation_id] = len(self.places)
         self.operations[operation_id] = operation
         unread = self.unread
         unread.pop(operation_id, None)
@@ -184,7 +185,10 @@ class ExecutionState:
         changes = self.take_changes()
         if self.token is None:
             return Committed(None, changes)
-        next_token, page = self.issue(changes, page_size)
+        next_token = self.issue(changes, page_size)
+        if len(changes) <= page_size:
+            return Committed(next_token, changes)
+        page = self.page(changes, 0, page_size)
         return Committed(next_token, page.operations, page.marker)
 
     def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
@@ -255,17 +259,18 @@ class ExecutionState:
                 "this invocation, another one goes on"
             )
 
-    def issue(self, operations: tuple[Operation, ...], page_size: int) -> tuple[str, Page]:
-        """Return a fresh token and the first page of what it comes with."""
+    def issue(self, operations: tuple[Operation, ...], page_size: int) -> str:
+        """Return a fresh token, and keep the pages of ``operations`` that follow the first."""
         self.tokens += 1
         token = self.token = f"{self.id}:{self.tokens}"
-        self.unread.clear()
         self.rest = operations if len(operations) > page_size else ()
-        return token, self.page(operations, 0, page_size)
+        return token
 
     def begin(self, page_size: int) -> Invocation:
         """Return a new invocation, with the whole history; every older token is void."""
-        token, page = self.issue(tuple(self.operations.values()), page_size)
+        operations = tuple(self.operations.values())
+        token, page = self.issue(operations, page_size), self.page(operations, 0, page_size)
+        self.unread.clear()
         return Invocation(
             execution_id=self.id,
             execution_name=self.root.name or self.id,
