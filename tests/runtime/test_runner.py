@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -838,6 +841,36 @@ def test_finally_runs_at_each_disposal_and_records_nothing(world: World) -> None
     ]
     names = [one.name for one in world.memory.operations(world.execution_id)[1:]]
     assert names == [None, None, "double", "double"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_a_run_held_is_free_once_it_is_over(world: World, waits: bool) -> None:
+    """By itself: a worker with many executions would else keep them until the collector comes."""
+    held: list[weakref.ref[Any]] = []
+
+    @dataclass
+    class Parcel:
+        number: int
+
+    @step
+    async def send(parcel: Parcel) -> int:
+        held.append(weakref.ref(parcel))
+        if waits:
+            await asyncio.sleep(0)
+        return parcel.number
+
+    @workflow
+    async def main(ctx: WorkflowContext) -> int:
+        first = sum(await asyncio.gather(*(send(Parcel(i)) for i in range(3))))
+        return first + await ctx.child(lambda: send(Parcel(4)))
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert value_of(world.run(main)) == 7
+        assert [reference() for reference in held] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_except_exception_never_sees_a_suspension(world: World) -> None:

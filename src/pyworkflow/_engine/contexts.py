@@ -28,6 +28,11 @@ class Contexts:
         """Return the tasks that were made in what is open, in the order of their making."""
         return [task for scope in self._open for task in scope.tasks]
 
+    def forget_tasks(self) -> None:
+        """The run is over: hold its tasks no longer, or the collector has to free them."""
+        for scope in self._open:
+            scope.tasks.clear()
+
     def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
         """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
         self._open[child.namespace.scope] = None
@@ -46,4 +51,5 @@ class Contexts:
             if not left.done():
                 left.cancel()
                 outer.scope.add_task(left)
+        scope.tasks.clear()
         return list(scope.live)

@@ -159,6 +159,8 @@ class Execution:
         self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
         self.loop.dispose_asyncgens()
         self.calls.close()
+        self.contexts.forget_tasks()
+        self.journal.forget_issued()
 
     # -- running ---------------------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class Journal:
             self.unconsumed.pop(op.id, None)
         return record
 
+    def forget_issued(self) -> None:
+        """The run is over: hold its operations no longer, or the collector has to free them."""
+        self._issued.clear()
+
     def recall(self, record: Operation) -> None:
         """Take note that a recorded operation was issued, and its end delivered, in one."""
         del self.unconsumed[record.id]

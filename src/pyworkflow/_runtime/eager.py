@@ -138,12 +138,15 @@ class _Seat(Coroutine[Any, Any, None]):
     def _tell(self, end: BaseException) -> None:
         if isinstance(end, (SystemExit, KeyboardInterrupt)):
             raise end
+        # What is told may know the task, and so this seat: a circle that only the collector frees.
+        on_end, self._coroutine = self._on_end, None
+        del self._on_end
         if not isinstance(end, StopIteration):
-            self._on_end(end)
+            on_end(end)
         elif is_to_be_cancelled(current_task(self._loop)):
-            self._on_end(asyncio.CancelledError())
+            on_end(asyncio.CancelledError())
         else:
-            self._on_end(end.value)
+            on_end(end.value)
 
     def close(self) -> None:
         if self._coroutine is not None:
