@@ -108,7 +108,7 @@ def recalls_without_comparing(patch: Patch) -> None:
     def blind(execution: Execution, settings: Any, args: Any, kwargs: Any) -> Any:
         namespace = execution.loop.namespace()
         unconsumed = execution.journal.unconsumed
-        operation_id = hash_path(namespace.next_path)
+        operation_id = hash_path(namespace.next_path())
         record = unconsumed.get(operation_id)
         if record is not None and settings.key is None:
             unconsumed[operation_id] = replace(
@@ -264,9 +264,10 @@ def runs_children_again(patch: Patch) -> None:
     consume_below = Journal.consume_below
 
     def forget(journal: Journal, operation_id: str) -> None:
-        for child in journal._children.get(operation_id, ()):
-            journal._records.pop(child.id, None)
+        below = [r.id for r in journal._records.values() if r.parent_id == operation_id]
         consume_below(journal, operation_id)
+        for child_id in below:
+            journal._records.pop(child_id, None)
 
     def replay_end(op: ChildOp, record: Operation) -> None:
         op.execution.journal.consume_below(op.id)

@@ -32,8 +32,8 @@ def test_a_namespace_counts_from_one() -> None:
 def test_the_next_path_can_be_looked_at_without_taking_it(prefix: str) -> None:
     namespace = Namespace(prefix, Scope(None))
     for _ in range(3):
-        ahead = namespace.next_path
-        assert namespace.next_path == ahead
+        ahead = namespace.next_path()
+        assert namespace.next_path() == ahead
         assert namespace.take_path() == ahead
 
 

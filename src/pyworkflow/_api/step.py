@@ -35,6 +35,7 @@ from pyworkflow.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from pyworkflow._engine.codec import Decode
     from pyworkflow._engine.execution import Execution
     from pyworkflow.duration import Duration
 
@@ -70,9 +71,16 @@ class StepSettings(msgspec.Struct, frozen=True, dict=True):
         decoder_for(annotation, what=f"the result of step {self.name!r}")
         return annotation
 
+    @functools.cached_property
+    def decode(self) -> Decode:
+        """The function from recorded text to a result of that type; raises as `result_type`."""
+        return decoder_for(self.result_type, what=f"the result of step {self.name!r}")
+
 
 class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
+
+    __slots__ = ("_function", "_settings")
 
     def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
         take_for(self, function)
@@ -95,39 +103,38 @@ class Step(Described, Generic[P, R_co]):
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
-        coroutine: Any = self._await(execution, args, kwargs)
-        execution.calls.expect(coroutine, self._settings.name)
+        calls = execution.calls
+        number = calls.take_number()
+        coroutine: Any = self._await(execution, number, args, kwargs)
+        calls.waiting[number] = coroutine, self._settings.name
         return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        op = self._begin(execution, args, kwargs)
-        return execution.wait(op) if isinstance(op, StepOp) else op[0]
+        settings = self._settings
+        recalled = recall_step(execution, settings, args, kwargs)
+        if recalled is not None:
+            return recalled[0]
+        op = StepOp(execution, settings, self._function, args, kwargs)
+        execution.issue(op)
+        return execution.wait(op)
 
     async def _await(
-        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, execution: Execution, number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        op = self._begin(execution, args, kwargs)
-        if not isinstance(op, StepOp):
-            return op[0]
+        execution.calls.waiting.pop(number, None)
+        settings = self._settings
+        recalled = recall_step(execution, settings, args, kwargs)
+        if recalled is not None:
+            return recalled[0]
+        op = StepOp(execution, settings, self._function, args, kwargs)
+        execution.issue(op)
         try:
             return await op.future
         except asyncio.CancelledError:
             execution.abandon_if_cancelled(op)
             raise
-
-    def _begin(
-        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> StepOp | tuple[Any]:
-        """Issue the step; return its operation, or its recorded result in a tuple of one."""
-        if execution.journal.unconsumed:
-            recalled = recall_step(execution, self._settings, args, kwargs)
-            if recalled is not None:
-                return recalled
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
-        execution.issue(op)
-        return op
 
     @overload
     def submit(

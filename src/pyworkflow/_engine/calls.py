@@ -25,19 +25,35 @@ class Calls:
     """The calls of one run that were not awaited yet, and a few that were."""
 
     def __init__(self) -> None:
-        self._calls: dict[Coroutine[Any, Any, Any] | Started, str] = {}
+        self.waiting: dict[object, tuple[Coroutine[Any, Any, Any] | Started, str]] = {}
+        """Each call and its name for messages, under the call itself, or under the number that was
+        taken for it: a coroutine that was given a number takes itself out when it begins."""
+        self._number = 0
         self._prune_at = 64
 
     def expect(self, call: Coroutine[Any, Any, Any] | Started, name: str) -> None:
         """Remember a call that has to be awaited; ``name`` is for messages."""
-        if len(self._calls) >= self._prune_at:
-            self._calls = {c: name for c, name in self._calls.items() if _is_forgotten(c)}
-            self._prune_at = 2 * len(self._calls) + 64
-        self._calls[call] = name
+        if len(self.waiting) >= self._prune_at:
+            self._prune()
+        self.waiting[call] = call, name
+
+    def take_number(self) -> int:
+        """Return the number under which a coroutine is `waiting` until it begins."""
+        if len(self.waiting) >= self._prune_at:
+            self._prune()
+        self._number = number = self._number + 1
+        return number
+
+    def _prune(self) -> None:
+        """Forget what was awaited, and what was closed before it began."""
+        self.waiting = {
+            key: entry for key, entry in self.waiting.items() if _is_forgotten(entry[0])
+        }
+        self._prune_at = 4 * len(self.waiting) + 64
 
     def check(self) -> None:
         """Raise `UsageError` if one of them was not awaited."""
-        forgotten = [name for call, name in self._calls.items() if _is_forgotten(call)]
+        forgotten = [name for call, name in self.waiting.values() if _is_forgotten(call)]
         if forgotten:
             raise UsageError(
                 f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
@@ -47,10 +63,10 @@ class Calls:
 
     def close(self) -> None:
         """Close the coroutines that never ran."""
-        for call in self._calls:
+        for call, _ in self.waiting.values():
             if isinstance(call, CoroutineType) and _is_forgotten(call):
                 call.close()
-        self._calls.clear()
+        self.waiting.clear()
 
 
 def _is_forgotten(call: Coroutine[Any, Any, Any] | Started) -> bool:

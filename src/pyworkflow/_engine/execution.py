@@ -207,9 +207,9 @@ class Execution:
 
     def pass_time(self, record: Operation) -> None:
         """It is now the time at which a delivered operation ended; time never goes back."""
-        if record.end_ms is not None and record.end_ms > self.now_ms:
-            self.now_ms = record.end_ms
-            self.loop.elapsed_ms = self.now_ms - self._start_ms
+        if (end_ms := record.end_ms) is not None and end_ms > self.now_ms:
+            self.now_ms = end_ms
+            self.loop.elapsed_ms = end_ms - self._start_ms
 
     def _take_change(self, record: Operation) -> None:
         op = self.journal.take_change(record)

@@ -17,8 +17,6 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,34 +74,33 @@ class Scope:
         return "workflow" if self.operation_id is None else "child context"
 
 
-class Namespace(msgspec.Struct, eq=False):
+class Namespace:
     """The prefix from which a task's operation ids count, and its seeded chance.
 
     ``number`` is the number that was taken last. ``detached`` marks the one in which nothing
     durable may happen: finalisers of async generators.
     """
 
-    prefix: str
-    scope: Scope
-    number: int = 0
-    detached: bool = False
-    _hashes: int = 0
-    _chance: dict[str, random.Random] | None = None
+    __slots__ = ("_chance", "_hashes", "detached", "number", "prefix", "scope")
 
-    @property
+    def __init__(self, prefix: str, scope: Scope, *, detached: bool = False) -> None:
+        self.prefix = prefix
+        self.scope = scope
+        self.number = 0
+        self.detached = detached
+        self._hashes = 0
+        self._chance: dict[str, random.Random] | None = None
+
     def next_path(self) -> str:
-        """The path that `take_path` will return next."""
-        number = self.number + 1
-        return f"{self.prefix}-{number}" if self.prefix else str(number)
+        """Return the path that `take_path` will return next."""
+        number, prefix = self.number + 1, self.prefix
+        return f"{prefix}-{number}" if prefix else f"{number}"
 
     def take_path(self) -> str:
         """Take the next number; return its path."""
-        self.number += 1
-        return f"{self.prefix}-{self.number}" if self.prefix else str(self.number)
-
-    def skip_path(self) -> None:
-        """Take the next number; its path is known already, from `next_path`."""
-        self.number += 1
+        self.number = number = self.number + 1
+        prefix = self.prefix
+        return f"{prefix}-{number}" if prefix else f"{number}"
 
     def go_to(self, number: int) -> None:
         """Let `take_path` take this number next: branches count from 0, by their place."""

@@ -28,7 +28,7 @@ class Journal:
         self.is_complete = False
         """Whether the execution has ended, so that all of this run is replay."""
         self._records: dict[str, Operation] = {}
-        self._children: dict[str, list[Operation]] = {}
+        self._children: dict[str, list[str]] | None = None
         self.reruns: dict[Op, Operation] = {}
         """Ended operations whose code has to run again before their end can be delivered."""
         self._replays = 0
@@ -37,13 +37,9 @@ class Journal:
 
     def load(self, operations: Iterable[Operation]) -> NonDeterminismError | None:
         """Take the recorded history, before anything is issued; return what is wrong with it."""
-        for operation in operations:
-            if operation.type is OperationType.EXECUTION:
-                continue
-            self._records[operation.id] = operation
-            self.unconsumed[operation.id] = operation
-            if operation.parent_id is not None:
-                self._children.setdefault(operation.parent_id, []).append(operation)
+        execution = OperationType.EXECUTION
+        self._records = {o.id: o for o in operations if o.type is not execution}
+        self.unconsumed = self._records.copy()
         try:
             order_records = self.order.load(self._records)
         except NonDeterminismError as error:
@@ -74,9 +70,10 @@ class Journal:
     def recall(self, record: Operation) -> None:
         """Take note that a recorded operation was issued, and its end delivered, in one."""
         del self.unconsumed[record.id]
+        number = self._issues
+        self._issues = number + 1
         if record.sequence is None:
-            self.order.note(record, self.order.place(record, self._issues))
-        self._issues += 1
+            self.order.note(record, self.order.place(record, number))
 
     def record_of(self, operation_id: str) -> Operation | None:
         """Return what is recorded for this operation, `None` if nothing is."""
@@ -97,8 +94,15 @@ class Journal:
 
     def consume_below(self, operation_id: str) -> None:
         """Consume what is recorded below a child context that is over: it will not run again."""
-        for child in self._children.pop(operation_id, ()):
-            self.consume(child.id)
+        if not self.unconsumed:
+            return
+        if self._children is None:
+            self._children = {}
+            for record in self._records.values():
+                if record.parent_id is not None:
+                    self._children.setdefault(record.parent_id, []).append(record.id)
+        for child_id in self._children.pop(operation_id, ()):
+            self.consume(child_id)
 
     def has_unconsumed_in(self, parent_id: str | None) -> bool:
         """Whether unconsumed history is left in a child context (`None`: the root)."""

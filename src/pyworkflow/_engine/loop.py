@@ -81,11 +81,13 @@ class TimerHandle(Handle):
 class Runner(greenlet):
     """A greenlet of one run. Workflow code runs in these, and nothing else does."""
 
+    __slots__ = ("owner",)
+
     def __init__(
         self, run: Callable[..., Any], loop: WorkflowLoop, parent: greenlet | None = None
     ) -> None:
         super().__init__(run, parent)
-        self.loop = loop
+        self.owner = loop.owner
 
 
 class Owner(Protocol):

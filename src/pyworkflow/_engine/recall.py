@@ -8,26 +8,33 @@ not be suspended at all. The order of events is the same; what falls away is the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pyworkflow._engine import codec
 from pyworkflow._engine.ids import hash_path
+from pyworkflow._engine.ops.step import StepSettings
 from pyworkflow._engine.records import OperationType, Status, SubType
 from pyworkflow._engine.tasks import current_task
-from pyworkflow.errors import SerializationError
+from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pyworkflow._engine.codec import Decode
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.step import StepSettings
 
 _STEP, _SUBTYPE, _SUCCEEDED = OperationType.STEP, SubType.STEP, Status.SUCCEEDED
 
 
+class Recallable(StepSettings, Protocol):
+    """A step whose recorded results are read by one function."""
+
+    @property
+    def decode(self) -> Decode: ...
+
+
 def recall_step(
     execution: Execution,
-    settings: StepSettings,
+    settings: Recallable,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[Any] | None:
@@ -37,7 +44,8 @@ def recall_step(
     plain case, a mismatch above all, is left to that.
     """
     journal, loop = execution.journal, execution.loop
-    if loop.ready or loop.stopped or journal.order.ends:
+    unconsumed = journal.unconsumed
+    if not unconsumed or loop.ready or loop.stopped or journal.order.ends:
         return None
     if execution.outside.waiting or execution.creations.waiting:
         return None
@@ -45,23 +53,26 @@ def recall_step(
     if task is None or settings.key is not None:
         return None
     namespace = task.namespace
-    operation_id = hash_path(namespace.next_path)
-    record = journal.unconsumed.get(operation_id)
+    scope = namespace.scope
+    operation_id = hash_path(namespace.next_path())
+    record = unconsumed.get(operation_id)
     if (
         record is None
         or record.status is not _SUCCEEDED
         or record.type is not _STEP
         or record.name != settings.name
         or record.subtype != _SUBTYPE
-        or record.parent_id != namespace.scope.operation_id
-        or namespace.scope.is_over
+        or record.parent_id != scope.operation_id
+        or scope.is_over
     ):
         return None
     try:
-        value = codec.decode(record.payload, settings.result_type, what=settings.name)
-    except SerializationError:
+        value = settings.decode(record.payload or "null")
+    except Exception as error:
+        if type(error) is UsageError:  # there is no such type
+            raise
         return None
-    namespace.skip_path()
+    namespace.number += 1
     journal.recall(record)
     execution.pass_time(record)
     if execution.observer is not None:

@@ -33,7 +33,7 @@ def current_execution() -> Execution | None:
     """Return the execution whose workflow code is running, `None` elsewhere."""
     runner = getcurrent()
     if type(runner) is Runner:
-        return runner.loop.owner  # type: ignore[return-value] # an Execution owns each of them
+        return runner.owner  # type: ignore[return-value] # an Execution owns each of them
     return None
 
 

@@ -85,6 +85,8 @@ class Future(asyncio.Future[T]):
 class Task(asyncio.Task[T]):
     """A task of workflow code, with its namespace."""
 
+    __slots__ = ("_cancel_is_due", "_cancels", "_hash", "blocked_on", "namespace")
+
     def __init__(
         self,
         coro: Coroutine[Any, Any, T],

@@ -129,7 +129,7 @@ class DurableContext(types.DurableContext):
         try:
             yield
         finally:
-            following = hash_path(self._namespace.next_path)
+            following = hash_path(self._namespace.next_path())
             if goes_on or self._execution.journal.record_of(following) is None:
                 self._is_replaying = False
 
