@@ -57,10 +57,11 @@ class Journal:
         """Register what the code issues; return its record, `None` if it is new."""
         op.number = self._issues
         self._issues += 1
-        self._issued[op.id] = op
-        record = self._records.get(op.id)
+        operation_id = op.id
+        self._issued[operation_id] = op
+        record = self._records.get(operation_id)
         if record is not None:
-            self.unconsumed.pop(op.id, None)
+            self.unconsumed.pop(operation_id, None)
         return record
 
     def forget_issued(self) -> None:
@@ -113,14 +114,14 @@ class Journal:
         self._records[record.id] = record
         return self._issued.get(record.id)
 
-    def queue_end(self, op: Op, record: Operation, *, is_replay: bool) -> None:
+    def queue_end(self, op: Op, record: Operation, is_replay: bool) -> None:
         """Queue the end of an issued operation for delivery, once.
 
         ``is_replay`` says that it was recorded before the operation was issued.
         """
         if not op.ended:
             op.ended = True
-            self.order.put(op, record, is_replay=is_replay)
+            self.order.put(op, record, is_replay)
             self._replays += is_replay
 
     def take_end(self) -> tuple[Op, Operation] | None:

@@ -56,25 +56,25 @@ class DeliveryOrder:
         self._records = len(found)
         return found
 
-    def put(self, op: Op, record: Operation, *, is_replay: bool) -> None:
+    def put(self, op: Op, record: Operation, is_replay: bool) -> None:
         """Queue an end."""
-        heappush(self.ends, (*self.place(record, op.number), op, record, is_replay))
+        is_unranked, number, issue = self.place(record, op.number)
+        heappush(self.ends, (is_unranked, number, issue, op, record, is_replay))
 
     def take(self) -> tuple[Op, Operation, bool]:
         """Take the end that is next; there must be one."""
         is_unranked, number, issue, op, record, is_replay = heappop(self.ends)
-        if not op.abandoned:
+        if record.sequence is None and not op.abandoned:
             self.note(record, (is_unranked, number, issue))
         return op, record, is_replay
 
     def note(self, record: Operation, place: Place) -> None:
-        """Take note that an end is delivered."""
-        if record.sequence is None:
-            self._delivered.append(record.id)
-            if place < self._last:
-                self._is_inverted = True
-            else:
-                self._last = place
+        """Take note that an end without a number is delivered."""
+        self._delivered.append(record.id)
+        if place < self._last:
+            self._is_inverted = True
+        else:
+            self._last = place
 
     def next_ms(self) -> int | None:
         """Return the time of the end that is next, `None` if its place does not come from times."""

@@ -52,7 +52,7 @@ class Outbox:
         self._urgent = 0
         self._waiting = 0
 
-    def put(self, update: Update, *, urgent: bool = False, patient: bool = False) -> Entry:
+    def put(self, update: Update, urgent: bool = False, patient: bool = False) -> Entry:
         """Queue ``update`` behind the others."""
         entry = Entry(update, urgent)
         (self._patient if patient else self._entries).append(entry)
@@ -113,17 +113,20 @@ class Outbox:
         entries = self._entries
         batch: list[Update] = []
         size = 0
+        urgent = 0
         while entries:
-            entry = entries[0]
+            entry = entries.popleft()
             update = entry.update
-            if update is not None:
-                size += _wire_size(update)
-                if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
-                    break
-                batch.append(update)
-                entry.sent = True
-                self._urgent -= entry.urgent
-            entries.popleft()
+            if update is None:
+                continue
+            size += _wire_size(update)
+            if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
+                entries.appendleft(entry)
+                break
+            batch.append(update)
+            entry.sent = True
+            urgent += entry.urgent
+        self._urgent -= urgent
         self._waiting -= len(batch)
         self.in_flight = bool(batch)
         return tuple(batch)
@@ -131,10 +134,8 @@ class Outbox:
 
 def _wire_size(update: Update) -> int:
     """Return an upper bound of the bytes that an update takes in a request."""
-    error = update.error
-    if update.payload is None and error is None:
-        return 512
-    size = 512 + _text_size(update.payload)
+    payload, error = update.payload, update.error
+    size = 512 if payload is None else 512 + _text_size(payload)
     if error is not None:
         size += _text_size(error.message) + _text_size(error.data)
         size += sum(map(_text_size, error.stack_trace))

@@ -34,11 +34,12 @@ leave_task: Callable[[Any, Any], None] = _tasks._leave_task
 running_loop = _events._get_running_loop
 set_running_loop = _events._set_running_loop
 
-# The code objects that turn a set of bare coroutines into tasks, in the order of their addresses.
+# The code objects that turn a set of bare coroutines into tasks, in the order of their addresses;
+# by their ids, for the hash of code walks through all of its constants.
 _ITERATOR: Any = getattr(_tasks, "_AsCompletedIterator", None)  # from 3.13 on
 _AS_COMPLETED = _ITERATOR.__init__ if _ITERATOR else _tasks.as_completed
-_UNORDERED = {_AS_COMPLETED.__code__} | {
-    const for const in _AS_COMPLETED.__code__.co_consts if hasattr(const, "co_code")
+_UNORDERED = {id(_AS_COMPLETED.__code__)} | {
+    id(const) for const in _AS_COMPLETED.__code__.co_consts if hasattr(const, "co_code")
 }
 
 UNCANCEL_FORGETS = sys.version_info >= (3, 13)
@@ -49,9 +50,10 @@ def created_out_of_order() -> bool:
     """Whether the caller's ``create_task`` is called by `asyncio.as_completed` for a coroutine."""
     # This function, create_task, ensure_future (two frames on 3.11), the code that asks.
     frame = sys._getframe(3)
-    return frame.f_code in _UNORDERED or (
-        frame.f_back is not None and frame.f_back.f_code in _UNORDERED
-    )
+    if id(frame.f_code) in _UNORDERED:
+        return True
+    asker = frame.f_back
+    return asker is not None and id(asker.f_code) in _UNORDERED
 
 
 def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
@@ -103,8 +105,12 @@ class Task(asyncio.Task[T]):
         self._hash = loop.hash_base + number
         self._cancels = 0
         self._cancel_is_due = False
-        super().__init__(
-            coro, loop=loop, name=name or f"task {namespace.prefix or 'main'}", context=context
+        asyncio.Task.__init__(
+            self,
+            coro,
+            loop=loop,
+            name=name or f"task {namespace.prefix or 'main'}",
+            context=context,
         )
 
     def __hash__(self) -> int:

@@ -46,23 +46,25 @@ class Op:
     )
 
     def __init__(self, execution: Execution, name: str | None, key: str | None = None) -> None:
-        namespace = execution.loop.namespace()
-        if execution.is_closing or namespace.detached or namespace.scope.is_over:
+        loop = execution.loop
+        namespace = loop.namespace()
+        scope = namespace.scope
+        if execution.is_closing or namespace.detached or scope.is_over:
             execution.admit("a durable operation")
         self.execution = execution
         self.name = name
-        self.scope: Scope = namespace.scope
+        self.scope: Scope = scope
         if key is None:
-            self.path = namespace.take_path()
-            self.id = hash_path(self.path)
+            self.path = path = namespace.take_path()
+            self.id = hash_path(path)
         else:
             self.path = f"key {key!r}"
-            self.id = namespace.scope.take_key(key)
+            self.id = scope.take_key(key)
         self.number = 0
         self.abandoned = False
         self.ended = False
         self.is_outside = False
-        self.future: asyncio.Future[Any] = asyncio.Future(loop=execution.loop)
+        self.future: asyncio.Future[Any] = asyncio.Future(loop=loop)
 
     def start(self) -> None:
         """Begin: nothing is recorded."""
@@ -120,6 +122,21 @@ class Op:
             "where it is"
         )
 
+    def update(
+        self, action: Action, payload: str | None = None, error: ErrorRecord | None = None
+    ) -> Update:
+        """Return an update of this operation."""
+        return Update(
+            id=self.id,
+            type=self.type,
+            action=action,
+            parent_id=self.scope.operation_id,
+            name=self.name,
+            subtype=self.subtype,
+            payload=payload,
+            error=error,
+        )
+
     def write(
         self,
         action: Action,
@@ -131,19 +148,10 @@ class Op:
         **details: Any,
     ) -> Entry:
         """Queue an update of this operation; ``details`` are what only its kind has."""
-        update = Update(
-            id=self.id,
-            type=self.type,
-            action=action,
-            parent_id=self.scope.operation_id,
-            name=self.name,
-            subtype=self.subtype,
-            payload=payload,
-            error=error,
-        )
+        update = self.update(action, payload, error)
         if details:
             update = replace(update, **details)
-        return self.execution.outbox.put(update, urgent=urgent, patient=patient)
+        return self.execution.outbox.put(update, urgent, patient)
 
 
 def size_of(payload: str | None) -> int:

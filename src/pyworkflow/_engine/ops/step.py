@@ -92,7 +92,7 @@ class StepOp(Op):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
-        super().__init__(execution, settings.name, settings.key)
+        Op.__init__(self, execution, settings.name, settings.key)
         self.settings = settings
         self._function = function
         self.args = args
@@ -162,7 +162,7 @@ class StepOp(Op):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
-        self._start = self.write(_START, urgent=careful)
+        self._start = self.execution.outbox.put(self.update(_START), careful)
         if not careful:
             self._launch()
 
@@ -187,7 +187,8 @@ class StepOp(Op):
             self.give_up(fault)
             return
         self._value = (payload, value)
-        self.end_attempt(_SUCCEED, payload=payload)
+        self._has_outcome = True
+        self.execution.outbox.put(self.update(_SUCCEED, payload), True)
 
     def fail(self, error: BaseException) -> None:
         """Record that the running attempt raised ``error``: try again, or fail."""
