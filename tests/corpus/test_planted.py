@@ -154,7 +154,7 @@ def hands_over_early(patch: Patch) -> None:
 
     def succeed(op: StepOp, payload: str, value: Any) -> None:
         op._value = (payload, value)
-        op.end_attempt(Action.SUCCEED, payload=payload)
+        op.end_attempt(op.update(Action.SUCCEED, payload))
         op.future.set_result(value)
 
     def deliver_late(op: StepOp, record: Operation) -> None:

@@ -80,6 +80,7 @@ class StepSettings(msgspec.Struct, frozen=True, dict=True):
 class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
 
+    # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
     __slots__ = ("_function", "_settings")
 
     def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
@@ -112,29 +113,32 @@ class Step(Described, Generic[P, R_co]):
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        settings = self._settings
-        recalled = recall_step(execution, settings, args, kwargs)
-        if recalled is not None:
-            return recalled[0]
-        op = StepOp(execution, settings, self._function, args, kwargs)
-        execution.issue(op)
-        return execution.wait(op)
+        op = self._begin(execution, args, kwargs)
+        return execution.wait(op) if isinstance(op, StepOp) else op[0]
 
     async def _await(
         self, execution: Execution, number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         execution.calls.waiting.pop(number, None)
-        settings = self._settings
-        recalled = recall_step(execution, settings, args, kwargs)
-        if recalled is not None:
-            return recalled[0]
-        op = StepOp(execution, settings, self._function, args, kwargs)
-        execution.issue(op)
+        op = self._begin(execution, args, kwargs)
+        if not isinstance(op, StepOp):
+            return op[0]
         try:
             return await op.future
         except asyncio.CancelledError:
             execution.abandon_if_cancelled(op)
             raise
+
+    def _begin(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> StepOp | tuple[Any]:
+        """Issue the step; return its operation, or its recorded result in a tuple of one."""
+        recalled = recall_step(execution, self._settings, args, kwargs)
+        if recalled is not None:
+            return recalled
+        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        execution.issue(op)
+        return op
 
     @overload
     def submit(

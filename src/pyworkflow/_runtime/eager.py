@@ -87,7 +87,6 @@ class _Seat(Coroutine[Any, Any, None]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._coroutine: Coroutine[Any, Any, Any] | None = None
-        self._context: contextvars.Context | None = None
 
     def take(
         self,
@@ -105,28 +104,24 @@ class _Seat(Coroutine[Any, Any, None]):
         return self
 
     def send(self, value: Any) -> Any:
-        coroutine, context = self._coroutine, self._context
-        if coroutine is None:
+        if self._coroutine is None:
             raise StopIteration
         if self._awaited is not None:
             return self._take_awaited()
-        try:
-            return coroutine.send(value) if context is None else context.run(coroutine.send, value)
-        except BaseException as error:
-            self._tell(error)
-            raise StopIteration from None
+        return self._go_on(self._coroutine.send, value)
 
     def throw(self, *error: Any) -> Any:
-        coroutine, context = self._coroutine, self._context
-        if coroutine is None:
+        if self._coroutine is None:
             raise error[0]
         # A task that is cancelled hands that on to what it waits for, and waits for the answer.
         if self._awaited is not None and self._awaited.cancel():
             return self._take_awaited()
         self._awaited = None
-        throw = coroutine.throw
+        return self._go_on(self._coroutine.throw, *error)
+
+    def _go_on(self, step: Callable[..., Any], *args: Any) -> Any:
         try:
-            return throw(*error) if context is None else context.run(throw, *error)
+            return step(*args) if self._context is None else self._context.run(step, *args)
         except BaseException as end:
             self._tell(end)
             raise StopIteration from None

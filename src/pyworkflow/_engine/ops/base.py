@@ -123,10 +123,14 @@ class Op:
         )
 
     def update(
-        self, action: Action, payload: str | None = None, error: ErrorRecord | None = None
+        self,
+        action: Action,
+        payload: str | None = None,
+        error: ErrorRecord | None = None,
+        **details: Any,
     ) -> Update:
-        """Return an update of this operation."""
-        return Update(
+        """Return an update of this operation; ``details`` are what only its kind has."""
+        update = Update(
             id=self.id,
             type=self.type,
             action=action,
@@ -136,6 +140,7 @@ class Op:
             payload=payload,
             error=error,
         )
+        return replace(update, **details) if details else update
 
     def write(
         self,
@@ -147,10 +152,8 @@ class Op:
         patient: bool = False,
         **details: Any,
     ) -> Entry:
-        """Queue an update of this operation; ``details`` are what only its kind has."""
-        update = self.update(action, payload, error)
-        if details:
-            update = replace(update, **details)
+        """Queue an update of this operation; see `update`."""
+        update = self.update(action, payload, error, **details)
         return self.execution.outbox.put(update, urgent, patient)
 
 

@@ -129,7 +129,7 @@ class ConditionOp(StepOp):
         delay = max(usual, self._delay_after(reason, self.attempt) or 0)
         # The last poll is at the limit, however long the delays have grown.
         soon = math.ceil(min(delay, left))
-        self.end_attempt(Action.RETRY, payload=self._state, delay_seconds=soon)
+        self.end_attempt(self.update(Action.RETRY, self._state, delay_seconds=soon))
 
     def _delay_after(self, reason: RetryableError, attempt: int) -> int | None:
         return self.settings.retry.delay_after(reason, attempt, _NO_CHANCE)

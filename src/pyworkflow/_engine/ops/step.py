@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.records import Update
     from pyworkflow.retry import Retry
 
 
@@ -187,8 +188,7 @@ class StepOp(Op):
             self.give_up(fault)
             return
         self._value = (payload, value)
-        self._has_outcome = True
-        self.execution.outbox.put(self.update(_SUCCEED, payload), True)
+        self.end_attempt(self.update(_SUCCEED, payload))
 
     def fail(self, error: BaseException) -> None:
         """Record that the running attempt raised ``error``: try again, or fail."""
@@ -198,16 +198,17 @@ class StepOp(Op):
         if delay is None:
             self.give_up(error)
         else:
-            self.end_attempt(Action.RETRY, error=record_error(error), delay_seconds=delay)
+            record = record_error(error)
+            self.end_attempt(self.update(Action.RETRY, error=record, delay_seconds=delay))
 
     def give_up(self, error: BaseException) -> None:
         """Record that the step has failed with ``error``."""
-        self.end_attempt(Action.FAIL, error=record_error(error))
+        self.end_attempt(self.update(Action.FAIL, error=record_error(error)))
 
-    def end_attempt(self, action: Action, **fields: Any) -> None:
+    def end_attempt(self, how: Update) -> None:
         """Record how the running attempt ended."""
         self._has_outcome = True
-        self.write(action, urgent=True, **fields)
+        self.execution.outbox.put(how, True)
 
     def abandon(self) -> None:
         """Cancel the body. A start that was written is closed; another is never written."""

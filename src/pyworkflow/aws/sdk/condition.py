@@ -76,10 +76,10 @@ class SdkConditionOp(AttemptsOp):
             return
         if decision.should_continue:
             delay = max(1, decision.delay_seconds)
-            self.end_attempt(Action.RETRY, payload=payload, delay_seconds=delay)
+            self.end_attempt(self.update(Action.RETRY, payload, delay_seconds=delay))
         else:
             # Read anew when it is delivered: the strategy may have changed the value.
-            self.end_attempt(Action.SUCCEED, payload=payload)
+            self.end_attempt(self.update(Action.SUCCEED, payload))
 
     def fail(self, error: BaseException) -> None:
         """Record what a poll, or the strategy, raised."""

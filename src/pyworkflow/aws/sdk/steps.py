@@ -91,7 +91,7 @@ class AttemptsOp(StepOp):
         """Record that the operation has failed with ``error``."""
         if isinstance(error, SerializationError):  # the engine's: the service takes no such payload
             error = SerDesError(str(error))
-        self.end_attempt(Action.FAIL, error=record_of(error))
+        self.end_attempt(self.update(Action.FAIL, error=record_of(error)))
 
     def deliver(self, record: Operation) -> None:
         """Give the value, or raise the SDK's error."""
@@ -145,7 +145,8 @@ class SdkStepOp(AttemptsOp):
             return
         if decision.should_retry:
             delay = max(1, decision.delay_seconds)
-            self.end_attempt(Action.RETRY, error=record_of(error), delay_seconds=delay)
+            record = record_of(error)
+            self.end_attempt(self.update(Action.RETRY, error=record, delay_seconds=delay))
         else:
             self.give_up(error)
 

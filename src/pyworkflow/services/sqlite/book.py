@@ -166,6 +166,7 @@ class Book:
 
     def save(self) -> None:
         """Write all that has changed, so that queries see it, too."""
+        # One that has a token runs, and so has no end to carry on.
         for held in [held for held in self._touched.values() if held.state.token is None]:
             self._settle(held)
         changed = [held for held in self._touched.values() if held.is_changed]
