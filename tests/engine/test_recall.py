@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pyworkflow import step, workflow
+import pytest
+
+from pyworkflow import UsageError, step, workflow
 from pyworkflow._engine.turn import Broken
 from tests.engine.harness import Run
 
@@ -23,6 +25,11 @@ def triple(number: int) -> int:
 @step(name="double")
 async def words(number: int) -> list[str]:
     return [str(number)]
+
+
+@step(name="double")
+async def unknown(number: int) -> Missing:  # type: ignore[name-defined]  # noqa: F821
+    return number
 
 
 @workflow
@@ -171,6 +178,21 @@ def test_a_result_that_no_longer_fits_is_left_to_the_long_way() -> None:
     again = played(before, ("double", 2)).crash(after)
     assert isinstance(again.end, Broken)
     assert "list" in str(again.end.error)
+
+
+def test_the_code_does_not_see_that_a_result_has_no_known_type_any_more() -> None:
+    async def before() -> int:
+        return await double(1)
+
+    async def after() -> Any:
+        try:
+            return await unknown(1)
+        except Exception:
+            return "another path"
+
+    first = played(before, ("double", 2))
+    with pytest.raises(UsageError, match="'Missing' in the return annotation of unknown"):
+        first.crash(after)
 
 
 def test_in_a_bare_callback_a_sync_step_is_not_recalled() -> None:

@@ -14,7 +14,6 @@ from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.ops.step import StepSettings
 from pyworkflow._engine.records import OperationType, Status, SubType
 from pyworkflow._engine.tasks import current_task
-from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +67,7 @@ def recall_step(
         return None
     try:
         value = settings.decode(record.payload or "null")
-    except Exception as error:
-        if type(error) is UsageError:  # there is no such type
-            raise
+    except Exception:
         return None
     namespace.number += 1
     journal.recall(record)
