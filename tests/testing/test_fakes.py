@@ -13,6 +13,7 @@ from pyworkflow import (
     UsageError,
     WorkflowContext,
     current_step,
+    sleep,
     step,
     workflow,
 )
@@ -40,6 +41,10 @@ async def fetch(name: str) -> str:
 def compute(name: str, *, loud: bool = False) -> str:
     real.append(name)
     return name.upper() if loud else name
+
+
+async def noop() -> None:
+    """Do nothing."""
 
 
 @workflow
@@ -348,3 +353,22 @@ def test_a_crash_gives_back_the_time_that_a_fake_would_have_taken() -> None:
     mock.crash_after(1)
     assert elapsed(mock, lambda: fetch("a"), lambda: compute.submit("b")) == [0, 10]
     assert mock.invocations == 2
+
+
+def test_no_time_passes_between_a_crash_and_the_next_invocation() -> None:
+    @workflow
+    async def main() -> None:
+        async def begin_two() -> None:
+            await sleep(10)
+            await asyncio.gather(fetch("slow"), step(name="quick")(noop)())
+
+        await asyncio.gather(step(name="hour")(noop)(), begin_two())
+
+    for number in range(1, 6):
+        mock = MockDurableContext()
+        mock.mock_step("hour", result=None, takes="1h")
+        mock.mock_step("fetch", result="", takes="10m")
+        mock.crash_after(number)
+        create_test_handler(main, mock)({})
+        (fetched,) = (op for op in mock.operations if op.name == "fetch")
+        assert fetched.end_ms == fetched.start_ms + 600_000, number

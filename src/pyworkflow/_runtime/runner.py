@@ -157,6 +157,8 @@ class Run:
         finally:
             with holding(self._clock):
                 await self._close()
+                if not self._end.cancelled():
+                    self._clock.release()
 
     @property
     def token(self) -> str | None:
@@ -228,7 +230,7 @@ class Run:
         try:
             self._go_on(facts)
         except BaseException as error:  # from a service, or SystemExit and the like from the code
-            self._fail(error)
+            self._finish(error)
 
     def _refresh(self) -> None:
         """Read what has changed, by a checkpoint without updates."""
@@ -240,7 +242,7 @@ class Run:
             if answer is not None:
                 self._go_on([answer])
         except BaseException as error:
-            self._fail(error)
+            self._finish(error)
 
     def _go_on(self, facts: Sequence[Fact]) -> None:
         """Advance as long as the service and the steps answer at once, but not for ever."""
@@ -260,15 +262,21 @@ class Run:
         self._look_again_if_told()
         self._clock.release()
 
-    def _fail(self, error: BaseException) -> None:
-        if not self._end.done():
-            self._end.set_exception(error)
+    def _finish(self, end: End | BaseException) -> None:
+        """Let `drive` go on with ``end``. Time stands still until it has."""
+        if self._end.done():
+            return
+        self._clock.hold()
+        if isinstance(end, BaseException):
+            self._end.set_exception(end)
+        else:
+            self._end.set_result(end)
 
     def _carry_out(self, turn: Turn) -> list[Fact]:
         """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
         facts: list[Fact] = []
         if turn.end is not None:
-            self._end.set_result(turn.end)
+            self._finish(turn.end)
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         if turn.write and (answer := self._write(turn.write)) is not None:
@@ -290,7 +298,7 @@ class Run:
         if answer is None:
             self._clock.hold()
         elif self._writer.is_revoked:
-            self._end.set_result(Suspended())
+            self._finish(Suspended())
             return None
         return answer
 
@@ -298,9 +306,9 @@ class Run:
         if self._end.done():
             pass
         elif isinstance(answer, BaseException):
-            self._end.set_exception(answer)
+            self._finish(answer)
         elif self._writer.is_revoked:
-            self._end.set_result(Suspended())
+            self._finish(Suspended())
         else:
             self._on_facts([answer])
             self._look_again_if_told()
@@ -330,8 +338,7 @@ class Run:
         self.look_again()
 
     def _on_deadline(self) -> None:
-        if not self._end.done():
-            self._end.set_result(OutOfTime(self._execution.outside.next_due_ms()))
+        self._finish(OutOfTime(self._execution.outside.next_due_ms()))
 
     async def _close(self) -> None:
         for alarm in self._last:
