@@ -57,6 +57,7 @@ def passing_on(function: Callable[..., Any]) -> Callable[..., Any]:
 # -- the object is the function --------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.asyncio.iscoroutinefunction:DeprecationWarning")  # 3.14
 def test_a_sync_step_looks_like_its_function() -> None:
     assert isinstance(double, Step)
     assert not inspect.iscoroutinefunction(double)
@@ -66,6 +67,7 @@ def test_a_sync_step_looks_like_its_function() -> None:
     assert (double.name, repr(double)) == ("double", "<step 'double'>")
 
 
+@pytest.mark.filterwarnings("ignore:.asyncio.iscoroutinefunction:DeprecationWarning")  # 3.14
 def test_an_async_step_looks_like_its_function() -> None:
     assert inspect.iscoroutinefunction(triple)
     assert asyncio.iscoroutinefunction(triple)

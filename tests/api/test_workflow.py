@@ -70,6 +70,7 @@ def sync_child(ctx: SyncWorkflowContext, name: str) -> str:
 # -- the object is the function --------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.asyncio.iscoroutinefunction:DeprecationWarning")  # 3.14
 def test_a_workflow_looks_like_its_function() -> None:
     assert inspect.iscoroutinefunction(child)
     assert asyncio.iscoroutinefunction(child)

@@ -144,6 +144,23 @@ def test_parameter_annotations() -> None:
     assert parameter_annotations(generic) == {"a": Any}
 
 
+def test_an_object_is_its_call_whatever_its_class_annotates() -> None:
+    class Adding:
+        offset: int = 1
+
+        def __call__(self, n: int) -> Order:
+            raise NotImplementedError
+
+    assert return_annotation(Adding()) is Order
+    assert parameter_annotations(Adding()) == {"n": int}
+
+
+def test_an_object_that_wraps_a_function_is_that_function() -> None:
+    holder = Holder()
+    functools.update_wrapper(holder, quoted)
+    assert return_annotation(holder) == list[Order]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is of Python 3.12")
 def test_type_parameters() -> None:
     space: dict[str, Any] = {}

@@ -49,7 +49,7 @@ class _Scope:
     def __init__(self, fn: object) -> None:
         while isinstance(fn, (functools.partial, types.MethodType)):
             fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
-        if not hasattr(fn, "__annotations__"):
+        if not (inspect.isroutine(fn) or isinstance(fn, type) or hasattr(fn, "__wrapped__")):
             fn = type(fn).__call__
         self.annotations = _annotations(fn)
         self.fn: Any = inspect.unwrap(fn)  # type: ignore[arg-type]
