@@ -124,6 +124,13 @@ def test_whatever_is_recorded_can_be_printed(
     assert values.indented(payload).startswith("[")
 
 
+def test_what_would_be_little_but_spaces_stays_on_one_line() -> None:
+    deepest = '"[[{"' + ',{"[":[]}' * 3
+    for levels, lines in ((98, 206), (99, 1)):
+        payload = "[" * levels + deepest + "]" * levels
+        assert values.indented(payload).count("\n") + 1 == lines
+
+
 def test_payloads_for_people_are_escaped_but_for_their_lines() -> None:
     assert values.indented('{"a": "\x9b\\u001b\\n", "b": 1}') == (
         '{\n  "a": "\\x9b\\u001b\\n",\n  "b": 1\n}'

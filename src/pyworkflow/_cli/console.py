@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 _NO_TERMINAL_WIDTH = 2_000
 """Wide enough that no line of ours is cut or folded where a program may read it."""
+
+MAX_DEPTH = 100
+"""How deep JSON that is indented may nest: what is deeper would be little but spaces."""
+
+_brackets_and_strings = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]').findall
 
 
 def escape(text: str) -> str:
@@ -82,10 +88,26 @@ def print_lines(console: Console, lines: Iterable[Text]) -> None:
 def print_document(document: Mapping[str, object]) -> None:
     """Print one JSON document, in ASCII: no terminal and no encoding can misread it."""
     text = json.dumps(document, ensure_ascii=True, allow_nan=False)
-    # What is too deep, or no valid text, for the formatter stays on one line.
-    with contextlib.suppress(RecursionError, msgspec.DecodeError):
-        text = msgspec.json.format(text, indent=2)
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{over_lines(text)}\n")
+
+
+def over_lines(text: str) -> str:
+    """Return JSON over several lines; what is none, or nests deeper than `MAX_DEPTH`, as it is."""
+    with contextlib.suppress(RecursionError, ValueError, msgspec.DecodeError):
+        if _depth_of(text) <= MAX_DEPTH:
+            text = msgspec.json.format(text, indent=2)
+    return text
+
+
+def _depth_of(text: str) -> int:
+    depth = deepest = 0
+    for token in _brackets_and_strings(text):
+        if token in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in "]}":
+            depth -= 1
+    return deepest
 
 
 def escape_what_cannot_be_encoded() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyworkflow._cli.console import escape
+from pyworkflow._cli.console import escape, over_lines
 from pyworkflow.errors import UsageError
 
 
@@ -61,8 +61,4 @@ def indented(payload: str | None) -> str:
     """Return a payload for people: JSON over several lines, escaped."""
     if payload is None:
         return "null"
-    try:
-        text = msgspec.json.format(payload, indent=2)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        text = payload
-    return "\n".join(map(escape, text.split("\n")))
+    return "\n".join(map(escape, over_lines(payload).split("\n")))
