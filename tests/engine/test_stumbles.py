@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
@@ -117,3 +118,11 @@ def test_attrs_classes_are_walked_by_their_fields() -> None:
     found = lossless(FakeAttrs(1), FakeAttrs(True))
     assert found is not None
     assert found.startswith("$.unit_price: int")
+
+
+def test_what_is_too_deep_to_walk_through_counts_as_equal() -> None:
+    deep: list[Any] = []
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    assert lossless(deep, [deep]) is None
+    assert lossless([1, deep], ["1", deep]) is not None

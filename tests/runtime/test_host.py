@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import signal
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._runtime.host import run_on_kept_loop, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -147,3 +150,26 @@ def test_threads_have_a_loop_each() -> None:
     for thread in threads:
         thread.join(60)
     assert len(set(loops)) == 4
+
+
+class UnprintableError(Exception):
+    def __repr__(self) -> str:
+        raise AttributeError("no such field")
+
+
+@pytest.mark.parametrize("run", [run_to_end, run_on_kept_loop])
+def test_an_error_that_cannot_be_printed_is_raised_as_it_is(run: Callable[..., object]) -> None:
+    async def main() -> None:
+        raise UnprintableError
+
+    handler = signal.getsignal(signal.SIGINT)
+    gc.disable()
+    try:
+        with pytest.raises(UnprintableError) as caught:
+            run(main)
+        assert signal.getsignal(signal.SIGINT) is handler
+        error = weakref.ref(caught.value)
+        del caught
+        assert error() is None
+    finally:
+        gc.enable()

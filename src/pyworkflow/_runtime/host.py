@@ -25,9 +25,9 @@ class _KeptLoop:
         # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
         weakref.finalize(self, self._loop.close)
 
-    def run(self, main: Coroutine[Any, Any, T]) -> T:
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
-            return self._runner.run(main, context=contextvars.copy_context())
+            return _run_with(self._runner, main, contextvars.copy_context())
         finally:
             left = asyncio.all_tasks(self._loop)
             if left:
@@ -54,7 +54,7 @@ def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if kept is None:
         kept = _of_thread.loop = _KeptLoop()
     try:
-        return kept.run(main())
+        return kept.run(main)
     except Exception:
         raise
     except BaseException:  # the loop was stopped in the midst of its work
@@ -83,7 +83,33 @@ def run_to_end(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _run_here(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     # A factory, or the loop would become the thread's own, and be gone from there afterwards.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(main())
+        return _run_with(runner, main)
+
+
+def _run_with(
+    runner: asyncio.Runner,
+    main: Callable[[], Coroutine[Any, Any, T]],
+    context: contextvars.Context | None = None,
+) -> T:
+    """Run ``main()``; its error never is a task's.
+
+    Before 3.14 asyncio.Runner writes out the task that it ran: a ``__repr__`` that raises would
+    take the place of the error, and leave the signal handler of this run to all that follow.
+    """
+
+    errors: list[Exception] = []
+
+    async def run() -> T | None:
+        try:
+            return await main()
+        except Exception as error:
+            errors.append(error)
+            return None
+
+    value = runner.run(run(), context=context)
+    if errors:
+        raise errors.pop()  # out of the list, or it would hold itself by its traceback
+    return value  # type: ignore[return-value] # there was no error
 
 
 def _run_on_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
