@@ -1,7 +1,7 @@
 # Everything a contributor and CI do. A fresh clone needs a Python of 3.11 or newer, nothing else.
 
 PYTHON ?= python3
-PYTHONS ?= 3.11 3.12 3.13
+PYTHONS ?= 3.11 3.12 3.13 3.14
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check

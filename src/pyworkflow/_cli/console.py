@@ -101,11 +101,11 @@ def over_lines(text: str) -> str:
 
 def _depth_of(text: str) -> int:
     depth = deepest = 0
-    for token in _brackets_and_strings(text):
-        if token in "[{":
+    for piece in _brackets_and_strings(text):
+        if piece in "[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif token in "]}":
+        elif piece in "]}":
             depth -= 1
     return deepest
 
