@@ -98,6 +98,16 @@ def test_a_malformed_retry_after_is_noted_and_ignored(own: float | str) -> None:
     assert repr(own) in note
 
 
+def test_an_error_that_takes_no_note_is_retried_all_the_same() -> None:
+    class SealedError(RetryableError):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            super().__setattr__(name, value)
+
+    assert delay(STEADY, SealedError("x", retry_after="soon")) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "attempts"), [(None, 3), (True, 3), (False, 1), (1, 1), (7, 7), (STEADY, 10)]
 )

@@ -9,6 +9,7 @@ by raising `FatalError` or `RetryableError` outranks the policy's ``on``; ``give
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -99,7 +100,8 @@ class Retry:
             try:
                 return max(1, whole_seconds(own))
             except DurationError as fault:
-                error.add_note(f"retry_after was ignored, the policy's delay applies. {fault}")
+                with suppress(Exception):  # of a frozen dataclass, say
+                    error.add_note(f"retry_after was ignored, the policy's delay applies. {fault}")
         return max(1, whole_seconds(self._own_delay(attempt, random)))
 
     def _is_retried(self, error: BaseException) -> bool:

@@ -4,8 +4,11 @@ import asyncio
 import json
 import sys
 import types
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import msgspec
 import pytest
@@ -13,9 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyworkflow import errors
-from pyworkflow._engine.failures import STACK_NOTE, KnownErrors, fitted, record_error
+from pyworkflow._engine.failures import (
+    STACK_NOTE,
+    KnownErrors,
+    fitted,
+    record_error,
+    record_report,
+)
 from pyworkflow._engine.records import ErrorRecord
-from pyworkflow.errors import ChildContextError, OperationError, StepError
+from pyworkflow.errors import ChildContextError, OperationError, StepError, UsageError
 from pyworkflow.retry import Retry
 
 KNOWN = KnownErrors.snapshot()
@@ -349,6 +358,38 @@ def test_what_must_not_be_raised_in_a_workflow_becomes_the_fallback(error: BaseE
     assert rebuilt.__notes__ == [STACK_NOTE + "\n".join(record.stack_trace)]
 
 
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+class DelegatingError(Exception):
+    def __getattr__(self, name: str) -> Any:
+        return vars(self)["inner"][name]
+
+
+class SealedError(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FrozenError(51),
+        DelegatingError("d"),
+        SealedError("s"),
+        HTTPError("http://host/", 404, "not there", Message(), None),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_class_that_minds_its_attributes_comes_back(error: Exception) -> None:
+    rebuilt = again(raised(error))
+    assert type(rebuilt) is type(error)
+    assert vars(rebuilt).get("code") == vars(error).get("code")
+    assert vars(rebuilt)["__notes__"][-1].startswith(STACK_NOTE)
+
+
 # -- over and over -------------------------------------------------------------------------------
 
 
@@ -583,3 +624,23 @@ def test_a_record_that_does_not_fit_is_shortened(
     found = fitted(record, limit_bytes=80)
     assert found == expected
     assert len(msgspec.json.encode(found)) <= 80
+
+
+# -- what somebody outside reports ---------------------------------------------------------------
+
+
+def test_a_report_is_text_or_an_exception() -> None:
+    assert record_report("no") == ErrorRecord("no")
+    assert record_report("no", "Refused") == ErrorRecord("no", "Refused")
+    assert record_report(KeyError("k")) == ErrorRecord("'k'", "KeyError")
+    assert record_report(KeyError("k"), "Missing") == ErrorRecord("'k'", "Missing")
+    assert record_report("a\ud800", "b\ud800") == ErrorRecord("a\\ud800", "b\\ud800")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(None, None), (5, None), (b"no", None), ({}, "a"), ("no", 404), ("no", b"x")],
+)
+def test_a_report_of_anything_else_is_refused(error: Any, kind: Any) -> None:
+    with pytest.raises(UsageError, match=r"not as .* and "):
+        record_report(error, kind)

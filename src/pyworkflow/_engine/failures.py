@@ -23,7 +23,13 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failure_state import Blueprint, restore, state_of
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._engine.transitions import MAX_ERROR_BYTES
-from pyworkflow.errors import CallbackError, InvokeError, OperationError, SerializationError
+from pyworkflow.errors import (
+    CallbackError,
+    InvokeError,
+    OperationError,
+    SerializationError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,6 +88,23 @@ def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> Er
         # A property of the error's own raised. The record of a failure must not fail.
         data = _Data()
     return _fitted(record, data, limit_bytes)
+
+
+def record_report(error: BaseException | str, kind: str | None = None) -> ErrorRecord:
+    """Return the record of what somebody outside reports: a text, or an exception without more.
+
+    ``kind`` is what the reporter calls it; default: the name of the exception's class. Raises
+    `UsageError` for anything else, which would be a record that nobody can read.
+    """
+    if not (isinstance(error, (str, BaseException)) and isinstance(kind, (str, type(None)))):
+        raise UsageError(
+            f"an error is reported as text or as an exception, and its type as text, not as "
+            f"{error!r} and {kind!r}"
+        )
+    if kind is None:
+        kind = "" if isinstance(error, str) else type(error).__name__
+    text = error if isinstance(error, str) else _text_of(error)
+    return fitted(ErrorRecord(text, _storable(kind)))
 
 
 def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
@@ -299,7 +322,10 @@ def misfit(fault: SerializationError, kind: type[OperationError]) -> OperationEr
 
 def _with_stack(error: E, record: ErrorRecord) -> E:
     if record.stack_trace:
-        BaseException.add_note(error, STACK_NOTE + "\n".join(record.stack_trace))
+        # Into its dictionary: a frozen dataclass and the like refuse to have attributes set.
+        attributes = object.__getattribute__(error, "__dict__")
+        notes = attributes.get("__notes__", [])
+        attributes["__notes__"] = [*notes, STACK_NOTE + "\n".join(record.stack_trace)]
     return error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._engine.failures import record_report
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
@@ -312,8 +312,7 @@ class AsyncClient:
         ``error_type`` is what the sender calls it; default: the name of the exception's class. The
         workflow gets a `CallbackError` that carries both.
         """
-        kind = "" if isinstance(error, str) else type(error).__name__
-        record = ErrorRecord(str(error), kind if error_type is None else error_type)
+        record = record_report(error, error_type)
         await self._opened.service.fail_callback(callback_id, record)
 
     async def heartbeat_callback(self, callback_id: str) -> None:

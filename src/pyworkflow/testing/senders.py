@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import record_error
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._engine.failures import record_error, record_report
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 from pyworkflow.testing.outside import COMPLETE, EXPIRE, FAIL, HEARTBEAT, Callee, Plan, add_plan
@@ -66,8 +65,7 @@ class Senders:
 
         ``error_type`` is what the sender calls it; default: the name of the exception's class.
         """
-        kind = "" if isinstance(error, str) else type(error).__name__
-        record = ErrorRecord(str(error), kind if error_type is None else error_type)
+        record = record_report(error, error_type)
         self._plan(name_or_id, Plan(FAIL, _milliseconds(after), error=record))
 
     def expire_callback(self, name_or_id: str, *, after: Duration = 0) -> None:
