@@ -160,17 +160,18 @@ def test_a_stopped_execution_has_no_result(client: Client) -> None:
         handle.result()
 
 
-def test_a_reason_that_nobody_could_read_is_not_recorded(client: Client) -> None:
-    handle = client.start(asks, execution_name="wanted")
-    callback_id = open_callback(handle)
-    for reason in (None, 5, b"x"):
-        with pytest.raises(UsageError, match="reported as text"):
-            handle.stop(reason)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="reported as text"):
-            client.fail_callback(callback_id, error_type=reason or 404)  # type: ignore[arg-type]
-    assert handle.status() is ExecutionStatus.RUNNING
-    client.complete_callback(callback_id, "fine")
-    assert handle.result() == "fine"
+def test_a_reason_that_nobody_could_read_is_not_recorded(file: Path) -> None:
+    with Client.local(file, workflows=[asks]) as client:
+        handle = client.start(asks, execution_name="wanted")
+        callback_id = open_callback(handle)
+        for reason in (None, 5, b"x"):
+            with pytest.raises(UsageError, match="reported as text"):
+                handle.stop(reason)  # type: ignore[arg-type]
+            with pytest.raises(UsageError, match="reported as text"):
+                client.fail_callback(callback_id, error_type=reason or 404)  # type: ignore[arg-type]
+        assert handle.status() is ExecutionStatus.RUNNING
+        client.complete_callback(callback_id, "fine")
+        assert handle.result() == "fine"
 
 
 def test_an_execution_times_out(client: Client) -> None:
