@@ -349,3 +349,17 @@ def test_blocking_in_a_bare_callback_is_an_error() -> None:
         return await found
 
     assert "bare callback" in run(callback)
+
+
+def test_a_sleep_that_nobody_awaits_is_told() -> None:
+    @workflow
+    async def forgetful() -> None:
+        sleep("1d")  # type: ignore[unused-coroutine]
+
+    @workflow
+    def blocking() -> None:
+        sleep("1d")  # type: ignore[unused-coroutine]
+
+    for each in (forgetful, blocking):
+        with pytest.raises(UsageError, match=r"pyworkflow\.sleep\(\): called but never awaited"):
+            run(each)

@@ -1,7 +1,7 @@
 """Sleeping: nothing runs, and on Lambda nothing is billed.
 
 Two forms. ``ctx.sleep("5m")`` blocks the calling task right there, with or without ``await``.
-`sleep` is its lazy twin, an ``async def``, for `asyncio.gather`, `asyncio.wait_for` and
+`sleep` is its lazy twin, to be awaited, for `asyncio.gather`, `asyncio.wait_for` and
 `asyncio.create_task`.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.ops.wait import WaitOp
-from pyworkflow._engine.scope import require_execution
+from pyworkflow._engine.scope import current_execution, require_execution
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
@@ -65,13 +65,24 @@ class Slept:
 Coroutine.register(Slept)
 
 
-async def sleep(duration: Duration, *, name: str | None = None, key: str | None = None) -> None:
-    """Sleep durably for ``duration``, rounded up to whole seconds; 0 returns at once.
+def sleep(
+    duration: Duration, *, name: str | None = None, key: str | None = None
+) -> Coroutine[Any, Any, None]:
+    """Sleep durably for ``duration``, rounded up to whole seconds, once it is awaited.
+
+    0 returns at once. A workflow that returns and has not awaited it fails.
 
     Raises:
         DurationError: the duration is malformed, negative or longer than 366 days.
         UsageError: called outside of a workflow, or in a step.
     """
+    coroutine = _sleep(duration, name, key)
+    if (execution := current_execution()) is not None:
+        execution.calls.expect(coroutine, "pyworkflow.sleep()")
+    return coroutine
+
+
+async def _sleep(duration: Duration, name: str | None, key: str | None) -> None:
     execution = require_execution("pyworkflow.sleep()")
     op = start_wait(execution, whole_seconds(duration), name, key)
     if op is not None:

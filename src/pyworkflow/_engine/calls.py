@@ -58,7 +58,8 @@ class Calls:
             raise UsageError(
                 f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
                 "nobody knows whether it ran. Await the call, or the future that .submit(...) "
-                "returned; in a def workflow, call an async step as step.submit(...).result()"
+                "returned; in a def workflow, call an async step as step.submit(...).result(), and "
+                "sleep with ctx.sleep(...)"
             )
 
     def close(self) -> None:

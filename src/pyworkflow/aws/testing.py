@@ -29,6 +29,7 @@ from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ReplayHazardError, UsageError
+from pyworkflow.testing import traps
 from pyworkflow.testing.drive import CrashingService, Driver
 from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
 from pyworkflow.testing.outside import OutsideWorld
@@ -161,7 +162,7 @@ class MockDurableContext(Senders):
     async def _run(self, workflow: Workflow[..., Any], payload: str) -> Any:
         clock = VirtualClock(DEFAULT_START_MS)
         world = OutsideWorld(clock, self._plans, self._callees, self._run_invoked)
-        seen = self._seen = _Seen(world.service)
+        seen = self._seen = _Seen(world.service, is_strict=self._strict)
         end = await self._execute(workflow, payload, clock, world, seen)
         if isinstance(end, Succeeded):
             return end.value
@@ -174,7 +175,8 @@ class MockDurableContext(Senders):
         """Run a workflow that the last execution invokes, in a world of its own."""
         clock = VirtualClock(start_ms)
         world = OutsideWorld(clock, self._plans, self._callees, self._run_invoked)
-        end = await self._execute(workflow, payload, clock, world, _Seen(world.service))
+        seen = _Seen(world.service, is_strict=self._strict)
+        end = await self._execute(workflow, payload, clock, world, seen)
         if isinstance(end, Succeeded | Failed):
             return end, clock.now_ms()
         assert isinstance(end, Broken)
@@ -189,6 +191,8 @@ class MockDurableContext(Senders):
         seen: _Seen,
     ) -> End:
         service, strictness = world.service, seen.strictness
+        if self._strict:
+            traps.watch()
         known_errors = KnownErrors.snapshot()
         runner = Runner(
             CrashingService(world, self._crash_after),
@@ -224,9 +228,10 @@ class MockDurableContext(Senders):
 class _Seen:
     """What a mock saw of one execution."""
 
-    def __init__(self, service: MemoryService | None = None) -> None:
+    def __init__(self, service: MemoryService | None = None, *, is_strict: bool = False) -> None:
         self.execution_id = ""
         self.invocations = 0
+        self.refuses_world = is_strict
         self.strictness = Strictness()
         self._service = service
         self._results: dict[str, tuple[str | None, StepSettings]] = {}

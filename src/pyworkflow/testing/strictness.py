@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Strictness:
     """Looks at one execution over all its invocations; ``hazard`` is the first thing found."""
 
+    refuses_world = True
+
     def __init__(self) -> None:
         self.hazard: ReplayHazardError | None = None
         self._arguments: dict[str, bytes] = {}
