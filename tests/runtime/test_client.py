@@ -466,6 +466,14 @@ def test_run_returns_the_result_or_raises_the_error() -> None:
         pyworkflow.run(fails)
 
 
+def test_run_knows_the_workflows_that_are_invoked() -> None:
+    @workflow
+    async def asking(ctx: WorkflowContext) -> Any:
+        return await ctx.invoke("echo", 1)
+
+    assert pyworkflow.run(asking, workflows=[echo]) == 1
+
+
 def counting() -> tuple[Workflow[..., Any], list[str], list[Exception]]:
     """Return a workflow of two steps, what ran of it, and errors to raise in the second."""
     ran: list[str] = []

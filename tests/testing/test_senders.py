@@ -221,7 +221,7 @@ def test_a_callback_that_nobody_completes_ends_in_a_report() -> None:
             "  CONTEXT asked: STARTED",
             "  CALLBACK asked create callback id: STARTED "
             "(mock_ctx.complete_callback('asked', ...))",
-            "  CHAINED_INVOKE : STARTED (mock_ctx.mock_invoke('the name of the function', ...))",
+            "  CHAINED_INVOKE : STARTED (mock_ctx.mock_invoke('f', ...))",
             "  CHAINED_INVOKE gee: STARTED (mock_ctx.mock_invoke('gee', ...))",
             "Planned, but no callback has that name: nmaed",
         ]

@@ -319,6 +319,7 @@ def run(
     db: str | os.PathLike[str] | None = ...,
     execution_name: str | None = ...,
     skip_time: bool = ...,
+    workflows: Iterable[Source] = ...,
 ) -> R: ...
 
 
@@ -330,6 +331,7 @@ def run(
     db: str | os.PathLike[str] | None = ...,
     execution_name: str | None = ...,
     skip_time: bool = ...,
+    workflows: Iterable[Source] = ...,
 ) -> R: ...
 
 
@@ -340,6 +342,7 @@ def run(
     db: str | os.PathLike[str] | None = None,
     execution_name: str | None = None,
     skip_time: bool = False,
+    workflows: Iterable[Source] = (),
 ) -> Any:
     """Run a workflow from a script: start it, see it to its end, and return its result.
 
@@ -351,6 +354,7 @@ def run(
         execution_name: with ``db``, running again under this name with the same input goes on with
             the same execution, and returns its result if it is over.
         skip_time: let the time that it waits for pass at once.
+        workflows: what it invokes, as for `Client.local`.
 
     Raises:
         InputError: the input does not fit; nothing was recorded.
@@ -358,8 +362,9 @@ def run(
 
     What the workflow raises is raised here.
     """
-    client = (
-        Client.memory(skip_time=skip_time) if db is None else Client.local(db, skip_time=skip_time)
-    )
+    if db is None:
+        client = Client.memory(workflows=workflows, skip_time=skip_time)
+    else:
+        client = Client.local(db, workflows=workflows, skip_time=skip_time)
     with client:
         return client.start(workflow, input, execution_name=execution_name).result()

@@ -90,6 +90,7 @@ class OutsideWorld:
         self._labels: dict[str, _Open] = {}
         self._due: list[tuple[int, int, _Open, Plan]] = []
         self._answers: list[tuple[int, int, tuple[str, str], Callee]] = []
+        self._invoked: dict[str, str | None] = {}
         self._count = 0
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -180,6 +181,7 @@ class OutsideWorld:
     # -- invokes ---------------------------------------------------------------------------------
 
     def _take_invoke(self, execution_id: str, operation: Operation, update: Update) -> None:
+        self._invoked[operation.id] = update.function_name
         for name in (operation.name, update.function_name):
             callee = self._callees.get(name or "")
             if callee is not None:
@@ -255,7 +257,7 @@ class OutsideWorld:
         if operation.type is OperationType.CALLBACK:
             return f" (mock_ctx.complete_callback({name or operation.callback_id!r}, ...))"
         if operation.type is OperationType.CHAINED_INVOKE:
-            return f" (mock_ctx.mock_invoke({name or 'the name of the function'!r}, ...))"
+            return f" (mock_ctx.mock_invoke({name or self._invoked.get(operation.id)!r}, ...))"
         return ""
 
     @property
