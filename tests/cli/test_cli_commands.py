@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,10 @@ def test_a_command_that_does_not_exist_is_told(folder: Path) -> None:
 
 def test_the_codes_are_in_the_help() -> None:
     assert "1 the workflow failed" in " ".join(invoke("--help").stdout.split())
+
+
+def test_the_version() -> None:
+    assert invoke("--version").stdout == f"pyworkflow {metadata.version('pyworkflow')}\n"
 
 
 def test_targets() -> None:

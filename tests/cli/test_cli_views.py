@@ -169,6 +169,14 @@ def test_operations_stand_below_their_parents() -> None:
     ]
 
 
+def test_what_is_of_several_days_has_dates() -> None:
+    later_ms = START_MS + 7 * 86_400_000
+    operations = [ended(STEP, id="a", name="a"), changed(STEP, id="b", name="b", start_ms=later_ms)]
+    first, second = render(*views.operation_lines(operations, None)).split("\n")
+    assert first.startswith(f"├─ {moment(START_MS)}.")
+    assert second.startswith(f"└─ {moment(later_ms)}.")
+
+
 def test_a_parent_that_is_its_own_child_is_no_endless_tree() -> None:
     assert list(views.operation_lines([changed(STEP, parent_id="s")], START_MS)) == []
 
@@ -307,6 +315,12 @@ def test_events_say_what_matters() -> None:
             ]
         )
     ).split("\n")
+    assert lines[0].startswith(f"7  {time_of_day(START_MS)}  StepFailed")
+    days = views.event_lines([base, changed(base, time_ms=START_MS + 86_400_000)])
+    assert [line.plain[3:13] for line in days] == [
+        moment(START_MS)[:10],
+        moment(START_MS + 86_400_000)[:10],
+    ]
     assert [line.partition("StepFailed")[2].split(maxsplit=0)[0].rstrip() for line in lines] == [
         "charge  attempt 1, again in 1m30s, E: busy",
         "wait 5m",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,6 @@ app = typer.Typer(
     help="Run durable workflows on this machine, and look at them.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -62,6 +62,22 @@ ExecutionArgument = Annotated[
     str, typer.Argument(metavar="EXECUTION", help="Its name, its id, or the beginning of its id.")
 ]
 CallbackArgument = Annotated[str, typer.Argument(metavar="CALLBACK_ID")]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"pyworkflow {metadata.version('pyworkflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 def run() -> None:

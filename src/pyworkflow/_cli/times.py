@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pyworkflow.duration import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 def moment(time_ms: int) -> str:
@@ -15,6 +19,13 @@ def moment(time_ms: int) -> str:
 def time_of_day(time_ms: int) -> str:
     """Return a time of day, to the millisecond."""
     return f"{_local(time_ms):%H:%M:%S.%f}"[:-3]
+
+
+def within(times_ms: Iterable[int]) -> Callable[[int], str]:
+    """Return how to write these times, to the millisecond: with dates if they are of several."""
+    if len({_local(time_ms).date() for time_ms in times_ms}) <= 1:
+        return time_of_day
+    return lambda time_ms: f"{_local(time_ms):%Y-%m-%d} {time_of_day(time_ms)}"
 
 
 def _local(time_ms: int) -> datetime:

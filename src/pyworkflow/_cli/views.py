@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pyworkflow._cli import wording
 from pyworkflow._cli.console import cut, escape, plain
-from pyworkflow._cli.times import moment, span, time_of_day, until
+from pyworkflow._cli.times import moment, span, until, within
 from pyworkflow._cli.values import indented
 from pyworkflow._engine.records import OperationType
 
@@ -105,10 +105,12 @@ def operation_lines(operations: Sequence[Operation], now_ms: int | None) -> Iter
             parent = operation.parent_id if operation.parent_id in known else None
             children[parent].append(operation)
     # A stack, not recursion: histories nest deeper than Python does.
+    written = within(operation.start_ms for operation in operations)
     stack = [(operation, "", last) for operation, last in _with_last(children[None])]
     while stack:
         operation, indent, last = stack.pop()
-        yield _operation_line(operation, indent + ("└─ " if last else "├─ "), now_ms)
+        at = written(operation.start_ms)
+        yield _operation_line(operation, indent + ("└─ " if last else "├─ "), at, now_ms)
         below = indent + ("   " if last else "│  ")
         stack += [(child, below, end) for child, end in _with_last(children[operation.id])]
 
@@ -121,10 +123,10 @@ def _with_last(operations: Sequence[Operation]) -> list[tuple[Operation, bool]]:
     return [(operation, index == 0) for index, operation in enumerate(reversed(operations))]
 
 
-def _operation_line(operation: Operation, branch: str, now_ms: int | None) -> Text:
+def _operation_line(operation: Operation, branch: str, at: str, now_ms: int | None) -> Text:
     return Text.assemble(
         (branch, "dim"),
-        (time_of_day(operation.start_ms), "dim"),
+        (at, "dim"),
         " ",
         wording.title(operation),
         " ",
@@ -139,12 +141,13 @@ def _operation_line(operation: Operation, branch: str, now_ms: int | None) -> Te
 def event_lines(events: Sequence[HistoryEvent]) -> Iterator[Text]:
     """Yield a line for each event: its number, when, what, of which operation, and details."""
     number_width = len(str(len(events)))
+    written = within(event.time_ms for event in events)
     names = [escape(event.name or "") for event in events]
     name_width = min(NAME_WIDTH, max(map(len, names), default=0))
     type_width = max((len(event.type) for event in events), default=0)
     for event, name in zip(events, names, strict=True):
         yield Text.assemble(
-            (f"{event.id:>{number_width}}  {time_of_day(event.time_ms)}  ", "dim"),
+            (f"{event.id:>{number_width}}  {written(event.time_ms)}  ", "dim"),
             f"{event.type:<{type_width}}  ",
             (f"{name:<{name_width}}", "bold"),
             "  ",
