@@ -76,13 +76,14 @@ def test_says_what_changed_without_an_annotation(value: Any, message: str) -> No
     ("value", "decoded", "path"),
     [
         ([1], [True], "$[0]: int"),
-        ([1], [1.0], "$[0]: int"),
+        ([1.0], [1], "$[0]: float"),
+        ([2**53 + 1], [2.0**53], "$[0]: int"),
         ([0.0], [-0.0], "$[0]: 0.0"),
         ([1], [1, 2], "$: 1 items"),
         ({"a": 1}, {"a": 1, "b": 2}, "$: 1 entries"),
         ({1}, {True}, "$: 1 came back"),
         ({1}, {1, 2}, "$: 1 entries"),
-        ({(1, 2)}, {(1, 2.0)}, "$[(1, 2)][1]: int"),
+        ({(1, 2.0)}, {(1, 2)}, "$[(1, 2.0)][1]: float"),
         (Decimal("1.0"), Decimal("1.00"), "$: Decimal"),
         (Order("a", note=(1,)), Order("a", note=[1]), "$.note: tuple"),
         (Line(1.0), Line(2.0), "$.unit_price: 1.0"),
@@ -103,6 +104,10 @@ def test_compares_types_strictly(value: Any, decoded: Any, path: str) -> None:
 @pytest.mark.parametrize("value", [[{1, (2, "a")}], Order("o"), Line(1.0), math.nan, {"a": {b"x"}}])
 def test_equal_values_are_equal(value: Any) -> None:
     assert lossless(value, value) is None
+
+
+def test_an_int_where_a_float_may_be_is_that_number() -> None:
+    assert lossless([5, Line(2)], [5.0, Line(2.0)]) is None
 
 
 class FakeAttrs:

@@ -169,3 +169,12 @@ def test_an_exit_in_the_replay_is_raised() -> None:
 
     with pytest.raises(SystemExit, match="only on the replay"):
         create_test_handler(main)({})
+
+
+def test_where_an_object_lies_decides_nothing() -> None:
+    @workflow
+    async def main() -> None:
+        raise ValueError(f"no way to handle {[object() for _ in range(9)]}")
+
+    with pytest.raises(ValueError, match="no way to handle .*object at 0x"):
+        create_test_handler(main)({})

@@ -39,8 +39,9 @@ def find_stumble(value: object, plain_form: PlainForm) -> tuple[str, str] | None
 def lossless(value: object, decoded: object) -> str | None:
     """Return where and how ``decoded`` differs from the ``value`` that was stored, `None` if equal.
 
-    Types count: a tuple is no list, the key 1 is not "1", and 1, 1.0 and True are three values.
-    What nests too deep for Python to walk through counts as equal.
+    Types count: a tuple is no list, the key 1 is not "1", and 1 is not True. But an int may come back
+    as an equal float: only an annotation makes it one, and one that says float allows both. What
+    nests too deep for Python to walk through counts as equal.
     """
     if type(value) in _PLAIN and type(value) is type(decoded) and value == decoded:
         return None
@@ -143,6 +144,8 @@ def _field_names(value: object) -> tuple[str, ...] | None:
 
 def _difference(value: Any, decoded: Any, path: str) -> str | None:
     if type(value) is not type(decoded):
+        if type(value) is int and type(decoded) is float and value == decoded:
+            return None
         return (
             f"{path}: {type(value).__qualname__} came back as {type(decoded).__qualname__}; "
             f"{_REMEDY}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.execution import Execution
@@ -70,11 +71,15 @@ async def check_replay(replay: Replay, recorded: End) -> None:
     )
 
 
+# A message may hold the text of an object. Where that lies differs, and decides nothing.
+_addresses = re.compile(r" at 0x[0-9A-Fa-f]+").sub
+
+
 def _outcome(end: End) -> tuple[str, ...]:
     match end:
         case Succeeded():
             return ("succeeded", end.payload)
         case Failed():
-            return ("failed", end.record.type, end.record.message)
+            return ("failed", end.record.type, _addresses(" at an address", end.record.message))
         case _:
             return (type(end).__name__,)
