@@ -39,9 +39,9 @@ def find_stumble(value: object, plain_form: PlainForm) -> tuple[str, str] | None
 def lossless(value: object, decoded: object) -> str | None:
     """Return where and how ``decoded`` differs from the ``value`` that was stored, `None` if equal.
 
-    Types count: a tuple is no list, the key 1 is not "1", and 1 is not True. But an int may come back
-    as an equal float: only an annotation makes it one, and one that says float allows both. What
-    nests too deep for Python to walk through counts as equal.
+    Types count: a tuple is no list, the key 1 is not "1", and 1 is not True. But an int may come
+    back as an equal float: only an annotation makes it one, and one that says float allows both.
+    What nests too deep for Python to walk through counts as equal.
     """
     if type(value) in _PLAIN and type(value) is type(decoded) and value == decoded:
         return None
