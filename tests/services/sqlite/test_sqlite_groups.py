@@ -124,6 +124,31 @@ def test_a_refused_job_disturbs_no_other(path: str) -> None:
     play(path, scene)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_an_answer_in_the_group_of_a_heartbeat_is_kept(path: str, is_held: bool) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        opened = await holder.commit(callback("k", heartbeat_timeout_seconds=10))
+        if not is_held:
+            await holder.release()
+        callback_id = opened["k"].callback_id or ""
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                service.heartbeat_callback(callback_id),
+                service.complete_callback(callback_id, "raw"),
+            )
+        ]
+        await gate.open()
+        await asyncio.gather(*pending)
+        _, found = await service.operations(holder.id)
+        assert (found.status.value, found.payload, found.sequence) == ("SUCCEEDED", "raw", 1)
+
+    play(path, scene)
+
+
 class Failing:
     """Lets one call of one of the store's methods fail, after so many that do not."""
 
