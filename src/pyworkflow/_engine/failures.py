@@ -71,7 +71,7 @@ def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> Er
     if is_own and isinstance(error, OperationError) and vars(error).get("error_type"):
         # It stands for a recorded error; recording it anew would name the stand-in.
         record = ErrorRecord(
-            _storable(error.message), error.error_type, None, tuple(error.stack_trace)
+            storable(error.message), error.error_type, None, tuple(error.stack_trace)
         )
         return _fitted(record, _Data(), limit_bytes)
     stack = _recorded_stack(error) or _stack(error.__traceback__)
@@ -89,8 +89,8 @@ def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorReco
 
     Its data is kept as a whole or not at all.
     """
-    data = None if record.data is None else _storable(record.data)
-    record = msgspec.structs.replace(record, message=_storable(record.message))
+    data = None if record.data is None else storable(record.data)
+    record = msgspec.structs.replace(record, message=storable(record.message))
     return _within(limit_bytes, record, (data, None))
 
 
@@ -175,12 +175,13 @@ def _survives(value: object) -> bool:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return _storable(str(error))
+        return storable(str(error))
     except Exception as fault:
         return f"<str() of this {type(error).__qualname__} failed: {type(fault).__name__}>"
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Return ``text`` with what UTF-8 can't hold, lone surrogates, as backslashes and digits."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -190,7 +191,7 @@ def _stack(trace: TracebackType | None) -> tuple[str, ...]:
         if str(frame.f_globals.get("__name__")).partition(".")[0] != "pyworkflow":
             frames.append((frame, line))
     summary = traceback.StackSummary.extract(frames)
-    return tuple(_storable(each.rstrip("\n")) for each in traceback.format_list(summary))
+    return tuple(storable(each.rstrip("\n")) for each in traceback.format_list(summary))
 
 
 def _notes_of(error: BaseException) -> list[Any]:

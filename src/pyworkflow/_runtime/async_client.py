@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from pyworkflow._engine import codec
+from pyworkflow._engine import codec, failures
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
@@ -313,8 +313,8 @@ class AsyncClient:
         workflow gets a `CallbackError` that carries both.
         """
         kind = "" if isinstance(error, str) else type(error).__name__
-        record = ErrorRecord(str(error), kind if error_type is None else error_type)
-        await self._opened.service.fail_callback(callback_id, record)
+        text, kind = failures.storable(str(error)), kind if error_type is None else error_type
+        await self._opened.service.fail_callback(callback_id, ErrorRecord(text, kind))
 
     async def heartbeat_callback(self, callback_id: str) -> None:
         """Say that the sender of a callback is still at work; raises as `complete_callback`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from pyworkflow._engine.failures import storable
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._runtime.outcome import result_of
 from pyworkflow.duration import format_duration, parse_duration
@@ -103,4 +104,4 @@ class AsyncHandle(Generic[R_co]):
         What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
         anything any more, so compensate from outside.
         """
-        return await self._service.stop(self.id, ErrorRecord(reason, "Execution.Stopped"))
+        return await self._service.stop(self.id, ErrorRecord(storable(reason), "Execution.Stopped"))

@@ -248,6 +248,47 @@ def test_a_fault_of_our_own_undoes_the_group_too(path: str) -> None:
     play(path, scene)
 
 
+LONE_SURROGATE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("bring", "told"),
+    [
+        (lambda _, bad: bad.commit(step("b", SUCCEED, payload=LONE_SURROGATE)), UnicodeEncodeError),
+        (lambda service, _: service.complete_callback(LONE_SURROGATE, "1"), UnicodeEncodeError),
+        (lambda service, _: service.start("f", "1", timeout_seconds=1 << 70), OverflowError),
+        (lambda _, bad: bad.commit(step("b", SUCCEED, payload="x" * 200_000)), ServiceError),
+    ],
+    ids=["a lone surrogate", "an id with one", "a large number", "a large text"],
+)
+def test_a_value_that_can_not_be_written_disturbs_no_other(
+    path: str, bring: Callable[[SqliteService, Holder], Any], told: type[Exception]
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        connection = service._book.store._connection
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        good, bad = await begin(service), await begin(service)
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                service.start("greet", "1"),
+                bring(service, bad),
+                good.commit(step("g", SUCCEED)),
+            )
+        ]
+        await gate.open()
+        started, refused, done = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(refused, told)
+        assert not getattr(refused, "is_final", False)
+        assert list(done) == ["g"]  # type: ignore[arg-type]
+        assert {each.id for each in await service.list()} == {good.id, bad.id, started}
+        assert list(await bad.commit(step("b"))) == ["b"]
+
+    play(path, scene)
+
+
 def test_an_answer_that_nobody_awaits_any_more_is_dropped(path: str) -> None:
     async def scene(here: Place) -> None:
         service = here.open()

@@ -5,6 +5,7 @@ code                     error                      what is to be done
 =======================  =========================  ============================================
 BUSY, LOCKED             `ServiceUnavailableError`  nothing: another process writes, try again
 FULL, IOERR, CANTOPEN    `ServiceUnavailableError`  make room; work goes on by itself then
+TOOBIG                   `ServiceError`             keep what is that large elsewhere
 READONLY, PERM, AUTH     `StorageError`             make the file and its folder writable
 CORRUPT, NOTADB, others  `StorageError`             restore a backup
 =======================  =========================  ============================================
@@ -43,6 +44,10 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
         ServiceUnavailableError,
         "the file, or the -wal and -shm files beside it, can't be opened; check that the path is "
         "no folder, that its folder may be written to, and how many files the process has open",
+    ),
+    sqlite3.SQLITE_TOOBIG: (
+        ServiceError,
+        f"a value is larger than SQLite takes; {_SAFE}; keep it elsewhere and record where",
     ),
     **dict.fromkeys(
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
