@@ -53,8 +53,13 @@ class Store:
         self._execute("BEGIN IMMEDIATE")
 
     def begin_reading(self) -> None:
-        """See one state of the file until the next `commit`."""
+        """See one state of the file until `end_reading`."""
         self._execute("BEGIN")
+
+    def end_reading(self) -> None:
+        """Let go of that state; SQLite may have done so by itself, when a read failed."""
+        if self._connection.in_transaction:
+            self.commit()
 
     def commit(self) -> None:
         self._execute("COMMIT")
