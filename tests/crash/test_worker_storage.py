@@ -176,6 +176,21 @@ async def test_a_damaged_file_ends_the_worker_and_is_told_to_whoever_waits(file:
             await client.get(handle.id)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file in use stays where it is")
+@on_a_loop
+async def test_a_file_that_was_replaced_ends_the_worker(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    async with AsyncClient.local(file, workflows=[echo]) as client:
+        assert await (await client.start(echo, 1)).result() == 1
+        await asyncio.to_thread(file.unlink)
+        async with AsyncClient.local(file, worker=False) as other:
+            await other.start("echo", 2)
+            with pytest.raises(StorageError, match=r"shop\.db.*moved, removed or replaced"):
+                await client.join()
+
+
 @on_a_loop
 async def test_a_damaged_record_ends_the_worker_and_is_named(file: Path) -> None:
     async with AsyncClient.local(file, worker=False) as client:

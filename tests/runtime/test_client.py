@@ -305,6 +305,17 @@ def test_callbacks_are_answered(file: Path) -> None:
             other.fail_callback("nobody's")
 
 
+def test_a_text_that_can_not_be_stored_as_it_is_is_told_in_other_letters(file: Path) -> None:
+    with Client.local(file, workflows=[asks]) as client:
+        failed, stopped = client.start(asks, "1"), client.start(asks, "2")
+        client.fail_callback(open_callback(failed), FileNotFoundError("no caf\udce9"))
+        with pytest.raises(CallbackError, match=r"no caf\\udce9"):
+            failed.result()
+        problem = stopped.stop("no caf\udce9").error
+        assert problem is not None
+        assert problem.message == r"no caf\udce9"
+
+
 # -- open and closed -----------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import tempfile
@@ -18,7 +19,7 @@ from pyworkflow.testing._updates import SUCCEED, end, step
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, python
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyworkflow._engine.records import Update
 
@@ -334,6 +335,62 @@ def test_a_page_that_is_damaged_later_is_told(tmp_path: Path) -> None:
             await here.open().list()
 
     play(path, scene)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _move(path: Path) -> None:
+    path.rename(path.with_name("y.db"))
+
+
+def _replace(path: Path) -> None:
+    path.unlink()
+    _fill(path, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file in use stays where it is")
+@pytest.mark.parametrize("change", [_remove, _move, _replace])
+def test_nothing_is_acknowledged_in_a_file_that_is_not_there_any_more(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        await asyncio.to_thread(change, tmp_path / "x.db")
+        for request in (
+            service.start("greet", "1"),
+            holder.commit(step("a")),
+            service.list(),
+            service.claim_due("me", ["greet"], 1),
+        ):
+            with pytest.raises(StorageError, match=r"x\.db.*moved, removed or replaced"):
+                await request
+
+    play(tmp_path / "x.db", scene)
+
+
+@contextmanager
+def _closed(folder: Path) -> Iterator[None]:
+    folder.chmod(0o600)
+    try:
+        yield
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_folder_that_may_not_be_looked_at_is_no_reason_to_end() -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        with _closed(folder), _no_longer_root():
+            assert list(await holder.commit(step("a"))) == ["a"]
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        play(folder / "x.db", scene)
 
 
 # -- durability ------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import sqlite3
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyworkflow._engine.records import Status
-from pyworkflow.errors import InvalidUpdateError, StaleTokenError
+from pyworkflow.errors import InvalidUpdateError, ServiceError, StaleTokenError
 from pyworkflow.testing._updates import ERROR, FAIL, RETRY, SUCCEED, callback, end, step, wait
-from tests.services.sqlite.sqlite_world import Place, begin, lease, play, python, spawn
+from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play, python, spawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,31 @@ def test_the_holder_reads_what_another_service_object_changed(tmp_path: Path) ->
         assert (changes["k"].sequence, changes["l"].sequence) == (1, 2)
         with pytest.raises(InvalidUpdateError):
             await second.complete_callback(opened["k"].callback_id or "", "again")
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("method", ["version", "operations"])
+def test_a_token_stays_void_when_the_disk_failed_as_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def scene(here: Place) -> None:
+        first, second = here.open(), here.open()
+        old = await begin(first)
+        await old.commit(step("a"))
+        new = Holder(second, await second.claim(old.id))
+
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(first._book.store, method, fail)
+            with pytest.raises(ServiceError, match="disk I/O error"):
+                await old.commit(step("a", SUCCEED, payload='"old"'))
+        with pytest.raises(StaleTokenError):
+            await old.commit(step("a", SUCCEED, payload='"old"'))
+        await new.commit(step("a", SUCCEED, payload='"new"'))
+        assert [each.payload for each in await first.operations(old.id)] == ["1", '"new"']
 
     play(tmp_path / "x.db", scene)
 

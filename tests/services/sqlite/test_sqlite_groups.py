@@ -124,6 +124,31 @@ def test_a_refused_job_disturbs_no_other(path: str) -> None:
     play(path, scene)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_an_answer_in_the_group_of_a_heartbeat_is_kept(path: str, is_held: bool) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        opened = await holder.commit(callback("k", heartbeat_timeout_seconds=10))
+        if not is_held:
+            await holder.release()
+        callback_id = opened["k"].callback_id or ""
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                service.heartbeat_callback(callback_id),
+                service.complete_callback(callback_id, "raw"),
+            )
+        ]
+        await gate.open()
+        await asyncio.gather(*pending)
+        _, found = await service.operations(holder.id)
+        assert (found.status.value, found.payload, found.sequence) == ("SUCCEEDED", "raw", 1)
+
+    play(path, scene)
+
+
 class Failing:
     """Lets one call of one of the store's methods fail, after so many that do not."""
 
@@ -219,6 +244,47 @@ def test_a_fault_of_our_own_undoes_the_group_too(path: str) -> None:
         with pytest.raises(KeyError, match="a bug"):
             await holder.commit(step("a"))
         assert list(await holder.commit(step("a"))) == ["a"]
+
+    play(path, scene)
+
+
+LONE_SURROGATE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("bring", "told"),
+    [
+        (lambda _, bad: bad.commit(step("b", SUCCEED, payload=LONE_SURROGATE)), UnicodeEncodeError),
+        (lambda service, _: service.complete_callback(LONE_SURROGATE, "1"), UnicodeEncodeError),
+        (lambda service, _: service.start("f", "1", timeout_seconds=1 << 70), OverflowError),
+        (lambda _, bad: bad.commit(step("b", SUCCEED, payload="x" * 200_000)), ServiceError),
+    ],
+    ids=["a lone surrogate", "an id with one", "a large number", "a large text"],
+)
+def test_a_value_that_can_not_be_written_disturbs_no_other(
+    path: str, bring: Callable[[SqliteService, Holder], Any], told: type[Exception]
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        connection = service._book.store._connection
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        good, bad = await begin(service), await begin(service)
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                service.start("greet", "1"),
+                bring(service, bad),
+                good.commit(step("g", SUCCEED)),
+            )
+        ]
+        await gate.open()
+        started, refused, done = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(refused, told)
+        assert not getattr(refused, "is_final", False)
+        assert list(done) == ["g"]  # type: ignore[arg-type]
+        assert {each.id for each in await service.list()} == {good.id, bad.id, started}
+        assert list(await bad.commit(step("b"))) == ["b"]
 
     play(path, scene)
 

@@ -121,6 +121,32 @@ def test_an_error_of_the_file_is_told_to_each_who_reads_and_the_next_read_works(
     play(path, scene)
 
 
+def test_a_read_that_ends_the_transaction_tells_its_own_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        assert service._reader is not None
+        store = service._reader._store
+
+        def fail(_: str) -> None:
+            store.rollback()  # as SQLite does it by itself, at an error of the disk
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+        monkeypatch.setattr(store, "find", fail)
+        failed, found = await gathered(
+            service, lambda: service.operations(holder.id), lambda: service.get(holder.id)
+        )
+        assert isinstance(failed, ServiceUnavailableError)
+        assert "disk I/O error" in str(failed)
+        assert found.id == holder.id
+
+    play(path, scene)
+
+
 async def read_anew(here: Place, execution_id: str) -> ExecutionSummary:
     """The summary as a service finds it that did not end the execution."""
     return await here.open().get(execution_id)

@@ -109,9 +109,9 @@ class Book:
             return held
         held = self._held.get(execution_id)
         if held is not None and execution_id in self._doubtful:
-            self._doubtful.discard(execution_id)
             if self.store.version(held.number) != held.version:
                 held = self._load(execution_id, held)
+            self._doubtful.discard(execution_id)  # not sooner: the file may fail to be read
         if held is None:
             held = self._started.take(execution_id) or self._load(execution_id, None)
         self._touched[execution_id] = held

@@ -5,7 +5,9 @@ code                     error                      what is to be done
 =======================  =========================  ============================================
 BUSY, LOCKED             `ServiceUnavailableError`  nothing: another process writes, try again
 FULL, IOERR, CANTOPEN    `ServiceUnavailableError`  make room; work goes on by itself then
+TOOBIG                   `ServiceError`             keep what is that large elsewhere
 READONLY, PERM, AUTH     `StorageError`             make the file and its folder writable
+READONLY_DBMOVED         `StorageError`             start anew on the file that is there
 CORRUPT, NOTADB, others  `StorageError`             restore a backup
 =======================  =========================  ============================================
 
@@ -44,9 +46,18 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
         "the file, or the -wal and -shm files beside it, can't be opened; check that the path is "
         "no folder, that its folder may be written to, and how many files the process has open",
     ),
+    sqlite3.SQLITE_TOOBIG: (
+        ServiceError,
+        f"a value is larger than SQLite takes; {_SAFE}; keep it elsewhere and record where",
+    ),
     **dict.fromkeys(
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
         (StorageError, "the file can't be written to; make it and its folder writable"),
+    ),
+    sqlite3.SQLITE_READONLY_DBMOVED: (
+        StorageError,
+        "what this process has open is not the file of that name any more, and this was not "
+        "written; stop every process that uses it before it is moved, and open it again",
     ),
     sqlite3.SQLITE_CORRUPT: (
         StorageError,
@@ -63,8 +74,8 @@ _UNKNOWN = (StorageError, "the file can't be used; this should be reported as a 
 def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
     """Return the error that stands for what SQLite said of the file at ``path``, its cause."""
     # The lower byte is the primary code, the rest says more about it.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    kind, meaning = _MEANINGS.get(code, _UNKNOWN)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    kind, meaning = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF, _UNKNOWN)
     fault = kind(f"The file {path!r}: {error} ({_name(error)}): {meaning}")
     fault.__cause__ = error
     return fault

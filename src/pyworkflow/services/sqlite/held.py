@@ -137,10 +137,12 @@ class Held:
         state, base = self.state, self.number << PLACES
         places, deadlines = state.places, state.deadlines
         entries, state.log = state.log, []
-        changed = {entry.operation.id: entry.operation for entry in entries}
+        changed = {}
         if self.beaten:
-            changed.update((operation.id, operation) for operation in self.beaten)
+            # Before the rest: what happened after the heartbeat, an end, is the newer record.
+            changed = {operation.id: operation for operation in self.beaten}
             self.beaten = []
+        changed.update((entry.operation.id, entry.operation) for entry in entries)
         for operation_id, operation in changed.items():
             times = _blob(deadlines.get(operation_id)) if deadlines else NULL
             operations.append((base | places[operation_id], rows.encode(operation), times))

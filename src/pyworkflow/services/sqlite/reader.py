@@ -44,7 +44,7 @@ class Reader(GroupThread):
             self._store.begin_reading()
             for job in jobs:
                 self._carry_out(job)
-            self._store.commit()
+            self._store.end_reading()
         except sqlite3.Error as error:
             for job in jobs:
                 job.error = fault_of(error, self._path)

@@ -7,6 +7,7 @@ longer than to write the row.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -45,16 +46,51 @@ class Store:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._execute = connection.execute
+        (_, _, self._file) = self._execute("PRAGMA database_list").fetchone()
+        """Where the file is, an absolute path; nowhere when it is in memory."""
+        self._identity: tuple[int, int] | None = None
+        if self._file:
+            self._identity = self._look_up()
+
+    # -- the file itself -------------------------------------------------------------------------
+
+    def _look_up(self) -> tuple[int, int] | None:
+        """Return what tells the file at its place from every other; `None` when there is none."""
+        try:
+            found = os.stat(self._file)
+        except FileNotFoundError:
+            return None
+        except OSError:  # it may be there, and not be ours to look at
+            return self._identity
+        return found.st_dev, found.st_ino
+
+    def _check_place(self) -> None:
+        """Raise SQLite's own error for a file that is not where it was opened.
+
+        SQLite does not look for it with a WAL, and would write to a file that nobody can open.
+        """
+        if self._file and self._look_up() != self._identity:
+            error = sqlite3.OperationalError("the file was moved, removed or replaced")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+            error.sqlite_errorname = "SQLITE_READONLY_DBMOVED"
+            raise error
 
     # -- transactions ----------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Take the write lock; others are waited for."""
+        self._check_place()
         self._execute("BEGIN IMMEDIATE")
 
     def begin_reading(self) -> None:
-        """See one state of the file until the next `commit`."""
+        """See one state of the file until `end_reading`."""
+        self._check_place()
         self._execute("BEGIN")
+
+    def end_reading(self) -> None:
+        """Let go of that state; SQLite may have done so by itself, when a read failed."""
+        if self._connection.in_transaction:
+            self.commit()
 
     def commit(self) -> None:
         self._execute("COMMIT")

@@ -3,7 +3,8 @@
 While one group is on its way to the disk the next gathers, so the more there is to write, the fewer
 fsyncs each commit costs. Answers are given after the transaction is committed. A job that is
 refused says so to its caller alone; an error of the file undoes the group and is told to every
-caller in it.
+caller in it. A value that can't be written undoes it, too; then its jobs are done one by one, so
+that only the one that brought the value is told.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ logger = logging.getLogger("pyworkflow.sqlite")
 
 LOOK_SECONDS = 0.1
 """How often to look for changes by other processes, while somebody wants to know."""
+
+_OF_A_VALUE = (UnicodeEncodeError, OverflowError, sqlite3.DataError)
+"""What a lone surrogate raises, a number of more than 64 bits, and what is too long for a row."""
 
 
 class Writer(GroupThread):
@@ -88,10 +92,18 @@ class Writer(GroupThread):
             self._book.commit()
         except BaseException as error:
             self._roll_back()
+            if len(jobs) > 1 and isinstance(error, _OF_A_VALUE):
+                self._write_one_by_one(jobs)
+                return
             for job in jobs:
                 job.error = error
                 if isinstance(error, sqlite3.Error):
                     job.error = fault_of(error, self._path)
+
+    def _write_one_by_one(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            job.error = None
+            self._write([job])
 
     def _roll_back(self) -> None:
         try:
