@@ -146,6 +146,18 @@ class Book:
             held.is_claimed = True
         return held
 
+    def named(self, workflow: str, name: str) -> tuple[str, str | None] | None:
+        """Return the id and the input of the execution with that name, if there is one."""
+        self.save()
+        found = self.store.named(workflow, name)
+        if found is None:
+            return None
+        execution_id, record = found
+        try:
+            return execution_id, rows.decode_operation(record).payload
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise damaged(self._path, f"the execution {execution_id!r}") from error
+
     def add(
         self,
         root: Operation,
