@@ -214,11 +214,13 @@ class Book:
         state = held.state
         if held.is_over or state.is_running:
             return
-        held.is_over = held.has_moved = True
         parent_id, operation_id = held.parent
         if parent_id is None or operation_id is None:
+            held.is_over = held.has_moved = True
             return
+        # First: one whose parent can't be read must not be saved as over.
         parent, root = self.hold(parent_id), state.root
+        held.is_over = held.has_moved = True
         parent.state.fire(self._now_ms())
         if parent.state.is_running:
             operation = parent.state.operations[operation_id]
