@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pyworkflow._engine.records import Action, Status
-from pyworkflow.errors import InvalidUpdateError, StaleTokenError
+from pyworkflow.errors import InvalidUpdateError, StaleTokenError, StorageError
 from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.testing._updates import ERROR, FAIL, SUCCEED, callback, end, invoke, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
+from tests.services.sqlite.test_sqlite_groups import Gate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +115,31 @@ def test_a_holder_hears_that_its_invoke_ended(path: str) -> None:
         assert (await parent.commit())["i"].payload == "7"
 
     play(path, scene)
+
+
+def test_a_child_does_not_end_without_a_parent_that_can_not_be_read(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        parent, child = await _invoked(here)
+        service = parent.service
+        vandal = sqlite3.connect(here.path)
+        vandal.execute("UPDATE operations SET record = x'c1' WHERE key >> 32 = 1")
+        vandal.execute("UPDATE executions SET version = 99 WHERE number = 1")
+        vandal.commit()
+        vandal.close()
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(job)
+            for job in (
+                child.commit(end(child.id, payload="1")),
+                service.start("greet", "1", execution_name="saves-the-group-so-far"),
+            )
+        ]
+        await gate.open()
+        for told in await asyncio.gather(*pending, return_exceptions=True):
+            assert isinstance(told, StorageError)
+        assert (await service.get(child.id)).status is ExecutionStatus.RUNNING
+
+    play(tmp_path / "x.db", scene)
 
 
 def test_a_parent_that_is_over_takes_nothing(path: str) -> None:

@@ -17,6 +17,7 @@ from pyworkflow.services.sqlite import schema
 from pyworkflow.services.sqlite import service as service_module
 from pyworkflow.testing._updates import SUCCEED, end, step
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, python
+from tests.services.sqlite.test_sqlite_groups import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,6 +320,31 @@ def test_a_damaged_record_is_told_and_stays_alone(tmp_path: Path, table: str, co
             with pytest.raises(StorageError, match=rf"{bad.id}.*damaged"):
                 await bad.commit(step("a"))
         assert list(await good.commit(step("a"))) == ["a"]
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("record", ["x'c1'", "cast(record || x'ff' AS BLOB)"])
+def test_a_start_under_the_name_of_a_damaged_record_disturbs_no_other(
+    tmp_path: Path, record: str
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await service.start("greet", "1", execution_name="bad")
+        vandal = sqlite3.connect(here.path)
+        vandal.execute(f"UPDATE operations SET record = {record}")
+        vandal.commit()
+        vandal.close()
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(service.start("greet", "1", execution_name=name))
+            for name in ("bad", "good")
+        ]
+        await gate.open()
+        told, started = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(told, StorageError)
+        assert f"{bad!r} can't be read" in str(told)
+        assert isinstance(started, str)
 
     play(tmp_path / "x.db", scene)
 

@@ -146,6 +146,18 @@ class Book:
             held.is_claimed = True
         return held
 
+    def named(self, workflow: str, name: str) -> tuple[str, str | None] | None:
+        """Return the id and the input of the execution with that name, if there is one."""
+        self.save()
+        found = self.store.named(workflow, name)
+        if found is None:
+            return None
+        execution_id, record = found
+        try:
+            return execution_id, rows.decode_operation(record).payload
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise damaged(self._path, f"the execution {execution_id!r}") from error
+
     def add(
         self,
         root: Operation,
@@ -202,11 +214,13 @@ class Book:
         state = held.state
         if held.is_over or state.is_running:
             return
-        held.is_over = held.has_moved = True
         parent_id, operation_id = held.parent
         if parent_id is None or operation_id is None:
+            held.is_over = held.has_moved = True
             return
+        # First: one whose parent can't be read must not be saved as over.
         parent, root = self.hold(parent_id), state.root
+        held.is_over = held.has_moved = True
         parent.state.fire(self._now_ms())
         if parent.state.is_running:
             operation = parent.state.operations[operation_id]

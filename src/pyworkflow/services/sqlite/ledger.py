@@ -21,7 +21,6 @@ from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
 from pyworkflow.services.base import Committed, Invocation, Page
-from pyworkflow.services.sqlite import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,12 +75,11 @@ class Ledger:
 
     def _known(self, workflow_name: str, input_payload: str, execution_name: str) -> str | None:
         check_execution_name(execution_name)
-        self._book.save()
-        known = self._book.store.named(workflow_name, execution_name)
+        known = self._book.named(workflow_name, execution_name)
         if known is None:
             return None
-        known_id, record = known
-        if rows.decode_operation(record).payload == input_payload:
+        known_id, known_payload = known
+        if known_payload == input_payload:
             return known_id
         raise already_started(workflow_name, execution_name, known_id)
 
