@@ -52,13 +52,15 @@ class Starter:
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, T],
         on_end: Callable[[T | BaseException], None],
+        context: contextvars.Context | None = None,
     ) -> T | asyncio.Task[Any]:
         """Run ``coroutine`` up to where it has to wait; return the task that goes on with it.
 
         If it ends before that, return its value or raise its error. Else ``on_end`` is called with
         them, in the task. Within a task of ``loop`` none can begin: there it waits for its turn.
+        Without a ``context`` it has a copy of the current one.
         """
-        context = contextvars.copy_context()
+        context = contextvars.copy_context() if context is None else context
         if current_task(loop) is not None:
             return asyncio.Task(_Seat(loop).take(coroutine, on_end), loop=loop, context=context)
         task = self._stand_in()
