@@ -11,7 +11,7 @@ import pytest
 from pyworkflow._runtime.eager import Starter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 
@@ -161,6 +161,41 @@ def test_an_awaited_error_is_raised_where_it_is_awaited() -> None:
     assert begin(made()).ends == ["caught late"]
 
 
+def test_one_future_can_be_awaited_by_many() -> None:
+    connecting: list[asyncio.Task[str]] = []
+
+    async def connect() -> str:
+        await asyncio.sleep(0)
+        return "connected"
+
+    async def connected() -> str:
+        if not connecting:
+            connecting.append(asyncio.create_task(connect()))
+        return await connecting[0]
+
+    assert begin(connected(), connected(), connected()).ends == ["connected"] * 3
+
+
+class Yielding:
+    """An awaitable that yields what no task takes."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield "what no task takes"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_one_that_awaits_what_no_task_takes_is_told(is_cancelled: bool) -> None:
+    async def confused() -> None:
+        await Yielding()
+
+    def cancel(begun: Begun) -> None:
+        if is_cancelled:
+            begun.tasks[0].cancel()
+
+    (error,) = begin(confused(), then=cancel).ends
+    assert type(error) is (asyncio.CancelledError if is_cancelled else RuntimeError)
+
+
 # -- stand-ins -----------------------------------------------------------------------------------
 
 
@@ -302,6 +337,14 @@ def test_a_cancellation_reaches_what_is_awaited(later: bool) -> None:
 
     assert repr(begin(outer(), then=cancel).ends) == "[CancelledError()]"
     assert seen == (["inner", "outer"] if later else ["outer"])
+
+
+def test_the_message_of_a_cancellation_is_handed_on() -> None:
+    def cancel(begun: Begun) -> None:
+        begun.tasks[0].cancel("no more")
+
+    (error,) = begin(asyncio.Event().wait(), then=cancel).ends
+    assert error.args == ("no more",)
 
 
 def test_one_that_does_not_let_itself_be_cancelled_goes_on() -> None:

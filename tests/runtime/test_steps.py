@@ -517,6 +517,38 @@ def test_bodies_see_the_callers_context_and_do_not_change_it() -> None:
         current_step()
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_body_that_waited_set_in_its_context_no_later_body_sees(
+    world: World, at_once: bool
+) -> None:
+    @step
+    async def setting() -> str:
+        await asyncio.sleep(0)
+        variable.set("by a body")
+        await asyncio.sleep(0)
+        return variable.get()
+
+    @step
+    async def on_loop() -> str:
+        return variable.get()
+
+    @step
+    def in_thread() -> str:
+        return variable.get()
+
+    @step(inline=True)
+    def inline() -> str:
+        return variable.get()
+
+    @workflow
+    async def main() -> list[str]:
+        seen = [await setting()]
+        return [*seen, await on_loop(), inline(), in_thread()]
+
+    options = {"service": world.memory} if at_once else {}
+    assert value_of(world.run(main, **options)) == ["by a body", "unset", "unset", "unset"]
+
+
 def test_virtual_time_stands_still_while_a_body_runs() -> None:
     clock = VirtualClock(0)
     rung: list[str] = []

@@ -72,6 +72,17 @@ def is_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
     return bool(task._must_cancel)  # type: ignore[attr-defined]
 
 
+def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
+    """Set asyncio's mark of a future that a coroutine has yielded; whether it was the other way.
+
+    From the yield to where a task takes the future, no other coroutine can await it.
+    """
+    if getattr(awaited, "_asyncio_future_blocking", None) is not (not is_awaited):
+        return False
+    awaited._asyncio_future_blocking = is_awaited
+    return True
+
+
 class Future(asyncio.Future[T]):
     """A future whose hash is the same in each replay."""
 

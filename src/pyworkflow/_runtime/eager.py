@@ -19,7 +19,13 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkflow._engine.tasks import current_task, enter_task, is_to_be_cancelled, leave_task
+from pyworkflow._engine.tasks import (
+    current_task,
+    enter_task,
+    is_to_be_cancelled,
+    leave_task,
+    mark_awaited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +52,15 @@ class Starter:
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, T],
         on_end: Callable[[T | BaseException], None],
+        context: contextvars.Context | None = None,
     ) -> T | asyncio.Task[Any]:
         """Run ``coroutine`` up to where it has to wait; return the task that goes on with it.
 
         If it ends before that, return its value or raise its error. Else ``on_end`` is called with
         them, in the task. Within a task of ``loop`` none can begin: there it waits for its turn.
+        Without a ``context`` it has a copy of the current one.
         """
-        context = contextvars.copy_context()
+        context = contextvars.copy_context() if context is None else context
         if current_task(loop) is not None:
             return asyncio.Task(_Seat(loop).take(coroutine, on_end), loop=loop, context=context)
         task = self._stand_in()
@@ -83,7 +91,7 @@ class Starter:
 class _Seat(Coroutine[Any, Any, None]):
     """What a stand-in runs: nothing, or the coroutine that had to wait. Only its task calls it."""
 
-    __slots__ = ("_awaited", "_context", "_coroutine", "_loop", "_on_end")
+    __slots__ = ("_awaited", "_context", "_coroutine", "_is_future", "_loop", "_on_end")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -102,6 +110,8 @@ class _Seat(Coroutine[Any, Any, None]):
         """
         self._coroutine, self._on_end = coroutine, on_end
         self._context, self._awaited = context, awaited
+        # The task takes it in its own turn; others may await it before.
+        self._is_future = mark_awaited(awaited, False)
         return self
 
     def send(self, value: Any) -> Any:
@@ -115,7 +125,7 @@ class _Seat(Coroutine[Any, Any, None]):
         if self._coroutine is None:
             raise error[0]
         # A task that is cancelled hands that on to what it waits for, and waits for the answer.
-        if self._awaited is not None and self._awaited.cancel():
+        if self._awaited is not None and self._is_future and self._awaited.cancel(*error[0].args):
             return self._take_awaited()
         self._awaited = None
         return self._go_on(self._coroutine.throw, *error)
@@ -129,6 +139,8 @@ class _Seat(Coroutine[Any, Any, None]):
 
     def _take_awaited(self) -> asyncio.Future[Any] | None:
         awaited, self._awaited = self._awaited, None
+        if self._is_future:
+            mark_awaited(awaited, True)
         return awaited
 
     def _tell(self, end: BaseException) -> None:

@@ -49,6 +49,8 @@ class StepRunner:
         self._clock = clock
         self._report = report
         self._loop = asyncio.get_running_loop()
+        # That of the invocation: an attempt may be launched by what the end of another one called.
+        self._context = contextvars.copy_context()
         self._starter = Starter.of(self._loop)
         self._running: dict[str, _Attempt] = {}
         self._leaving: list[asyncio.Task[Any]] = []
@@ -58,9 +60,9 @@ class StepRunner:
         if call.settings.is_async:
             return self.launch_async(call)
         if call.settings.inline:
-            return contextvars.copy_context().run(self.run_sync, call)
+            return self._context.copy().run(self.run_sync, call)
         attempt = self._begin(call)
-        context = contextvars.copy_context()
+        context = self._context.copy()
         future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
         attempt.thread = future
         future.add_done_callback(partial(self._on_sync_done, attempt))
@@ -75,7 +77,10 @@ class StepRunner:
         attempt = self._begin(call)
         try:
             begun = self._starter.begin(
-                self._loop, self.run_async(call), partial(self._on_async_end, attempt)
+                self._loop,
+                self.run_async(call),
+                partial(self._on_async_end, attempt),
+                self._context.copy(),
             )
         except (SystemExit, KeyboardInterrupt) as error:
             self._loop.call_soon(_end_loop, error)
