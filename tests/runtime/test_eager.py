@@ -230,6 +230,46 @@ def test_a_task_to_which_somebody_ties_something_stands_in_for_no_other() -> Non
     assert begun.results == ["made by 0", "made by 1", None, "made by 2"]
 
 
+def test_what_one_calls_at_its_tasks_end_does_not_wait_for_another() -> None:
+    seen: list[str] = []
+
+    async def calling() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda _: seen.append("called"))
+
+    async def long() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        seen.append("went on")
+
+    begin(calling(), long())
+    assert seen == ["called", "went on"]
+
+
+def test_a_task_that_was_cancelled_meanwhile_stands_in_for_no_other() -> None:
+    results: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def begin_one() -> None:
+            results.append(Starter.of(loop).begin(loop, value(len(results)), print))
+
+        def cancel_others() -> None:
+            for task in asyncio.all_tasks() - {own}:
+                task.cancel()
+
+        own = asyncio.current_task()
+        loop.call_soon(begin_one)
+        loop.call_soon(cancel_others)
+        loop.call_soon(begin_one)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert results == [0, 1]
+
+
 def test_a_stand_in_is_gone_with_its_tick() -> None:
     names: list[str] = []
 

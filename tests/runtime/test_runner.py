@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 import weakref
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pyworkflow._engine.ops.base import Op
 
 PATIENCE_SECONDS = 60
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
 def value_of(end: object) -> Any:
@@ -415,6 +418,23 @@ def test_outcomes_of_one_tick_share_a_checkpoint(world: World) -> None:
 
     assert value_of(world.run(main)) == sum(range(100))
     assert [len(batch) for batch in world.service.batches] == [200, 1]
+
+
+def test_a_service_sees_nothing_of_the_context_of_a_body(world: World) -> None:
+    @step
+    async def setting() -> None:
+        await asyncio.sleep(0)
+        variable.set("by a body")
+
+    @workflow
+    async def main() -> None:
+        await setting()
+        await setting()
+
+    seen: list[str] = []
+    world.service.on_commit = lambda _: seen.append(variable.get())
+    value_of(world.run(main))
+    assert seen == ["unset"] * 3
 
 
 def test_a_long_row_of_quick_steps_lets_others_have_their_turn(world: World) -> None:

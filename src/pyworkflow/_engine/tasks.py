@@ -72,6 +72,11 @@ def is_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
     return bool(task._must_cancel)  # type: ignore[attr-defined]
 
 
+def has_callbacks(task: asyncio.Task[Any]) -> bool:
+    """Whether anything is to be called when ``task``, of whatever loop, is done."""
+    return bool(task._callbacks)
+
+
 def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     """Set asyncio's mark of a future that a coroutine has yielded; whether it was the other way.
 

@@ -4,8 +4,8 @@ Most of what a task costs is its turns in the loop's queue, and a body that neve
 of them. So a coroutine begins in the name of a *stand-in*, a real task that was made in this tick
 of the loop: it is the current task meanwhile, and timeouts and libraries find what they expect. If
 the coroutine has to wait, the stand-in is its task from there on. If it ends, the stand-in is there
-for the next one, unless anybody has kept hold of it or has cancelled it; and when its own turn in
-the queue comes, it ends, too.
+for the next one, unless anybody has kept hold of it, waits for its end or has cancelled it; and
+when its own turn in the queue comes, it ends, too.
 
 asyncio has eager tasks since 3.12. This needs fewer tasks, and is the same on every version.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyworkflow._engine.tasks import (
     current_task,
     enter_task,
+    has_callbacks,
     is_to_be_cancelled,
     leave_task,
     mark_awaited,
@@ -64,7 +65,7 @@ class Starter:
         if current_task(loop) is not None:
             return asyncio.Task(_Seat(loop).take(coroutine, on_end), loop=loop, context=context)
         task = self._stand_in()
-        is_new = task is None or task.done()
+        is_new = task is None or task.done() or is_to_be_cancelled(task)
         if task is None or is_new:
             task = asyncio.Task(_Seat(loop), loop=loop, context=context)
         self._stand_in = _nobody
@@ -83,7 +84,7 @@ class Starter:
             leave_task(loop, task)
         if is_to_be_cancelled(task):
             raise asyncio.CancelledError
-        if _count_holders(watched) == holders:
+        if _count_holders(watched) == holders and not has_callbacks(task):
             self._stand_in = weakref.ref(task)
         return value
 

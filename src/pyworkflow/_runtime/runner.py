@@ -8,6 +8,7 @@ loop, never inside one of its tasks: since 3.14 the current task belongs to the 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.execution import Execution
@@ -111,6 +112,7 @@ class Run:
         self._runner = runner
         self._invocation = invocation
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._clock = runner._clock
         self._writer = Writer(runner._service, invocation)
         self._execution = Execution(
@@ -211,7 +213,8 @@ class Run:
             self._take_outcomes()
         else:
             self._clock.hold()
-            self._loop.call_soon(self._on_tick)
+            # It may be told in a body's task: what that body set in its context ends with it.
+            self._loop.call_soon(self._on_tick, context=self._context)
 
     def _on_tick(self) -> None:
         self._take_outcomes()
