@@ -744,6 +744,47 @@ def test_a_run_that_is_cancelled_waits_for_the_checkpoint_in_flight(world: World
     assert value_of(world.do(world.invoke(main))) == 4
 
 
+@pytest.mark.parametrize("ticks", range(12))
+def test_a_run_that_is_cancelled_while_it_is_disposed_of_is_disposed_of(
+    world: World, ticks: int
+) -> None:
+    """At any moment of that: while a body cleans up, and while the frames unwind."""
+    seen: list[str] = []
+
+    @step
+    async def leaving() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("body")
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+    @workflow
+    def main(ctx: SyncWorkflowContext) -> None:
+        try:
+            leaving.submit()
+            ctx.sleep("1h")
+        finally:
+            seen.append(f"workflow closing={ctx.is_closing}")
+
+    world.start(main)
+
+    async def invoke_and_cancel() -> None:
+        running = asyncio.ensure_future(world.invoke(main))
+        await asyncio.sleep(10)
+        running.cancel()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.sleep(1)  # the body may still be cleaning up
+
+    world.do(invoke_and_cancel())
+    assert seen == ["body", "workflow closing=True"]
+
+
 def test_a_run_that_is_cancelled_before_its_first_turn(world: World) -> None:
     seen: list[str] = []
 

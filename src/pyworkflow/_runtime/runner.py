@@ -350,15 +350,20 @@ class Run:
             self._lag.cancel()
         if self._due is not None:
             self._due[1].cancel()
-        await self._steps.close()
-        await self._writer.close()
-        closed: asyncio.Future[None] = self._loop.create_future()
-        self._loop.call_soon(self._close_execution, closed)
-        await closed
+        try:  # each of these, also when the caller does not wait for one of them to its end
+            await self._steps.close()
+        finally:
+            try:
+                await self._writer.close()
+            finally:
+                closed: asyncio.Future[None] = self._loop.create_future()
+                self._loop.call_soon(self._close_execution, closed)
+                await closed
 
     def _close_execution(self, closed: asyncio.Future[None]) -> None:
         try:
             self._execution.close()
-            closed.set_result(None)
         except BaseException as error:
             closed.set_exception(error)
+        if not closed.done():  # it may have been cancelled
+            closed.set_result(None)
