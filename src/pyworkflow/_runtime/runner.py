@@ -158,9 +158,11 @@ class Run:
             return await self._end
         finally:
             with holding(self._clock):
-                await self._close()
-                if not self._end.cancelled():
-                    self._clock.release()
+                try:
+                    await self._close()
+                finally:
+                    if not self._end.cancelled():
+                        self._clock.release()
 
     @property
     def token(self) -> str | None:
