@@ -217,7 +217,7 @@ def _stack(trace: TracebackType | None) -> tuple[str, ...]:
 
 
 def _notes_of(error: BaseException) -> list[Any]:
-    notes = vars(error).get("__notes__")
+    notes = object.__getattribute__(error, "__dict__").get("__notes__")
     return notes if isinstance(notes, list) else []
 
 
@@ -323,9 +323,8 @@ def misfit(fault: SerializationError, kind: type[OperationError]) -> OperationEr
 def _with_stack(error: E, record: ErrorRecord) -> E:
     if record.stack_trace:
         # Into its dictionary: a frozen dataclass and the like refuse to have attributes set.
-        attributes = object.__getattribute__(error, "__dict__")
-        notes = attributes.get("__notes__", [])
-        attributes["__notes__"] = [*notes, STACK_NOTE + "\n".join(record.stack_trace)]
+        notes = [*_notes_of(error), STACK_NOTE + "\n".join(record.stack_trace)]
+        object.__getattribute__(error, "__dict__")["__notes__"] = notes
     return error
 
 

@@ -96,7 +96,6 @@ def _run_with(
     Before 3.14 asyncio.Runner writes out the task that it ran: a ``__repr__`` that raises would
     take the place of the error, and leave the signal handler of this run to all that follow.
     """
-
     errors: list[Exception] = []
 
     async def run() -> T | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 SOURCES = Path(pyworkflow.__file__).parents[1]
 TESTS = Path(__file__).parents[3]
+
+
+def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
+    """The error that SQLite raises with this code."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
 
 
 class FakeClock:

@@ -16,7 +16,7 @@ from pyworkflow.errors import ServiceError, ServiceUnavailableError, StorageErro
 from pyworkflow.services.sqlite import schema
 from pyworkflow.services.sqlite import service as service_module
 from pyworkflow.testing._updates import SUCCEED, end, step
-from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, python
+from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, python, sqlite_error
 from tests.services.sqlite.test_sqlite_groups import Gate
 
 if TYPE_CHECKING:
@@ -274,9 +274,7 @@ class FakeConnection:
         self.ran.append(sql)
         if sql.startswith("PRAGMA") and self._modes[0] is None:
             del self._modes[0]
-            error = sqlite3.OperationalError("database is locked")
-            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-            raise error
+            raise sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
         return self
 
     def fetchone(self) -> tuple[str | None]:

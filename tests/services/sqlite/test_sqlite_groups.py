@@ -15,7 +15,7 @@ from pyworkflow.errors import (
 )
 from pyworkflow.services.sqlite import groups
 from pyworkflow.testing._updates import SUCCEED, callback, end, step
-from tests.services.sqlite.sqlite_world import Holder, Place, begin, play
+from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, sqlite_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -413,9 +413,7 @@ def test_a_start_that_was_undone_is_not_kept(path: str, monkeypatch: pytest.Monk
 def test_unavailable_is_what_a_full_disk_is(tmp_path: Path) -> None:
     async def scene(here: Place) -> None:
         service = here.open()
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        Failing(service, "commit", error)
+        Failing(service, "commit", sqlite_error("database or disk is full", sqlite3.SQLITE_FULL))
         with pytest.raises(ServiceUnavailableError, match=r"x\.db.*full.*make room"):
             await service.start("greet", "1")
 

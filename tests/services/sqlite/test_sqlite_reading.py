@@ -14,7 +14,7 @@ from pyworkflow.errors import ExecutionNotFoundError, ServiceError, ServiceUnava
 from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from pyworkflow.services.sqlite import recent
 from pyworkflow.testing._updates import end, step
-from tests.services.sqlite.sqlite_world import Place, begin, play
+from tests.services.sqlite.sqlite_world import Place, begin, play, sqlite_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,9 +104,7 @@ def test_an_error_of_the_file_is_told_to_each_who_reads_and_the_next_read_works(
         store = service._reader._store
 
         def fail(*_: object) -> None:
-            error = sqlite3.OperationalError("database is locked")
-            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-            raise error
+            raise sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
 
         with monkeypatch.context() as patch:
             for method in methods:
@@ -132,9 +130,7 @@ def test_a_read_that_ends_the_transaction_tells_its_own_error(
 
         def fail(_: str) -> None:
             store.rollback()  # as SQLite does it by itself, at an error of the disk
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
+            raise sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR)
 
         monkeypatch.setattr(store, "find", fail)
         failed, found = await gathered(
