@@ -60,14 +60,14 @@ class Nursery:
             stdout=asyncio.subprocess.PIPE,
             cwd=_ROOT,
             env=os.environ | {"PYTHONPATH": f"{_SOURCES}{os.pathsep}{_ROOT}"},
+            process_group=0,
         )
-        nursery = cls(process)
         try:
-            yield nursery
+            yield cls(process)
         finally:
-            nursery.kill()
-            assert process.stdin is not None
-            process.stdin.close()
+            # Together with its worker, which may not have said yet who it is.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
     async def begin(self, plan: Plan) -> None:

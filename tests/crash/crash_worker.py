@@ -187,8 +187,9 @@ def serve() -> None:
         plan = msgspec.json.decode(line, type=Plan)
         pid = os.fork()
         if pid == 0:
+            # Said by the worker itself: of two processes nobody knows which one speaks first.
+            say(f"began {os.getpid()}")
             _end_as(plan)
-        say(f"began {pid}")
         _, status = os.waitpid(pid, 0)
         say(f"ended {os.waitstatus_to_exitcode(status)}")
 
