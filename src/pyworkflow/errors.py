@@ -183,6 +183,10 @@ class DurationError(UsageError, ValueError):
     """A duration is malformed, negative or longer than 366 days."""
 
 
+class ExecutionStatusError(UsageError, ValueError):
+    """Executions were asked for by a status that there is none of."""
+
+
 class InputError(UsageError):
     """The input does not fit the workflow's signature. ``problems`` has one line a field."""
 

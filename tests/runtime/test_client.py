@@ -31,6 +31,7 @@ from pyworkflow.errors import (
     ExecutionAlreadyStartedError,
     ExecutionFailedError,
     ExecutionNotFoundError,
+    ExecutionStatusError,
     ExecutionStoppedError,
     ExecutionTimedOutError,
     RequestRefusedError,
@@ -238,6 +239,26 @@ def test_what_is_no_workflow_is_refused(client: Client, given: Any) -> None:
         client.start(given)
 
 
+@pytest.mark.parametrize("name", [5, b"one", "", "a b", "x" * 65])
+def test_a_name_that_no_execution_can_have_is_refused(talking: Client, name: Any) -> None:
+    with pytest.raises(ServiceError, match=f"of 1-64 of A-Z .*, found {name!r}; choose another"):
+        talking.start(echo, 1, execution_name=name)
+    assert talking.list() == ()
+
+
+@pytest.mark.parametrize("timeout", [0, "0s", 0.0])
+def test_an_execution_that_has_no_time_is_refused(talking: Client, timeout: Any) -> None:
+    with pytest.raises(UsageError, match=f"of a second or more, found {timeout!r}; .* leave"):
+        talking.start(echo, 1, timeout=timeout)
+    assert talking.list() == ()
+
+
+@pytest.mark.parametrize("number", [0, -1, "many", True])
+def test_a_client_that_could_run_nothing_is_refused(number: Any) -> None:
+    with pytest.raises(UsageError, match="max_concurrent of a client must be .* from 1, not"):
+        Client.memory(max_concurrent=number)
+
+
 # -- looking -------------------------------------------------------------------------------------
 
 
@@ -274,6 +295,23 @@ def test_executions_are_listed_newest_first(talking: Client) -> None:
     assert names(limit=2) == ["n1", "n2"]
 
 
+@pytest.mark.parametrize("status", ["running", "WAITING", "", 5])
+def test_a_status_that_there_is_none_of_is_refused(talking: Client, status: Any) -> None:
+    with pytest.raises(ExecutionStatusError) as caught:
+        talking.list(status=status)
+    assert str(caught.value) == (
+        "expected a status, one of RUNNING, SUCCEEDED, FAILED, TIMED_OUT, STOPPED, found "
+        f"{status!r}; for executions in any of them leave status= out"
+    )
+
+
+@pytest.mark.parametrize("limit", [-1, "2", 1.5])
+def test_a_limit_that_is_no_number_of_executions_is_refused(talking: Client, limit: Any) -> None:
+    with pytest.raises(UsageError, match=r"limit of list\(\) must be a whole number from 0, not"):
+        talking.list(limit=limit)
+    assert talking.list(limit=0) == ()
+
+
 def test_operations_history_and_summary_are_shown(client: Client) -> None:
     handle = client.start(order_workflow, {"order": "A"})
     handle.result()
@@ -303,6 +341,13 @@ def test_callbacks_are_answered(file: Path) -> None:
             other.complete_callback(answered, "again")
         with pytest.raises(ServiceError, match="callback"):
             other.fail_callback("nobody's")
+
+
+@pytest.mark.parametrize("given", [5, None, b"x"])
+def test_what_is_no_id_of_a_callback_is_refused(talking: Client, given: Any) -> None:
+    for answer in (talking.complete_callback, talking.fail_callback, talking.heartbeat_callback):
+        with pytest.raises(ServiceError, match=f"the id of a callback, found {given!r}, which"):
+            answer(given)
 
 
 def test_a_text_that_can_not_be_stored_as_it_is_is_told_in_other_letters(file: Path) -> None:

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
+from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
+from pyworkflow._runtime.arguments import status_of, timeout_of
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
-from pyworkflow.duration import parse_duration, whole_seconds
-from pyworkflow.errors import (
-    ExecutionAlreadyStartedError,
-    ExecutionNotFoundError,
-    UsageError,
-)
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.duration import parse_duration
+from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
     from pyworkflow.services.sqlite import Durability
 
 P = ParamSpec("P")
@@ -69,6 +66,7 @@ class AsyncClient:
         self._has_worker = worker
         self.clock: Clock = VirtualClock(SystemClock().now_ms()) if skip_time else SystemClock()
         self._max_concurrent = max_concurrent
+        check_count(max_concurrent, "max_concurrent", 1, "a client")
         self._grace_seconds = parse_duration(grace)
         self._open: _Open | None = None
 
@@ -219,7 +217,7 @@ class AsyncClient:
             ExecutionAlreadyStartedError: the name stands for another input.
             UsageError: no workflow has that name, and this client is the one to run it.
         """
-        opened = self._opened
+        opened, seconds = self._opened, timeout_of(timeout)
         name, known = self._resolve(workflow)
         payload = codec.encode(input, what=f"the input of workflow {name!r}")
         if known is not None:
@@ -227,7 +225,6 @@ class AsyncClient:
             known.binder.bind(payload)
         elif opened.worker is not None:
             self._registry.get(name)
-        seconds = None if timeout is None else whole_seconds(timeout)
         identity = await self._start(name, payload, execution_name, seconds)
         if opened.worker is not None:
             opened.worker.wake()
@@ -281,12 +278,15 @@ class AsyncClient:
         execution_name: str | None = None,
         limit: int | None = None,
     ) -> Sequence[ExecutionSummary]:
-        """Return the executions that fit every filter given, the newest first."""
+        """Return the executions that fit every filter given, the newest first.
+
+        Raises `ExecutionStatusError` for a ``status`` that there is none of.
+        """
         return await self._opened.service.list(
             workflow_name=None if workflow is None else self._resolve(workflow)[0],
-            status=None if status is None else ExecutionStatus(status),
+            status=status_of(status),
             execution_name=execution_name,
-            limit=limit,
+            limit=check_count(limit, "limit", 0, "list()"),
         )
 
     # -- callbacks -------------------------------------------------------------------------------

@@ -227,7 +227,10 @@ class Client:
         execution_name: str | None = None,
         limit: int | None = None,
     ) -> Sequence[ExecutionSummary]:
-        """Return the executions that fit every filter given, the newest first."""
+        """Return the executions that fit every filter given, the newest first.
+
+        Raises `ExecutionStatusError` for a ``status`` that there is none of.
+        """
         return self.call(
             lambda: self._client.list(
                 workflow=workflow, status=status, execution_name=execution_name, limit=limit

@@ -26,7 +26,12 @@ def check_running(state: ExecutionState) -> None:
 
 
 def execution_id_of(callback_id: str) -> str:
-    """Return the id of the execution to which a callback with this id belongs."""
+    """Return the id of the execution to which a callback with this id belongs.
+
+    Raises `ServiceError` for what is no id at all.
+    """
+    if not isinstance(callback_id, str):
+        raise unknown_callback(callback_id)
     return callback_id.partition(".")[0]
 
 

@@ -27,7 +27,7 @@ def unknown_callback(callback_id: str) -> ServiceError:
 
 def check_execution_name(name: str) -> None:
     """Raise `ServiceError` for a name that an execution can't have."""
-    if _is_execution_name(name) is None:
+    if not isinstance(name, str) or _is_execution_name(name) is None:
         raise ServiceError(
             f"Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found {name!r}; choose another"
         )

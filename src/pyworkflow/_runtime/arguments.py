@@ -1,0 +1,44 @@
+"""What a client is told, looked at before any service is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyworkflow.duration import whole_seconds
+from pyworkflow.errors import ExecutionStatusError, UsageError
+from pyworkflow.services.base import ExecutionStatus
+
+if TYPE_CHECKING:
+    from pyworkflow.duration import Duration
+
+
+def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
+    """Return the status to look for, `None` for any.
+
+    Raises `ExecutionStatusError` for what is none.
+    """
+    if status is None:
+        return None
+    try:
+        return ExecutionStatus(status)
+    except ValueError:
+        raise ExecutionStatusError(
+            f"expected a status, one of {', '.join(ExecutionStatus)}, found {status!r}; for "
+            "executions in any of them leave status= out"
+        ) from None
+
+
+def timeout_of(timeout: Duration | None) -> int | None:
+    """Return an execution's timeout in whole seconds, `None` for none.
+
+    Raises `DurationError`, and `UsageError` for no time at all.
+    """
+    if timeout is None:
+        return None
+    seconds = whole_seconds(timeout)
+    if not seconds:
+        raise UsageError(
+            f"expected a timeout of a second or more, found {timeout!r}; for an execution that "
+            "may take as long as it needs leave timeout= out"
+        )
+    return seconds
