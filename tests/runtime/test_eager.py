@@ -211,6 +211,18 @@ def test_those_that_do_not_wait_share_a_stand_in() -> None:
     assert len(set(names)) == 1
 
 
+def test_a_task_is_shown_with_what_it_runs() -> None:
+    async def shown() -> str:
+        before = repr(asyncio.current_task())
+        await asyncio.sleep(0)
+        return f"{before} {asyncio.current_task()!r}"
+
+    (text,) = begin(shown()).ends
+    before, _, after = text.partition("> ")
+    assert "coro=<stand_in()" in before
+    assert "coro=<test_a_task_is_shown_with_what_it_runs.<locals>.shown()" in after
+
+
 def test_a_task_that_somebody_keeps_stands_in_for_no_other() -> None:
     first, second, third = begin(current(), current(), current()).results
     assert len({first, second, third}) == 3

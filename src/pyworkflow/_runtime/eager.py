@@ -98,6 +98,11 @@ class _Seat(Coroutine[Any, Any, None]):
         self._loop = loop
         self._coroutine: Coroutine[Any, Any, Any] | None = None
 
+    @property
+    def __name__(self) -> str:
+        """What the task is shown to run."""
+        return getattr(self._coroutine, "__qualname__", "stand_in")
+
     def take(
         self,
         coroutine: Coroutine[Any, Any, Any],
