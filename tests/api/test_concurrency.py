@@ -749,6 +749,36 @@ def test_bad_use_is_told_where_it_is_made(call: Any, message: str) -> None:
     assert mock_ctx.operations == ()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda ctx: ctx.map(list(range(5000)), slow),
+            "ctx.map() takes a function and items, not [0, 1, 2, 3, 4, 5, ...] first: swap them",
+        ),
+        (
+            lambda ctx: ctx.parallel(set(range(5000))),
+            "ctx.parallel() takes a list or tuple of branches, or a dict of them by name, not "
+            "{0, 1, 2, 3, 4, 5, ...}",
+        ),
+        (
+            lambda ctx: ctx.parallel([list(range(5000))]),
+            "branch 'parallel-branch-0' of ctx.parallel() takes a function, or a coroutine that "
+            "was not awaited yet, such as the call of an async step; it got [0, 1, 2, 3, 4, 5, "
+            "...]. A sync step's call is run already: give a function, lambda: charge(order)",
+        ),
+    ],
+)
+def test_a_refusal_shows_the_beginning_of_what_is_long(call: Any, message: str) -> None:
+    @workflow
+    async def outer(ctx: WorkflowContext) -> str:
+        with pytest.raises(UsageError) as caught:
+            call(ctx)
+        return str(caught.value)
+
+    assert run(outer) == message
+
+
 def test_options_that_do_not_exist_are_type_errors() -> None:
     @workflow
     async def outer(ctx: WorkflowContext) -> str:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
+from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -43,7 +44,7 @@ def parallel_call(
             case _:
                 raise UsageError(
                     f"{what} takes a list or tuple of branches, or a dict of them by name, not "
-                    f"{branches!r}"
+                    f"{brief(branches)}"
                 )
         completion = _completion(len(targets), what, key, max_concurrency, options)
         codes = [
@@ -76,7 +77,8 @@ def map_call(
 ) -> FanOut:
     """Return the checked call of ``ctx.map``."""
     if not callable(function):
-        raise UsageError(f"ctx.map() takes a function and items, not {function!r} first")
+        hint = ": swap them" if callable(items) else ""
+        raise UsageError(f"ctx.map() takes a function and items, not {brief(function)} first{hint}")
     name = name_of(function) if name is None else name
     what = _what("ctx.map()", name)
     if isinstance(items, AbstractSet) or not isinstance(items, Iterable):

@@ -11,6 +11,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable
+from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,7 +67,7 @@ def code_of(target: object, what: str, *args: Any) -> Code:
         return Code(name_of(target), result_type_of(target, what), function)
     raise UsageError(
         f"{what} takes a function, or a coroutine that was not awaited yet, such as the call of an "
-        f"async step; it got {target!r}. A sync step's call is run already: give a function, "
+        f"async step; it got {brief(target)}. A sync step's call is run already: give a function, "
         "lambda: charge(order)"
     )
 
