@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +212,82 @@ def test_the_late_outcome_of_a_sync_step_is_dropped(world: World) -> None:
     timed_out, returned = reports
     assert (timed_out.attempt, type(timed_out.error)) == (1, StepTimeoutError)
     assert (returned.attempt, returned.value) == (2, "second")
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+def test_the_timeout_of_a_sync_step_counts_from_where_it_has_a_thread(
+    world: World, threads: ThreadPoolExecutor, is_in_time: bool
+) -> None:
+    is_free, go_on = threading.Event(), threading.Event()
+
+    @step
+    def holds_the_thread() -> None:
+        assert is_free.wait(PATIENCE_SECONDS)
+
+    @step(timeout="10s", retry=False)
+    def waits_for_it() -> str:
+        assert is_in_time or go_on.wait(PATIENCE_SECONDS)
+        return "in time"
+
+    @step
+    async def takes_a_minute() -> None:
+        await asyncio.sleep(60)
+        is_free.set()
+
+    @workflow
+    async def main() -> str:
+        first, second = holds_the_thread.submit(), waits_for_it.submit()
+        await takes_a_minute()
+        await first
+        return await second
+
+    end = world.run(main)
+    go_on.set()
+    if is_in_time:
+        assert value_of(end) == "in time"
+        assert world.loop.time() == pytest.approx(60, abs=1)
+    else:
+        assert isinstance(error_of(end), StepTimeoutError)
+        assert world.loop.time() == pytest.approx(70, abs=1)
+
+
+def test_a_body_that_begins_when_nobody_wants_it_any_more_has_no_timeout(
+    world: World, threads: ThreadPoolExecutor
+) -> None:
+    class Argument:
+        """What is held as long as the attempt is."""
+
+    has_begun, go_on = threading.Event(), threading.Event()
+    held: list[weakref.ref[Argument]] = []
+
+    @step(timeout="366d")
+    def late(argument: Argument) -> None:
+        has_begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    @step(inline=True)
+    def sees_it_begin() -> None:  # the loop, which is told of it, stands still meanwhile
+        assert has_begun.wait(PATIENCE_SECONDS)
+
+    @step
+    async def takes_a_minute() -> None:
+        await asyncio.sleep(60)
+
+    @workflow
+    async def main() -> str:
+        argument = Argument()
+        held.append(weakref.ref(argument))
+        begun = late.submit(argument)
+        await sees_it_begin.submit()
+        begun.cancel()
+        await takes_a_minute()
+        return "done"
+
+    assert value_of(world.run(main, service=world.memory)) == "done"
+    go_on.set()
+    threads.shutdown()
+    gc.collect()
+    assert held[0]() is None
 
 
 def test_a_sync_step_within_its_timeout() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
 
     Outcome = StepReturned | StepRaised
+
+T = TypeVar("T")
 
 SYNC_STEPS = 64
 """How many sync steps run at once in one process; more wait for a thread."""
@@ -62,15 +64,27 @@ class StepRunner:
         if call.settings.inline:
             return self._context.copy().run(self.run_sync, call)
         attempt = self._begin(call)
-        context = self._context.copy()
-        future = self._loop.run_in_executor(_threads, context.run, self.run_sync, call)
+        if call.settings.timeout_seconds is None:
+            future = self.in_thread(self.run_sync, call)
+        else:
+            future = self.in_thread(self._run_timed, attempt)
         attempt.thread = future
         future.add_done_callback(partial(self._on_sync_done, attempt))
-        if call.settings.timeout_seconds is not None:
-            attempt.alarm = self._loop.call_later(
-                call.settings.timeout_seconds, self._on_sync_timeout, attempt
-            )
         return None
+
+    def in_thread(self, run: Callable[[T], Outcome], what: T) -> asyncio.Future[Outcome]:
+        """Run a sync body by ``run(what)`` in a thread, once one is free."""
+        return self._loop.run_in_executor(_threads, self._context.copy().run, run, what)
+
+    def _run_timed(self, attempt: _Attempt) -> Outcome:
+        # The time that it waited for a thread is not the body's.
+        self._loop.call_soon_threadsafe(self._set_alarm, attempt)
+        return self.run_sync(attempt.call)
+
+    def _set_alarm(self, attempt: _Attempt) -> None:
+        seconds = attempt.call.settings.timeout_seconds
+        if seconds is not None and self._running.get(attempt.call.id) is attempt:
+            attempt.alarm = self._loop.call_later(seconds, self._on_sync_timeout, attempt)
 
     def launch_async(self, call: StepCall) -> Outcome | None:
         """Start an attempt on the host's loop, as a task if it has to wait."""
