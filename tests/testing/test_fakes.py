@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from pyworkflow import (
     FatalError,
     Retry,
     SerializationError,
+    StepError,
     StepTimeoutError,
     UsageError,
     WorkflowContext,
@@ -22,6 +24,9 @@ from pyworkflow.testing.fakes import Fake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PATIENCE_SECONDS = 60
+"""How long a test waits for a thread before it gives up."""
 
 real: list[str] = []
 
@@ -170,6 +175,77 @@ def test_a_fake_may_raise_what_is_no_exception(error: BaseException) -> None:
     assert type(error).__name__ in getattr(caught.value, "error_type", "")
 
 
+SYNC_ODD = [
+    SystemExit(3),
+    SystemExit,
+    KeyboardInterrupt(),
+    asyncio.CancelledError("odd"),
+    GeneratorExit("odd"),
+    StopIteration("odd"),
+    ValueError("plain"),
+]
+WAYS = ["error", "side_effect", "async side_effect", "fail_step", "takes"]
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        (how, error)
+        for how in WAYS
+        for error in SYNC_ODD
+        # No coroutine can raise it.
+        if not (how == "async side_effect" and isinstance(error, StopIteration))
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("inline", [True, False])
+def test_the_fake_of_a_sync_step_raises_as_its_body_would(
+    how: str, inline: bool, error: BaseException | type[BaseException]
+) -> None:
+    def raises() -> None:
+        raise error
+
+    async def raises_later() -> None:
+        await asyncio.sleep(0)
+        raises()
+
+    body = step(inline=inline, name="body", retry=False)(raises)
+
+    @workflow
+    def main() -> str:
+        try:
+            body()
+        except (StepError, ValueError, StopIteration) as failure:
+            return getattr(failure, "error_type", repr(failure))
+        return "nothing was raised"
+
+    expected = create_test_handler(main)({})
+    mock = MockDurableContext()
+    match how:
+        case "error":
+            mock.mock_step("body", error=error)
+        case "side_effect":
+            mock.mock_step("body", side_effect=raises)
+        case "async side_effect":
+            mock.mock_step("body", side_effect=raises_later)
+        case "fail_step":
+            mock.fail_step("body", error=error)
+        case "takes":
+            mock.mock_step("body", takes="10m")
+    assert create_test_handler(main, mock)({}) == expected
+    assert expected != "nothing was raised"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_the_fake_of_an_async_step_can_end_the_process_as_its_body_could(
+    error: BaseException,
+) -> None:
+    mock = MockDurableContext()
+    mock.mock_step("fetch", error=error)
+    with pytest.raises(type(error)):
+        create_test_handler(both, mock)({})
+
+
 # -- ordered failures ----------------------------------------------------------------------------
 
 
@@ -241,6 +317,56 @@ def test_a_fake_takes_its_time_and_so_does_a_real_body() -> None:
     assert times == [600, 3600]
     assert real == ["b"]
     assert mock.invocations == 1
+
+
+@pytest.mark.parametrize("takes", [0, "1h"])
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_real_body_that_takes_its_time_runs_where_it_always_does(
+    inline: bool, takes: str | int
+) -> None:
+    @step(inline=inline)
+    def body() -> str:
+        name = current_step().name
+        return f"{name}: {threading.current_thread().name.partition('_')[0]}"
+
+    @workflow
+    def main() -> str:
+        return body()
+
+    mock = MockDurableContext()
+    mock.mock_step("body", takes=takes)
+    expected = "body: MainThread" if inline else "body: pyworkflow-step"
+    assert create_test_handler(main)({}) == expected
+    assert create_test_handler(main, mock)({}) == expected
+
+
+def test_a_sync_body_that_takes_its_time_is_left_to_itself_when_it_is_cancelled() -> None:
+    has_begun, go_on, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    @step
+    def stuck() -> str:
+        has_begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        has_ended.set()
+        return "too late"
+
+    @step
+    async def sees_it_begin() -> None:
+        assert await asyncio.to_thread(has_begun.wait, PATIENCE_SECONDS)
+
+    @workflow
+    async def main() -> str:
+        begun = stuck.submit()
+        await sees_it_begin()
+        begun.cancel()
+        return "done"
+
+    mock = MockDurableContext()
+    mock.mock_step("stuck")  # a time that it takes would not pass while the other one runs
+    assert create_test_handler(main, mock)({}) == "done"
+    assert not has_ended.is_set()
+    go_on.set()
+    assert has_ended.wait(PATIENCE_SECONDS)
 
 
 def test_chains_of_fakes_keep_their_times_apart() -> None:

@@ -45,14 +45,23 @@ class Fake:
         self.side_effect = side_effect
         self.seconds = seconds
 
-    async def call(self, call: StepCall) -> Any:
-        """Do what the fake does instead of the body."""
+    @property
+    def keeps_body(self) -> bool:
+        """Whether the step's own body runs."""
+        return self.error is None and self.result is _UNSET and self.side_effect is None
+
+    def answer(self, call: StepCall) -> Any:
+        """Do what the fake does instead of the body; return its value, or what to await for it."""
         if self.error is not None:
             raise self.error
         if self.result is not _UNSET:
             return self.result
         function = call.function if self.side_effect is None else self.side_effect
-        value = function(*call.args, **call.kwargs)
+        return function(*call.args, **call.kwargs)
+
+    async def call(self, call: StepCall) -> Any:
+        """Do what the fake does instead of an async body."""
+        value = self.answer(call)
         return await value if inspect.isawaitable(value) else value
 
 
@@ -135,12 +144,28 @@ class FakingStepRunner(StepRunner):
         running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             await self._pass_time(fake, call)
+            if not call.settings.is_async:
+                return await self._run_sync_fake(fake, call)
             before = self._strictness.before(call)
             value = await fake.call(call)
             self._strictness.after(call, before)
             return self.returned(call, value)
         except Exception as error:
             return self.raised(call, error)
+
+    async def _run_sync_fake(self, fake: Fake, call: StepCall) -> Outcome:
+        """Run the body of a sync step where it always runs, or let its fake end as it would."""
+        if fake.keeps_body:
+            inline = call.settings.inline
+            return self.run_sync(call) if inline else await self.in_thread(self.run_sync, call)
+        before = self._strictness.before(call)
+        try:
+            value = fake.answer(call)
+            value = await value if inspect.isawaitable(value) else value
+        except BaseException as error:  # as from a thread, which has nobody to raise to
+            return self.raised(call, error)
+        self._strictness.after(call, before)
+        return self.returned(call, value)
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome."""
