@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +85,31 @@ def test_a_crash_at_any_checkpoint_changes_nothing() -> None:
         assert list(dict.fromkeys(shop.bodies)) == calm.bodies
         assert crashing.checkpoints == mock.checkpoints
         assert crashing.invocations <= mock.invocations + 1
+
+
+def test_a_crash_that_never_comes_can_be_told_from_one_that_came() -> None:
+    mock = MockDurableContext()
+    handler = create_test_handler(Shop().main, mock)
+    assert mock.crashes == 0
+    mock.crash_after(1)
+    mock.crash_after(2)
+    mock.crash_after(1000)
+    for _ in range(2):  # it is that of the last execution
+        handler({})
+        assert mock.crashes == 2
+
+
+def test_the_end_of_an_execution_is_no_checkpoint_that_it_could_die_after() -> None:
+    found: list[int] = []
+    for number in itertools.count(1):
+        mock = MockDurableContext()
+        mock.crash_after(number)
+        create_test_handler(Shop().main, mock)({})
+        found.append(mock.crashes)
+        if not mock.crashes:
+            break
+    assert len(found) > 5
+    assert found == [1] * (len(found) - 1) + [0]
 
 
 def test_crashes_at_every_checkpoint_at_once() -> None:

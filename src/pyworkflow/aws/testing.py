@@ -102,6 +102,11 @@ class MockDurableContext(Senders):
         return self._seen.invocations
 
     @property
+    def crashes(self) -> int:
+        """How often the process 'died': fewer than ordered where no such checkpoint was sent."""
+        return self._seen.crashing.crashes if self._seen.crashing else 0
+
+    @property
     def execution_id(self) -> str:
         """The id of the last execution, empty before the first."""
         return self._seen.execution_id
@@ -140,7 +145,10 @@ class MockDurableContext(Senders):
         self._fakes.fail(name, times, error or RuntimeError(f"injected failure of {name}"))
 
     def crash_after(self, checkpoint: int) -> None:
-        """Let the process 'die' right after that checkpoint of each later execution, from 1."""
+        """Let the process 'die' right after that checkpoint of each later execution, from 1.
+
+        An execution that ends with it, or before, goes on undisturbed: ``crashes`` tells.
+        """
         if checkpoint < 1:
             raise UsageError(
                 f"crash_after takes the number of a checkpoint from 1, not {checkpoint}"
@@ -194,8 +202,9 @@ class MockDurableContext(Senders):
         if self._strict:
             traps.watch()
         known_errors = KnownErrors.snapshot()
+        seen.crashing = CrashingService(world, self._crash_after)
         runner = Runner(
-            CrashingService(world, self._crash_after),
+            seen.crashing,
             workflow,
             clock,
             known_errors,
@@ -231,6 +240,7 @@ class _Seen:
     def __init__(self, service: MemoryService | None = None, *, is_strict: bool = False) -> None:
         self.execution_id = ""
         self.invocations = 0
+        self.crashing: CrashingService | None = None
         self.refuses_world = is_strict
         self.strictness = Strictness()
         self._service = service

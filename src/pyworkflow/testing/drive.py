@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pyworkflow._engine.turn import Suspended
 from pyworkflow.errors import DeadlockError, UsageError
@@ -42,6 +42,7 @@ class CrashingService:
         self._crash_after = set(crash_after)
         self._crash_before = set(crash_before)
         self.commits = 0
+        self.crashes = 0
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
         """Return a page of the history."""
@@ -55,11 +56,15 @@ class CrashingService:
         """Do at once what `commit` does."""
         self.commits += 1
         if self.commits in self._crash_before:
-            raise SimulatedCrashError
+            self._crash()
         answer = self._service.commit_now(execution_id, token, updates)
         if self.commits in self._crash_after and answer.token is not None:
-            raise SimulatedCrashError
+            self._crash()
         return answer
+
+    def _crash(self) -> NoReturn:
+        self.crashes += 1
+        raise SimulatedCrashError
 
 
 class Driver:
