@@ -8,12 +8,14 @@ import pytest
 from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.turn import Committed
 from pyworkflow._runtime.flush import Writer
-from pyworkflow.errors import InvalidUpdateError, StaleTokenError
+from pyworkflow.errors import InvalidUpdateError, ServiceUnavailableError, StaleTokenError
 from pyworkflow.services.memory import MemoryService
 from tests.runtime.world import WatchedService
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pyworkflow.services.base import Page
 
 Answers = list[Committed | BaseException]
 
@@ -157,6 +159,30 @@ def test_errors_of_a_service_at_hand_are_raised() -> None:
             writer.write((start("a"),), desk.answers.append)
         assert not writer.is_writing
         assert desk.answers == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_a_checkpoint_that_the_service_cancels_is_answered_by_an_error(pages: bool) -> None:
+    async def main() -> None:
+        desk = Desk(page_size=1)
+        writer = desk.writer()
+        if pages:  # the checkpoint is applied, and the rest of its answer does not come
+
+            async def load(*_: object) -> Page:
+                raise asyncio.CancelledError
+
+            desk.watched.load = load  # type: ignore[method-assign] # a fault
+        else:
+            desk.watched.faults[1] = asyncio.CancelledError()
+        writer.write((start("a"), start("b")), desk.answers.append)
+        while not desk.answers:
+            assert writer.is_writing
+            await asyncio.sleep(0)
+        (error,) = desk.answers
+        assert isinstance(error, ServiceUnavailableError)
+        assert not writer.is_writing
 
     run(main)
 

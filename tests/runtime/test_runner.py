@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import itertools
 import threading
 import weakref
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pyworkflow import (
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.records import Action, Operation, OperationType, Status, Update
 from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
-from pyworkflow.errors import InvalidUpdateError, StaleTokenError
+from pyworkflow.errors import InvalidUpdateError, ServiceUnavailableError, StaleTokenError
 from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.memory import MemoryService
 from tests.runtime.world import WatchedService, World
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from pyworkflow import SyncWorkflowContext
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.turn import End
+    from pyworkflow.services.base import Committed, Page
 
 PATIENCE_SECONDS = 60
 
@@ -396,6 +399,53 @@ def test_an_error_of_the_service_ends_the_run_and_leaves_the_history(
     refused = {one.id for one in world.service.batches[-1]}
     assert not any(one.ended for one in before[1:] if one.id in refused)
     while isinstance(end := world.do(world.invoke(main)), Suspended):
+        world.pass_time()
+    assert value_of(end) == ["paid A", "paid B"]
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_checkpoint_that_the_service_cancels_is_an_error_of_the_service(
+    world: World, number: int
+) -> None:
+    main, _ = order_workflow()
+    world.service.faults[number] = asyncio.CancelledError("odd")
+    world.start(main)
+
+    async def invoke() -> End:
+        return await asyncio.wait_for(world.invoke(main), 3600)  # of the jumping loop's
+
+    with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
+        while isinstance(world.do(invoke()), Suspended):
+            world.pass_time()
+    assert asyncio.all_tasks(world.loop) == set()
+    while isinstance(end := world.do(invoke()), Suspended):
+        world.pass_time()
+    assert value_of(end) == ["paid A", "paid B"]
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_so_is_one_of_a_service_at_hand(world: World, number: int) -> None:
+    main, _ = order_workflow()
+    world.start(main)
+    memory, commits = world.memory, itertools.count(1)
+
+    class Cancelling:
+        async def load(self, execution_id: str, token: str, marker: str) -> Page:
+            return await memory.load(execution_id, token, marker)
+
+        async def commit(self, execution_id: str, token: str, updates: Any) -> Committed:
+            return self.commit_now(execution_id, token, updates)
+
+        def commit_now(self, execution_id: str, token: str, updates: Any) -> Committed:
+            if next(commits) == number:
+                raise asyncio.CancelledError("odd")
+            return memory.commit_now(execution_id, token, updates)
+
+    service = Cancelling()
+    with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
+        while isinstance(world.do(world.invoke(main, service=service)), Suspended):
+            world.pass_time()
+    while isinstance(end := world.do(world.invoke(main, service=service)), Suspended):
         world.pass_time()
     assert value_of(end) == ["paid A", "paid B"]
 

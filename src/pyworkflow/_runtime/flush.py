@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pyworkflow._engine.turn import Committed
+from pyworkflow.errors import ServiceUnavailableError
 from pyworkflow.services.base import ImmediateService
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Writer:
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
+        self._is_closing = False
         self._on_done: Callable[[Committed | BaseException], None]
 
     @property
@@ -64,10 +66,16 @@ class Writer:
     ) -> Committed | None:
         """Send a checkpoint; return its answer if the service has it at once.
 
-        Otherwise ``on_done`` is called with the answer or error, from a plain callback.
+        Otherwise ``on_done`` is called with the answer or error, from a plain callback. One that
+        the service itself cancels is a `ServiceUnavailableError`: somebody waits for its answer.
         """
         if self._immediate is not None:
-            answer = self._immediate.commit_now(self._execution_id, self._checked_token(), updates)
+            try:
+                answer = self._immediate.commit_now(
+                    self._execution_id, self._checked_token(), updates
+                )
+            except asyncio.CancelledError as error:
+                raise _unanswered() from error
             return self._take(answer, on_done)
 
         self._on_done = on_done
@@ -97,6 +105,7 @@ class Writer:
     def _on_answer(self, sent: asyncio.Future[Answer]) -> None:
         self._sending = None
         if sent.cancelled():
+            self._tell_cancelled()
             return
         error = sent.exception()
         outcome = self._take(sent.result(), self._on_done) if error is None else error
@@ -105,8 +114,15 @@ class Writer:
 
     def _on_whole(self, sent: asyncio.Future[Committed]) -> None:
         self._sending = None
-        if not sent.cancelled():
+        if sent.cancelled():
+            self._tell_cancelled()
+        else:
             self._on_done(sent.exception() or sent.result())
+
+    def _tell_cancelled(self) -> None:
+        # At the end of the run it may be cancelled with all that is left of the loop.
+        if not self._is_closing:
+            self._on_done(_unanswered())
 
     async def commit(self, updates: tuple[Update, ...]) -> Committed:
         """Send a checkpoint and return its answer."""
@@ -126,6 +142,7 @@ class Writer:
 
     async def close(self) -> None:
         """See the checkpoint in flight to its end: it may be durable already."""
+        self._is_closing = True
         while self._sending is not None:
             await asyncio.wait([self._sending])
 
@@ -134,6 +151,14 @@ class Writer:
             page = await self._service.load(self._execution_id, self._checked_token(), marker)
             operations.extend(page.operations)
             marker = page.marker
+
+
+def _unanswered() -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        "the service cancelled a checkpoint where an answer or an error of its own was expected; "
+        "whether it was recorded shows when the execution is invoked again, which goes on from "
+        "there"
+    )
 
 
 @functools.cache
