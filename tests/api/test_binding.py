@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NewType, TypedDict
 
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 
 from pyworkflow import (
@@ -24,6 +25,7 @@ from tests.api.world import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from nowhere import Ghost  # type: ignore[import-not-found]
 
@@ -287,6 +289,97 @@ def test_another_value_has_nowhere_to_go(payload: str, found: str) -> None:
 def test_nothing_to_go_to_at_all() -> None:
     assert problems(nothing, "5") == (
         "the input is a JSON number, but the parameters need a JSON object",
+    )
+
+
+class Line(pydantic.BaseModel):
+    sku: str
+    count: int = pydantic.Field(gt=0)
+
+
+class Order(pydantic.BaseModel):
+    id: int
+    lines: list[Line]
+    by: str = pydantic.Field(alias="who")
+
+    @pydantic.model_validator(mode="after")
+    def has_lines(self) -> Self:
+        if not self.lines:
+            raise ValueError("an order\nof nothing")
+        return self
+
+
+@pydantic.dataclasses.dataclass
+class Address:
+    street: str
+    number: int
+
+
+def by_order(order: Order) -> None: ...
+def by_orders(orders: list[Order], urgent: bool) -> None: ...
+def by_address(address: Address) -> None: ...
+def by_either(either: Line | Address) -> None: ...
+def by_struct(held: Holder) -> None: ...
+
+
+class Holder(msgspec.Struct):
+    order: Order
+
+
+BAD_ORDER = '{"id": "x", "lines": [{"sku": 1, "count": 0}, 5]}'
+
+
+@pytest.mark.parametrize(
+    ("function", "payload", "expected"),
+    [
+        (
+            by_order,
+            BAD_ORDER,
+            [
+                "order $.id",
+                "order $.lines[0].sku",
+                "order $.lines[0].count",
+                "order $.lines[1]",
+                "order $.who",
+            ],
+        ),
+        (
+            by_orders,
+            f'{{"orders": [{BAD_ORDER}], "urgend": true}}',
+            [
+                "orders $[0].id",
+                "orders $[0].lines[0].sku",
+                "orders $[0].lines[0].count",
+                "orders $[0].lines[1]",
+                "orders $[0].who",
+                "urgent",
+                "urgend",
+            ],
+        ),
+        (by_address, '{"number": "x"}', ["address $.street", "address $.number"]),
+        (
+            by_either,
+            '{"number": 5}',
+            ["either $.Line.sku", "either $.Line.count", "either $.Address.street"],
+        ),
+        (by_struct, '{"order": {"id": 1, "lines": []}}', ["held $.order.who"]),
+        (by_order, '{"id": 1, "lines": [], "who": "me"}', ["order $"]),
+    ],
+)
+def test_each_wrong_field_of_a_pydantic_model_is_named(
+    function: Any, payload: str, expected: list[str]
+) -> None:
+    found = problems(function, payload)
+    places = [each.rpartition(" at ")[2] if " at $" in each else "" for each in found]
+    assert [
+        f"{name} {place}".strip() for name, place in zip(names(found), places, strict=True)
+    ] == expected
+    assert not any("\n" in problem for problem in found)
+
+
+def test_what_pydantic_says_of_a_field_is_kept() -> None:
+    assert problems(by_order, '{"id": "x", "lines": [], "who": "me"}') == (
+        "order: Input should be a valid integer, unable to parse string as an integer at $.id",
     )
 
 

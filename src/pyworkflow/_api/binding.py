@@ -19,7 +19,7 @@ import msgspec
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.annotations import parameter_annotations
-from pyworkflow._engine.pydantic_values import is_model_class
+from pyworkflow._engine.pydantic_values import faults_of, is_model_class
 from pyworkflow.errors import InputError, SerializationError, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ class InputBinder:
         try:
             return codec.decode(text, self._type(parameter.name), what=f"field {field!r}")
         except SerializationError as error:
-            problems.append(f"{field}: {error}")
+            # Of several faults pydantic tells all, each by its place in the value at `error.path`.
+            faults = [f"{fault} at {error.path}{path}" for path, fault in faults_of(error)]
+            problems += [f"{field}: {fault}" for fault in faults or [str(error)]]
             return None
 
     def _type(self, parameter: str) -> object:

@@ -76,6 +76,26 @@ class Adapter:
         return self._adapter.validate_json(text, by_alias=True, by_name=True)
 
 
+def faults_of(error: BaseException | None) -> list[tuple[str, str]]:
+    """Return the path to each fault that pydantic found, and its words; none if it is not to blame.
+
+    It is looked for in ``error`` and its causes.
+    """
+    pydantic = sys.modules.get("pydantic")
+    while error is not None and not (pydantic and isinstance(error, pydantic.ValidationError)):
+        error = error.__cause__
+    if error is None:
+        return []
+    return [
+        ("".join(map(_step_of_path, fault["loc"])), " ".join(fault["msg"].split()))
+        for fault in typing.cast("Any", error).errors(include_url=False, include_context=False)
+    ]
+
+
+def _step_of_path(place: str | int) -> str:
+    return f"[{place}]" if isinstance(place, int) else f".{place}"
+
+
 _LOST: dict[Callable[[object], bool], str] = {
     lambda each: hasattr(type(each), "get_secret_value"): f"a secret, which is written as {_MASK}",
     lambda each: isinstance(each, float) and not math.isfinite(each): "NaN or infinity",
