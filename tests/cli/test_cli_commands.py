@@ -216,6 +216,30 @@ def test_an_input_that_does_not_fit_starts_nothing(folder: Path, given: str, tol
     assert not list(folder.glob("*.db")) or document("list")["executions"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["shop.py:order", "--input", '{"cents": "many"}'], 2),
+        (["shop.py:wide"], 2),
+        (["shop.py:wide", "--input", '{"count": 1}', "--name", "a b"], 3),
+        (["shop.py:order", "--input", "[1]", "--db", "named.db"], 2),
+        (["shop.py:order", "--input", "[1]", "--skip-time", "--db", "named.db"], 2),
+    ],
+)
+def test_a_run_that_starts_nothing_makes_no_database(
+    folder: Path, words: list[str], code: int
+) -> None:
+    assert invoke("run", *words).exit_code == code
+    assert list(folder.glob("*.db*")) == []
+
+
+def test_a_run_that_starts_nothing_leaves_the_database_that_is_there(folder: Path) -> None:
+    words = ["run", "shop.py:wide", "--skip-time", "--db", "kept.db", "--input"]
+    assert invoke(*words, '{"count": 1}').exit_code == 0
+    assert invoke(*words, "[1]").exit_code == 2
+    assert len(document("list", "--db", "kept.db")["executions"]) == 1
+
+
 def test_a_bad_name_is_told(folder: Path) -> None:
     result = invoke("run", "shop.py:wide", "--input", '{"count": 1}', "--name", "a b")
     assert result.exit_code == 3

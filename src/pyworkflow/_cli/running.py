@@ -25,10 +25,12 @@ from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
 from pyworkflow._cli.timeline import timeline
 from pyworkflow._cli.times import moment
 from pyworkflow._cli.values import indented
+from pyworkflow._engine import codec
 from pyworkflow._runtime.async_client import DEFAULT_PATH, AsyncClient
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.ends import is_over
 from pyworkflow.errors import ExecutionNotFoundError, UsageError
+from pyworkflow.services._refusals import check_execution_name
 from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def run_and_show(run: Run, *, as_json: bool) -> Exit:
     """Run and print what came of it; return the exit code."""
     # What the user's code prints is no result.
     with _database(run) as db, contextlib.redirect_stdout(sys.stderr):
+        if not db.exists():
+            _check_that_it_can_start(run)
         if run.skip_time:
             _check_that_no_other_time_is_skipped(run, db)
         summary, operations, signal_number = asyncio.run(_follow(run, db))
@@ -105,6 +109,14 @@ async def _follow(run: Run, db: Path) -> tuple[ExecutionSummary, Sequence[Operat
                 say_that_it_stops()
             summary, operations = await handle.summary(), await handle.operations()
     return summary, operations, asked.result() if asked.done() else None
+
+
+def _check_that_it_can_start(run: Run) -> None:
+    """Refuse what the service would refuse, before there is a file that has nothing in it."""
+    if run.name is not None:
+        check_execution_name(run.name)
+    given = None if run.given is NO_INPUT else run.given
+    run.workflow.binder.bind(codec.encode(given, what=f"the input of {run.workflow.name!r}"))
 
 
 def _check_that_no_other_time_is_skipped(run: Run, db: Path) -> None:
