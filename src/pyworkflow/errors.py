@@ -34,7 +34,8 @@ class RetryableError(PyWorkflowError):
     """Raise it in a step: the step is tried again, up to the policy's ``max_attempts``.
 
     ``retry_after`` is this attempt's own delay (a duration: seconds, ``"30s"`` or `timedelta`);
-    without it the policy's delay applies.
+    without it the policy's delay applies. So it does for one that is no duration (``"5"``), with a
+    note on the error: a malformed delay must not hide what went wrong in the step.
     """
 
     def __init__(
