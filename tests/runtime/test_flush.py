@@ -170,7 +170,7 @@ def test_a_checkpoint_that_the_service_cancels_is_answered_by_an_error(pages: bo
         writer = desk.writer()
         if pages:  # the checkpoint is applied, and the rest of its answer does not come
 
-            async def load(*_: object) -> Page:
+            async def load(execution_id: str, token: str, marker: str) -> Page:
                 raise asyncio.CancelledError
 
             desk.watched.load = load  # type: ignore[method-assign] # a fault

@@ -403,6 +403,18 @@ def test_an_error_of_the_service_ends_the_run_and_leaves_the_history(
     assert value_of(end) == ["paid A", "paid B"]
 
 
+def see_to_its_end(world: World, main: Any, **options: Any) -> End:
+    """Invoke what has begun until it ends; an invocation that hangs is a `TimeoutError`."""
+
+    async def invoke() -> End:
+        # An hour of the jumping loop's.
+        return await asyncio.wait_for(world.invoke(main, **options), 3600)
+
+    while isinstance(end := world.do(invoke()), Suspended):
+        world.pass_time()
+    return end
+
+
 @pytest.mark.parametrize("number", range(1, 8))
 def test_a_checkpoint_that_the_service_cancels_is_an_error_of_the_service(
     world: World, number: int
@@ -411,16 +423,10 @@ def test_a_checkpoint_that_the_service_cancels_is_an_error_of_the_service(
     world.service.faults[number] = asyncio.CancelledError("odd")
     world.start(main)
 
-    async def invoke() -> End:
-        return await asyncio.wait_for(world.invoke(main), 3600)  # of the jumping loop's
-
     with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
-        while isinstance(world.do(invoke()), Suspended):
-            world.pass_time()
+        see_to_its_end(world, main)
     assert asyncio.all_tasks(world.loop) == set()
-    while isinstance(end := world.do(invoke()), Suspended):
-        world.pass_time()
-    assert value_of(end) == ["paid A", "paid B"]
+    assert value_of(see_to_its_end(world, main)) == ["paid A", "paid B"]
 
 
 @pytest.mark.parametrize("number", range(1, 8))
@@ -443,11 +449,8 @@ def test_so_is_one_of_a_service_at_hand(world: World, number: int) -> None:
 
     service = Cancelling()
     with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
-        while isinstance(world.do(world.invoke(main, service=service)), Suspended):
-            world.pass_time()
-    while isinstance(end := world.do(world.invoke(main, service=service)), Suspended):
-        world.pass_time()
-    assert value_of(end) == ["paid A", "paid B"]
+        see_to_its_end(world, main, service=service)
+    assert value_of(see_to_its_end(world, main, service=service)) == ["paid A", "paid B"]
 
 
 def test_the_script_above_has_eight_checkpoints(world: World) -> None:
