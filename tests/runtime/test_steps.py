@@ -251,6 +251,32 @@ def test_the_timeout_of_a_sync_step_counts_from_where_it_has_a_thread(
         assert world.loop.time() == pytest.approx(70, abs=1)
 
 
+def test_a_pool_of_stuck_bodies_is_told_of(
+    world: World,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(steps, "SYNC_STEPS", 1)  # as many as that pool has
+    go_on = threading.Event()
+
+    @step(timeout="10s", retry=False)
+    def stuck() -> None:
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    @workflow
+    async def main() -> None:
+        stuck()
+
+    assert isinstance(error_of(world.run(main)), StepTimeoutError)
+    (warning,) = [each for each in caplog.records if each.name == "pyworkflow.steps"]
+    assert "all 1 threads" in warning.getMessage()
+    assert "'stuck'" in warning.getMessage()
+    go_on.set()
+    threads.shutdown()
+    assert not steps._overdue
+
+
 def test_a_body_that_begins_when_nobody_wants_it_any_more_has_no_timeout(
     world: World, threads: ThreadPoolExecutor
 ) -> None:

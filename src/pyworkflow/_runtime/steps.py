@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,10 +34,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger("pyworkflow.steps")
+
 SYNC_STEPS = 64
 """How many sync steps run at once in one process; more wait for a thread."""
 
 _threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
+
+_overdue: set[_Attempt] = set()
+"""Attempts in threads that took longer than their timeout, and whose bodies run still."""
 
 
 class StepRunner:
@@ -79,7 +85,11 @@ class StepRunner:
     def _run_timed(self, attempt: _Attempt) -> Outcome:
         # The time that it waited for a thread is not the body's.
         self._loop.call_soon_threadsafe(self._set_alarm, attempt)
-        return self.run_sync(attempt.call)
+        try:
+            return self.run_sync(attempt.call)
+        finally:
+            attempt.is_over = True
+            _overdue.discard(attempt)
 
     def _set_alarm(self, attempt: _Attempt) -> None:
         seconds = attempt.call.settings.timeout_seconds
@@ -194,6 +204,7 @@ class StepRunner:
 
     def _on_sync_timeout(self, attempt: _Attempt) -> None:
         call = attempt.call
+        _keep_overdue(attempt)
         self._end(attempt, self.raised(call, timeout_error(call)))
 
     def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
@@ -218,6 +229,22 @@ class _Attempt(msgspec.Struct, eq=False):
     thread: asyncio.Future[Outcome] | None = None
     alarm: asyncio.TimerHandle | None = None
     holds: bool = False
+    is_over: bool = False
+    """Whether a body with a timeout has left its thread."""
+
+
+def _keep_overdue(attempt: _Attempt) -> None:
+    _overdue.add(attempt)
+    if attempt.is_over:  # in its thread, this very moment
+        _overdue.discard(attempt)
+    elif len(_overdue) == SYNC_STEPS:
+        logger.warning(
+            "all %d threads for sync steps are held by bodies that took longer than their "
+            "timeouts, the last by step %r: no other sync step begins in this process until one of "
+            "them returns. Give what they wait for a timeout of its own",
+            SYNC_STEPS,
+            attempt.call.name,
+        )
 
 
 def _as_own(call: StepCall, error: BaseException) -> BaseException:
