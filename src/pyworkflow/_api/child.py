@@ -93,6 +93,8 @@ class _Child:
         if self._execution.is_broken or self._op.ended:
             return False
         self._execution.contexts.enter(self._op, self._task)
+        if self._task.is_cancel_due:
+            self._op.namespace.scope.is_disturbed = True
         self._is_inside = True
         return True
 

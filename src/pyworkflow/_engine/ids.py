@@ -36,15 +36,28 @@ def hash_path(path: str) -> str:
 class Scope:
     """One child context, or the root: what ends when its code returns.
 
-    ``operation_id`` is the context operation's id, `None` at the root. ``tasks`` are the asyncio
-    tasks that were created in it, in order, ``live`` its operations that have not ended,
-    ``patches`` the decisions of `ctx.patched`. Once it ``is_over``, nothing durable happens in it.
+    ``operation_id`` is the context operation's id, `None` at the root, as is ``outer``, the scope
+    around. ``tasks`` are the asyncio tasks that were created in it, in order, ``live`` its
+    operations that have not ended, ``patches`` the decisions of `ctx.patched`. Once it ``is_over``,
+    nothing durable happens in it. It ``is_disturbed`` if code outside cancelled a task inside.
     """
 
-    __slots__ = ("_keys", "_prune_at", "is_over", "live", "operation_id", "patches", "tasks")
+    __slots__ = (
+        "_keys",
+        "_prune_at",
+        "is_disturbed",
+        "is_over",
+        "live",
+        "operation_id",
+        "outer",
+        "patches",
+        "tasks",
+    )
 
-    def __init__(self, operation_id: str | None) -> None:
+    def __init__(self, operation_id: str | None, outer: Scope | None = None) -> None:
         self.operation_id = operation_id
+        self.outer = outer
+        self.is_disturbed = False
         self.tasks: list[Task[Any]] = []
         self.live: dict[Op, None] = {}
         self.is_over = False
@@ -69,6 +82,17 @@ class Scope:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._prune_at = 2 * len(self.tasks) + 64
         self.tasks.append(task)
+
+    def disturb(self, by: Scope | None) -> None:
+        """A task in here is cancelled by code of ``by``, `None` if nobody knows: mark all between."""
+        around = set()
+        while by is not None:
+            around.add(by)
+            by = by.outer
+        scope: Scope | None = self
+        while scope is not None and scope not in around:
+            scope.is_disturbed = True
+            scope = scope.outer
 
     def __str__(self) -> str:
         return "workflow" if self.operation_id is None else "child context"

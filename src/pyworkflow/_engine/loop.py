@@ -193,6 +193,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             )
         return namespace
 
+    def scope(self) -> Scope | None:
+        """Return the scope of the running code, `None` where nothing says which it is."""
+        task = current_task(self)
+        namespace = _callback_namespace.get(None) if task is None else task.namespace
+        return None if namespace is None else namespace.scope
+
     # -- asyncio's interface ---------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override] # our own Handle: asyncio's takes twice the time

@@ -136,12 +136,14 @@ class Task(asyncio.Task[T]):
         """Request cancellation, as `asyncio.Task.cancel` does; also of a blocked task."""
         if self.done():
             return False
-        if self.blocked_on is None and current_task(self.get_loop()) is not self:
+        loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+        self.namespace.scope.disturb(loop.scope())
+        if self.blocked_on is None and current_task(loop) is not self:
             return super().cancel(msg=msg)
         self._cancels += 1
         if self.blocked_on is None:
             self._cancel_is_due = True
-            self.get_loop().call_soon(self._cancel_after_this_step)
+            loop.call_soon(self._cancel_after_this_step)
         elif not self.blocked_on.cancel(msg=msg):
             self._cancel_is_due = True
         return True
@@ -159,6 +161,11 @@ class Task(asyncio.Task[T]):
         remaining = self.cancelling()
         self._cancel_is_due &= remaining > 0 or not UNCANCEL_FORGETS
         return remaining
+
+    @property
+    def is_cancel_due(self) -> bool:
+        """Whether this task was cancelled and its code has not been told yet."""
+        return self._cancel_is_due or is_to_be_cancelled(self)
 
     def take_cancel(self) -> bool:
         """Whether a cancellation is due at the point where this task is about to block."""

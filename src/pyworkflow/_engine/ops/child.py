@@ -3,6 +3,10 @@
 The code runs inline, in the task that called it. Once the outcome is recorded, the code and all
 below it never run again: a replay takes the outcome and skips the rest.
 
+Code that was cancelled from outside has no outcome that could be recorded, not even if it went on
+and returned: a replay that skipped it would cancel whoever waits for it instead. It runs again over
+what is recorded below, is cancelled at the same place, and does the same.
+
 A result that is too large to be stored is the exception. Its end is recorded without it, what is
 recorded below is kept, and a replay runs the code again over that: nothing new may happen then. The
 end has its place in the order of ends, and the code can't return before that place is reached, for
@@ -41,7 +45,7 @@ class ChildOp(Op):
         super().__init__(execution, name, key)
         self.result_type = result_type
         self._value: tuple[str, Any] | None = None
-        self.namespace = Namespace(self.id, Scope(self.id))
+        self.namespace = Namespace(self.id, Scope(self.id, self.scope))
 
     def start(self) -> None:
         """Open the context; the code runs now."""
@@ -78,6 +82,8 @@ class ChildOp(Op):
         record = self.execution.journal.reruns.pop(self, None)
         if record is not None:
             super().replay_end(record)
+        elif self.namespace.scope.is_disturbed:
+            self._end_unrecorded(Status.SUCCEEDED, payload=payload)
         elif size_of(payload) > MAX_PAYLOAD_BYTES:
             summary = self.summarize()
             self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)
@@ -95,8 +101,17 @@ class ChildOp(Op):
                     f"stored, raised {type(error).__name__}: {error}"
                 )
             )
+        elif self.namespace.scope.is_disturbed:
+            self._end_unrecorded(Status.FAILED, error=record_error(error))
         else:
             self.write(Action.FAIL, urgent=True, error=record_error(error))
+
+    def _end_unrecorded(self, status: Status, **outcome: Any) -> None:
+        self.execution.abandon(self)
+        now_ms = self.execution.now_ms
+        self.deliver(
+            Operation(id=self.id, type=self.type, status=status, start_ms=now_ms, **outcome)
+        )
 
     def abandon(self) -> None:
         """Leave the context as it is: its code has ended, or was cancelled."""
