@@ -106,13 +106,18 @@ class _Child:
             yield asyncio.gather(*left, return_exceptions=True)
 
     def succeed(self, value: Any) -> None:
-        """Record the code's value; one that can't be stored is the child's failure."""
-        self.ends()
+        """Record the code's value; one that can't be stored is the child's failure.
+
+        So is a call that the code did not await.
+        """
         op = self._op
+        scope = op.namespace.scope
         try:
+            scope.calls.check(scope)
+            self.ends()
             payload, value = op.encode(value)
         except Exception as error:
-            op.fail(error)
+            self.fail(error)
         else:
             op.succeed(payload, value)
 

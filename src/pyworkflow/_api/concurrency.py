@@ -170,7 +170,7 @@ class FanOut:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, BatchResult[Any]]:
         """Return the coroutine that runs the branches."""
         coroutine = self._run(execution)
-        execution.calls.expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
+        execution.contexts.calls().expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
         return coroutine
 
     async def _run(self, execution: Execution) -> BatchResult[Any]:

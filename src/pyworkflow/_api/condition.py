@@ -250,7 +250,7 @@ class ConditionCall:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that waits."""
         coroutine = self._run(execution)
-        execution.calls.expect(coroutine, f"wait_for_condition of {self._what}")
+        execution.contexts.calls().expect(coroutine, f"wait_for_condition of {self._what}")
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:

@@ -89,7 +89,9 @@ class ChildCalls(_OfExecution):
         execution = self._running("ctx.child()")
         child = _Child(code, args, name, key)
         coroutine = child.run(execution)
-        execution.calls.expect(coroutine, f"ctx.child() of {child.name or 'code without a name'}")
+        execution.contexts.calls().expect(
+            coroutine, f"ctx.child() of {child.name or 'code without a name'}"
+        )
         return coroutine
 
     @overload

@@ -35,6 +35,7 @@ from pyworkflow.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from pyworkflow._engine.calls import Calls
     from pyworkflow._engine.codec import Decode
     from pyworkflow._engine.execution import Execution
     from pyworkflow.duration import Duration
@@ -104,9 +105,10 @@ class Step(Described, Generic[P, R_co]):
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
-        calls = execution.calls
+        contexts = execution.contexts
+        calls = contexts.calls() if contexts.are_nested else execution.calls
         number = calls.take_number()
-        coroutine: Any = self._await(execution, number, args, kwargs)
+        coroutine: Any = self._await(execution, calls, number, args, kwargs)
         calls.waiting[number] = coroutine, self._settings.name
         return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
@@ -117,9 +119,14 @@ class Step(Described, Generic[P, R_co]):
         return execution.wait(op) if isinstance(op, StepOp) else op[0]
 
     async def _await(
-        self, execution: Execution, number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        execution: Execution,
+        calls: Calls,
+        number: int,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> Any:
-        execution.calls.waiting.pop(number, None)
+        calls.waiting.pop(number, None)
         op = self._begin(execution, args, kwargs)
         if not isinstance(op, StepOp):
             return op[0]

@@ -1,7 +1,10 @@
-"""Calls that a workflow made and has to await before it ends.
+"""Calls that code made and has to await before it ends: a workflow, or that of a child context.
 
 A coroutine that nobody awaits never runs, and a step that was started and forgotten is cancelled
-when the workflow returns: both would be work that silently did not happen.
+when the code returns: both would be work that silently did not happen.
+
+Each child context has calls of its own. A replay does not run its code once it is over, so what the
+code forgot has to be a part of its outcome, and no matter of the code around it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ class Started(Protocol):
 
 
 class Calls:
-    """The calls of one run that were not awaited yet, and a few that were."""
+    """The calls of one scope that were not awaited yet, and a few that were."""
 
     def __init__(self) -> None:
         self.waiting: dict[object, tuple[Coroutine[Any, Any, Any] | Started, str]] = {}
@@ -51,12 +54,12 @@ class Calls:
         }
         self._prune_at = 4 * len(self.waiting) + 64
 
-    def check(self) -> None:
-        """Raise `UsageError` if one of them was not awaited."""
+    def check(self, whose: object) -> None:
+        """Raise `UsageError` if one of them was not awaited; ``whose`` they are is for messages."""
         forgotten = [name for call, name in self.waiting.values() if _is_forgotten(call)]
         if forgotten:
             raise UsageError(
-                f"{', '.join(forgotten)}: called but never awaited when the workflow returned, so "
+                f"{', '.join(forgotten)}: called but never awaited when the {whose} returned, so "
                 "nobody knows whether it ran. Await the call, or the future that .submit(...) "
                 "returned; in a def workflow, call an async step as step.submit(...).result(), and "
                 "sleep with ctx.sleep(...)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyworkflow._engine.calls import Calls
     from pyworkflow._engine.ids import Namespace, Scope
     from pyworkflow._engine.loop import WorkflowLoop
     from pyworkflow._engine.ops.base import Op
@@ -23,19 +24,28 @@ class Contexts:
     def __init__(self, loop: WorkflowLoop) -> None:
         self._loop = loop
         self._open: dict[Scope, None] = {loop.root: None}
+        self.are_nested = False
+        """Whether the code of a child context runs."""
 
     def tasks(self) -> list[Task[Any]]:
         """Return the tasks that were made in what is open, in the order of their making."""
         return [task for scope in self._open for task in scope.tasks]
 
-    def forget_tasks(self) -> None:
+    def calls(self) -> Calls:
+        """Return the calls of the context whose code is running."""
+        scope = self._loop.scope() if self.are_nested else None
+        return (scope or self._loop.root).calls
+
+    def forget(self) -> None:
         """The run is over: hold its tasks no longer, or the collector has to free them."""
         for scope in self._open:
+            scope.calls.close()
             scope.tasks.clear()
 
     def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
         """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
         self._open[child.namespace.scope] = None
+        self.are_nested = True
         outer, task.namespace = task.namespace, child.namespace
         self._loop.make_callbacks_in(child.namespace)
         return outer
@@ -47,6 +57,8 @@ class Contexts:
         scope = child.namespace.scope
         scope.is_over = True
         del self._open[scope]
+        self.are_nested = len(self._open) > 1
+        scope.calls.close()
         for left in scope.tasks:
             if not left.done():
                 left.cancel()

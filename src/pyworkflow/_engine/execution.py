@@ -22,7 +22,6 @@ from zlib import crc32
 from pyworkflow._engine import codec
 from pyworkflow._engine.bodies import Bodies
 from pyworkflow._engine.bridge import Bridge
-from pyworkflow._engine.calls import Calls
 from pyworkflow._engine.contexts import Contexts
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
@@ -90,7 +89,7 @@ class Execution:
         self.contexts = Contexts(self.loop)
         self.outbox = Outbox()
         self.bodies = Bodies()
-        self.calls = Calls()
+        self.calls = self.loop.root.calls
         self.outside = Outside()
         self.now_ms = 0
         self.is_closing = False
@@ -158,8 +157,7 @@ class Execution:
         self.bodies.clear()
         self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
         self.loop.dispose_asyncgens()
-        self.calls.close()
-        self.contexts.forget_tasks()
+        self.contexts.forget()
         self.journal.forget_issued()
 
     # -- running ---------------------------------------------------------------------------------
@@ -275,7 +273,7 @@ class Execution:
         assert self._main is not None
         try:
             value = self._main.result()
-            self.calls.check()
+            self.calls.check(self.loop.root)
             what = "the result of the workflow"
             payload, value = codec.roundtrip(value, self._result_type, what=what)
         except BaseException as error:

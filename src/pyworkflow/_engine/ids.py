@@ -17,6 +17,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.calls import Calls
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def hash_path(path: str) -> str:
 
 
 class Scope:
-    """One child context, or the root: what ends when its code returns.
+    """One child context, or the root: what ends when its code returns. ``calls`` are its code's.
 
     ``operation_id`` is the context operation's id, `None` at the root, as is ``outer``, the scope
     around. ``tasks`` are the asyncio tasks that were created in it, in order, ``live`` its
@@ -45,6 +46,7 @@ class Scope:
     __slots__ = (
         "_keys",
         "_prune_at",
+        "calls",
         "is_disturbed",
         "is_over",
         "live",
@@ -57,6 +59,7 @@ class Scope:
     def __init__(self, operation_id: str | None, outer: Scope | None = None) -> None:
         self.operation_id = operation_id
         self.outer = outer
+        self.calls = Calls()
         self.is_disturbed = False
         self.tasks: list[Task[Any]] = []
         self.live: dict[Op, None] = {}
@@ -84,7 +87,7 @@ class Scope:
         self.tasks.append(task)
 
     def disturb(self, by: Scope | None) -> None:
-        """A task in here is cancelled by code of ``by``, `None` if nobody knows: mark all between."""
+        """A task in here is cancelled by code of ``by`` (`None`: unknown): mark all between."""
         around = set()
         while by is not None:
             around.add(by)
