@@ -212,6 +212,7 @@ class Execution:
     def _take_change(self, record: Operation) -> None:
         op = self.journal.take_change(record)
         if op is None or op.abandoned:
+            self.journal.order.pass_by(op, record)
             return
         if record.ended:
             self.journal.queue_end(op, record, is_replay=False)

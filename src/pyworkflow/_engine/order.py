@@ -20,6 +20,7 @@ import msgspec
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.records import Action, OperationType, Status, SubType, Update
+from pyworkflow.errors import StepCancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation
 
 Place = tuple[int, int, int]
-"""Where an end stands: 0 and its rank in an order record; or 1, its number or time, its issue."""
+"""Where an end stands: 0 and its rank in an order record; or 1, its number or time, its issue.
+
+2 stands behind all of these: there is the end of a step that the code cancelled. No code ever saw
+it, so on a replay the step is cancelled again before it comes, whatever its time says."""
+
+_CANCELLED = f"{StepCancelledError.__module__}.{StepCancelledError.__qualname__}"
 
 _decode_ids = msgspec.json.Decoder(list[str]).decode
 
@@ -76,6 +82,14 @@ class DeliveryOrder:
         else:
             self._last = place
 
+    def pass_by(self, op: Op | None, record: Operation) -> None:
+        """Take note of an end that no code will see: one that was abandoned before it was known.
+
+        It must not come before those that were delivered, on a replay that has it from the start.
+        """
+        if op is not None and record.ended and record.sequence is None:
+            self._is_inverted |= self.place(record, op.number) < self._last
+
     def next_ms(self) -> int | None:
         """Return the time of the end that is next, `None` if its place does not come from times."""
         if not self.ends:
@@ -90,7 +104,8 @@ class DeliveryOrder:
             return (0, rank, 0)
         if record.sequence is not None:
             return (1, record.sequence, number)
-        return (1, _end_ms(record), number)
+        is_cancelled = record.error is not None and record.error.type == _CANCELLED
+        return (2 if is_cancelled else 1, _end_ms(record), number)
 
     def take_record(self) -> tuple[Update, ...]:
         """Return the updates of an order record, if one has to be written first."""
