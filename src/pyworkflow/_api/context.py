@@ -17,7 +17,7 @@ from pyworkflow._api.outside import BlockingOutsideCalls, OutsideCalls
 from pyworkflow._api.saga import SagaCalls
 from pyworkflow._api.sleep import Slept, seconds_until, start_wait
 from pyworkflow._engine.ops.patch import PatchOp
-from pyworkflow._engine.scope import require_execution
+from pyworkflow._engine.scope import current_execution, require_execution
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
@@ -94,6 +94,9 @@ class BaseContext:
 
     def now(self) -> datetime:
         """Return the time (UTC) of the last event that the workflow has seen."""
+        running = current_execution()
+        if running is not None:
+            self._check_owner(running, "ctx.now()")
         return self._execution.now()
 
     def uuid4(self) -> UUID:
@@ -147,12 +150,16 @@ class BaseContext:
 
     def _running(self, what: str) -> Execution:
         execution = require_execution(what)
-        if execution is not self._execution:
-            raise UsageError(
-                f"{what}: this ctx belongs to execution {self._execution.name!r}, but the running "
-                f"code to {execution.name!r}. Use the ctx that the workflow was called with."
-            )
+        self._check_owner(execution, what)
         return execution
+
+    def _check_owner(self, running: Execution, what: str) -> None:
+        if running is not self._execution:
+            raise UsageError(
+                f"{what}: this ctx belongs to another run, of execution {self._execution.name!r}; "
+                f"the running code is one of execution {running.name!r}. Use the ctx that the "
+                "workflow was called with, and keep none from one run for another"
+            )
 
 
 class WorkflowContext(BaseContext, ChildCalls, OutsideCalls, ConditionCalls, SagaCalls):

@@ -49,7 +49,8 @@ class Workflow(Described, Generic[P, R_co]):
         execution = current_execution()
         if execution is None:
             return self._function(*args, **kwargs)
-        self._check_context(args, kwargs)
+        if self.binder.takes_context:
+            args, kwargs = self._with_context(args, kwargs)  # type: ignore[assignment] # as given
         if not self.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
         coroutine: Any = self._run(execution, args, kwargs)
@@ -104,9 +105,12 @@ class Workflow(Described, Generic[P, R_co]):
         _ = self.result_type  # one that is no use is told before the code runs
         args, kwargs = self.binder.bind(payload)
         if self.binder.takes_context:
-            context = WorkflowContext if self.is_async else SyncWorkflowContext
-            args.insert(0, context(execution))
+            args.insert(0, self._context_kind(execution))
         return functools.partial(self._function, *args, **kwargs)
+
+    @property
+    def _context_kind(self) -> type[WorkflowContext | SyncWorkflowContext]:
+        return WorkflowContext if self.is_async else SyncWorkflowContext
 
     def describe(self) -> tuple[str, object]:
         """Return the operation's name and the type that its result is converted to."""
@@ -114,13 +118,21 @@ class Workflow(Described, Generic[P, R_co]):
 
     # -- as a child context ----------------------------------------------------------------------
 
-    def _check_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else kwargs.get(self.binder.context_name)
-        if self.binder.takes_context and not isinstance(given, BaseContext):
+    def _with_context(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with a ctx of this workflow's kind in place of the caller's."""
+        name = self.binder.context_name
+        given = args[0] if args else kwargs.get(name)
+        if not isinstance(given, BaseContext):
             raise UsageError(
                 f"workflow {self.name!r} takes ctx as its first parameter: pass yours on, "
                 f"{self.name}(ctx, ...)"
             )
+        if isinstance(given, self._context_kind):
+            return args, kwargs
+        own = self._context_kind(given._execution)
+        return ((own, *args[1:]), kwargs) if args else (args, {**kwargs, name: own})
 
     async def _run(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
