@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.tasks import take_unread
+
 if TYPE_CHECKING:
     from pyworkflow._engine.calls import Calls
     from pyworkflow._engine.ids import Namespace, Scope
@@ -35,6 +37,16 @@ class Contexts:
         """Return the calls of the context whose code is running."""
         scope = self._loop.scope() if self.are_nested else None
         return (scope or self._loop.root).calls
+
+    def report_unread(self, main: Task[Any]) -> None:
+        """The workflow is over: tell of its tasks that failed, if nobody asked for their outcome.
+
+        asyncio does when it frees a task, but those of the workflow are kept to its end.
+        """
+        for task in self._loop.root.tasks:
+            if task is not main and (error := take_unread(task)) is not None:
+                message = f"{task.get_name()} failed, and nobody asked for its outcome"
+                self._loop.call_exception_handler({"message": message, "exception": error})
 
     def forget(self) -> None:
         """The run is over: hold its tasks no longer, or the collector has to free them."""

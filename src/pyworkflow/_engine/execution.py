@@ -272,6 +272,7 @@ class Execution:
 
     def _outcome(self) -> End:
         assert self._main is not None
+        self.contexts.report_unread(self._main)
         try:
             value = self._main.result()
             self.calls.check(self.loop.root)

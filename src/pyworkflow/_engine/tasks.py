@@ -77,6 +77,11 @@ def has_callbacks(task: asyncio.Task[Any]) -> bool:
     return bool(task._callbacks)
 
 
+def take_unread(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return the error of a task that is over, if nobody has asked for it; it is asked for now."""
+    return task.exception() if task._log_traceback else None
+
+
 def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     """Set asyncio's mark of a future that a coroutine has yielded; whether it was the other way.
 
