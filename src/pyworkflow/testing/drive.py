@@ -93,6 +93,8 @@ class Driver:
             try:
                 end = await self._runner.run_and_record(self._service.claim(execution_id))
             except SimulatedCrashError:
+                if self._world is not None:
+                    self._world.apply_due()  # before timers that are due later
                 continue
             if not isinstance(end, Suspended):
                 return end
