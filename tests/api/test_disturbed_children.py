@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,10 @@ def note(what: str) -> str:
 @step(retry=False)
 async def fail(what: str) -> None:
     raise ValueError(what)
+
+
+@step
+async def slow() -> None: ...
 
 
 async def swallows() -> str:
@@ -191,3 +196,39 @@ def test_a_task_that_is_left_at_the_end() -> None:
         mock_ctx.crash_after(checkpoint)
         assert create_test_handler(main, mock_ctx)({}) is False
         assert list(mock_ctx.checkpoints.values()) == ["cleanup", "went on"]
+
+
+async def by_swallowing() -> None:
+    me = asyncio.current_task()
+    assert me is not None
+    me.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sleep(1)
+
+
+async def by_a_group() -> None:
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail("one"))
+
+
+@pytest.mark.parametrize("code", [by_swallowing, by_a_group])
+def test_requests_to_cancel_do_not_outlive_the_child_that_made_them(
+    code: Callable[[], Any],
+) -> None:
+    """A limit around it would else not know its own cancellation, but on a replay it would."""
+
+    @workflow
+    async def main(ctx: WorkflowContext) -> Any:
+        try:
+            async with asyncio.timeout(NAP):
+                await ctx.child(code)
+                await slow()
+        except TimeoutError:
+            return "late"
+
+    for checkpoint in range(1, 8):
+        mock_ctx = MockDurableContext()
+        mock_ctx.mock_step("slow", takes="1h")  # so the run is not suspended meanwhile
+        mock_ctx.crash_after(checkpoint)
+        assert create_test_handler(main, mock_ctx)({}) == "late"

@@ -87,6 +87,7 @@ class _Child:
         self._task = execution.bridge.blocking_task()
         self._outer = self._task.namespace
         self._is_inside = False
+        self._cancelling = self._task.cancelling()
 
     def begins(self) -> bool:
         """Return whether the code has to run; enter the namespace then."""
@@ -130,4 +131,8 @@ class _Child:
         """Come back to the namespace around."""
         if self._is_inside:
             self._is_inside = False
+            if not self._op.namespace.scope.is_disturbed:
+                # What the code did to its task, as TaskGroup does up to 3.12, no replay repeats.
+                while self._task.cancelling() > self._cancelling:
+                    self._task.uncancel()
             self._execution.leave(self._op, self._task, self._outer)
