@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from pyworkflow import SyncWorkflowContext, UsageError, WorkflowContext, sleep, step, workflow
+from pyworkflow import (
+    Step,
+    SyncWorkflowContext,
+    UsageError,
+    WorkflowContext,
+    sleep,
+    step,
+    workflow,
+)
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 
@@ -152,6 +160,60 @@ def test_what_the_code_around_called_is_its_own_matter() -> None:
 
     (outcome,) = every_outcome(forgets)
     assert outcome.startswith("UsageError: work: called but never awaited when the workflow")
+
+
+@pytest.mark.parametrize("started", [work, fail])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_step_may_be_started_outside_of_the_code_that_awaits_it(
+    started: Step[[str], Any], depth: int
+) -> None:
+    """Also where that code does not run again, for it is over."""
+
+    async def main(ctx: WorkflowContext) -> str:
+        outcome = started.submit("outside")
+
+        async def child() -> str:
+            try:
+                return f"got {await outcome}"
+            except ValueError as error:
+                return f"got {error}"
+
+        async def parent() -> str:
+            return await ctx.child(child) if depth == 2 else await child()
+
+        (found,) = (await ctx.parallel([parent])).results
+        await sleep(5)
+        return found
+
+    assert every_outcome(main) == {"got outside"}
+
+
+def test_what_is_not_over_was_not_awaited_there() -> None:
+    async def main(ctx: WorkflowContext) -> str:
+        await ctx.child(lambda: work("inside"))
+        await sleep(5)
+        work.submit("forgotten")
+        return "done"
+
+    (outcome,) = every_outcome(main)
+    assert outcome.startswith("UsageError: work (submitted): called but never awaited")
+
+
+def test_a_call_made_outside_of_the_code_that_awaits_it_is_refused_after_a_suspension() -> None:
+    """It does not begin in a run that skips that code, as one that is forgotten does not."""
+
+    async def main(ctx: WorkflowContext) -> str:
+        call = work("outside")
+
+        async def child() -> str:
+            return await call
+
+        found = await ctx.child(child)
+        await sleep(5)
+        return found
+
+    (outcome,) = every_outcome(main)
+    assert outcome.endswith("it has to call itself: a replay skips it")
 
 
 def test_what_never_ran_is_closed_with_a_run_that_ends_in_a_child() -> None:

@@ -4,24 +4,29 @@ A coroutine that nobody awaits never runs, and a step that was started and forgo
 when the code returns: both would be work that silently did not happen.
 
 Each child context has calls of its own. A replay does not run its code once it is over, so what the
-code forgot has to be a part of its outcome, and no matter of the code around it.
+code forgot has to be a part of its outcome, and no matter of the code around it. Nor does a replay
+see what that code awaited: a step that was started outside and is over may have been.
 """
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pyworkflow.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+_OF_CHILDREN = ". What the code of a child context awaits, it has to call itself: a replay skips it"
 
 
 class Started(Protocol):
     """A call that was started at once; ``is_awaited`` once somebody asked for its outcome."""
 
     is_awaited: bool
+
+    def done(self) -> bool:
+        """Whether it is over."""
+        ...
 
 
 class Calls:
@@ -31,6 +36,8 @@ class Calls:
         self.waiting: dict[object, tuple[Coroutine[Any, Any, Any] | Started, str]] = {}
         """Each call and its name for messages, under the call itself, or under the number that was
         taken for it: a coroutine that was given a number takes itself out when it begins."""
+        self.had_children = False
+        """Whether a child context in here is over."""
         self._number = 0
         self._prune_at = 64
 
@@ -56,14 +63,22 @@ class Calls:
 
     def check(self, whose: object) -> None:
         """Raise `UsageError` if one of them was not awaited; ``whose`` they are is for messages."""
-        forgotten = [name for call, name in self.waiting.values() if _is_forgotten(call)]
+        forgotten = [
+            name
+            for call, name in self.waiting.values()
+            if _is_forgotten(call) and not self._may_be_awaited(call)
+        ]
         if forgotten:
             raise UsageError(
                 f"{', '.join(forgotten)}: called but never awaited when the {whose} returned, so "
                 "nobody knows whether it ran. Await the call, or the future that .submit(...) "
                 "returned; in a def workflow, call an async step as step.submit(...).result(), and "
-                "sleep with ctx.sleep(...)"
+                f"sleep with ctx.sleep(...){_OF_CHILDREN if self.had_children else ''}"
             )
+
+    def _may_be_awaited(self, call: Coroutine[Any, Any, Any] | Started) -> bool:
+        """Whether the code of a child context may have awaited it, in this run or before."""
+        return self.had_children and not isinstance(call, Coroutine) and call.done()
 
     def close(self) -> None:
         """Close the coroutines that never ran."""

@@ -97,6 +97,13 @@ class Scope:
             scope.is_disturbed = True
             scope = scope.outer
 
+    def leave_child(self) -> None:
+        """A child context in here is over; a replay does not run its code."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope.calls.had_children = True
+            scope = scope.outer
+
     def __str__(self) -> str:
         return "workflow" if self.operation_id is None else "child context"
 

@@ -119,6 +119,7 @@ class ChildOp(Op):
 
     def deliver(self, record: Operation) -> None:
         """Give the outcome to the code around."""
+        self.scope.leave_child()
         if record.status is Status.SUCCEEDED:
             value = self._value
             if value is not None and (record.replay_children or value[0] == record.payload):
