@@ -299,30 +299,15 @@ def test_an_empty_file_becomes_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "value"),
-    [
-        ("operations", "record", "x'c1'"),
-        ("operations", "record", "'text'"),
-        ("operations", "record", "7"),
-        ("history", "lines", "x'c1'"),
-        ("history", "lines", "'text'"),
-        ("executions", "unread", "x'c1'"),
-        ("executions", "unread", "'text'"),
-        ("executions", "tokens", "'text'"),
-        ("executions", "problem", "'text'"),
-        ("executions", "deadline_ms", "'text'"),
-        ("executions", "name", "x'c1'"),
-    ],
+    ("table", "column"), [("operations", "record"), ("history", "lines"), ("executions", "unread")]
 )
-def test_a_damaged_record_is_told_and_stays_alone(
-    tmp_path: Path, table: str, column: str, value: str
-) -> None:
+def test_a_damaged_record_is_told_and_stays_alone(tmp_path: Path, table: str, column: str) -> None:
     async def scene(here: Place) -> None:
         service = here.open()
         bad, good = await begin(service), await begin(service)
         vandal = sqlite3.connect(here.path)
         key = "number = 1" if table == "executions" else "key >> 32 = 1"
-        vandal.execute(f"UPDATE {table} SET {column} = {value} WHERE {key}")
+        vandal.execute(f"UPDATE {table} SET {column} = x'c1' WHERE {key}")
         vandal.execute("UPDATE executions SET version = 99 WHERE number = 1")
         vandal.commit()
         vandal.close()
@@ -333,21 +318,6 @@ def test_a_damaged_record_is_told_and_stays_alone(
             with pytest.raises(StorageError, match=rf"{bad.id}.*damaged"):
                 await bad.commit(step("a"))
         assert list(await good.commit(step("a"))) == ["a"]
-
-    play(tmp_path / "x.db", scene)
-
-
-@pytest.mark.parametrize("column", ["wake_ms", "deadline_ms"])
-def test_a_time_that_is_none_is_told(tmp_path: Path, column: str) -> None:
-    async def scene(here: Place) -> None:
-        service = here.open()
-        await service.start("greet", "1")
-        vandal = sqlite3.connect(here.path)
-        vandal.execute(f"UPDATE executions SET {column} = 'soon'")
-        vandal.commit()
-        vandal.close()
-        with pytest.raises(StorageError, match=r"x\.db.*damaged"):
-            await service.next_due(["greet"])
 
     play(tmp_path / "x.db", scene)
 

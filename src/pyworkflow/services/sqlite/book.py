@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pyworkflow._engine.records import Operation, Status
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.sqlite import rows
-from pyworkflow.services.sqlite.faults import UNREADABLE, damaged
+from pyworkflow.services.sqlite.faults import damaged
 from pyworkflow.services.sqlite.held import Held
 from pyworkflow.services.sqlite.recent import Recent
 
@@ -116,12 +118,12 @@ class Book:
         return held
 
     def _load(self, execution_id: str, known: Held | None) -> Held:
+        row = self.store.find(execution_id)
+        if row is None:
+            raise not_found(execution_id)
         operations: list[Operation] = []
         deadlines = {}
         try:
-            row = self.store.find(execution_id)
-            if row is None:
-                raise not_found(execution_id)
             for record, times in self.store.operations(row.number):
                 operation = rows.decode_operation(record)
                 operations.append(operation)
@@ -137,7 +139,7 @@ class Book:
             state.result = row.result
             state.deadline_ms = row.deadline_ms
             held = Held.saved(row, state)
-        except UNREADABLE as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, LookupError) as error:
             raise damaged(self._path, f"the execution {execution_id!r}") from error
         if known is not None and known.state.token == state.token:
             state.rest = known.state.rest
@@ -153,7 +155,7 @@ class Book:
         execution_id, record = found
         try:
             return execution_id, rows.decode_operation(record).payload
-        except UNREADABLE as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise damaged(self._path, f"the execution {execution_id!r}") from error
 
     def add(

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import sqlite3
 
-import msgspec
-
 from pyworkflow.errors import ServiceError, ServiceUnavailableError, StorageError
 
 _SAFE = "what was acknowledged is kept, and this was not written"
@@ -81,10 +79,6 @@ def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
     fault = kind(f"The file {path!r}: {error} ({_name(error)}): {meaning}")
     fault.__cause__ = error
     return fault
-
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError)
-"""What reading a row raises that does not hold what it must; of another type than bytes, even."""
 
 
 def damaged(path: str, what: str) -> StorageError:

@@ -11,7 +11,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from pyworkflow.services.sqlite.faults import UNREADABLE, damaged, fault_of
+import msgspec
+
+from pyworkflow.services.sqlite.faults import damaged, fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
 
 if TYPE_CHECKING:
@@ -67,5 +69,5 @@ def decoded(read: Callable[[], T], path: str) -> T:
     """Return what ``read`` returns; raises `StorageError` for a record that can't be read."""
     try:
         return read()
-    except UNREADABLE as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
         raise damaged(path, "a record") from error

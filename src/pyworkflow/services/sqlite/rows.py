@@ -7,7 +7,7 @@ payload is kept once. That a step became READY is no event and takes no line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -57,19 +57,6 @@ class ExecutionRow(NamedTuple):
     result: str | None
     parent_id: str | None
     parent_operation: str | None
-
-
-def row_of(columns: Sequence[Any]) -> ExecutionRow:
-    """Return the row that SQLite gave; any value may stand in any column of its tables.
-
-    Raises `msgspec.ValidationError` for a value that is not of its column's type.
-    """
-    return msgspec.convert(columns, ExecutionRow)
-
-
-def time_of(column: object) -> int | None:
-    """Return the time that SQLite gave, as `row_of` does a row."""
-    return msgspec.convert(column, int | None)
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow.services.sqlite.rows import PLACES, row_of, time_of
+from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
-
-    from pyworkflow.services.sqlite.rows import ExecutionRow
 
     Blob: TypeAlias = bytearray | str
     """What `rows.encode` returned, or `NULL`."""
@@ -120,7 +118,7 @@ class Store:
 
     def find(self, execution_id: str) -> ExecutionRow | None:
         row = self._execute("SELECT * FROM executions WHERE id = ?", (execution_id,)).fetchone()
-        return None if row is None else row_of(row)
+        return None if row is None else ExecutionRow._make(row)
 
     def version(self, number: int) -> int | None:
         row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
@@ -158,12 +156,12 @@ class Store:
         given = {clause: value for clause, value in wanted.items() if value is not None}
         sql = _WITH_ROOT + " AND ".join(given or ["true"]) + " ORDER BY e.number DESC LIMIT ?"
         rows = self._execute(sql, (*given.values(), -1 if limit is None else limit))
-        return [(row_of(row[:-1]), row[-1]) for row in rows]
+        return [(ExecutionRow._make(row[:-1]), row[-1]) for row in rows]
 
     def execution(self, execution_id: str) -> tuple[ExecutionRow, bytes] | None:
         """Return one execution with its EXECUTION operation."""
         row = self._execute(_WITH_ROOT + "e.id = ?", (execution_id,)).fetchone()
-        return None if row is None else (row_of(row[:-1]), row[-1])
+        return None if row is None else (ExecutionRow._make(row[:-1]), row[-1])
 
     # -- what is due -----------------------------------------------------------------------------
 
@@ -182,7 +180,7 @@ class Store:
             sql = "SELECT min(wake_ms) FROM executions WHERE workflow = ? AND wake_ms IS NOT NULL"
             values = (workflow,)  # type: ignore[assignment]
         (wake_ms,) = self._execute(sql, values).fetchone()
-        return time_of(wake_ms)
+        return wake_ms  # type: ignore[no-any-return]
 
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
         """Return the ids of executions whose timeout is over."""
@@ -195,7 +193,7 @@ class Store:
         (deadline_ms,) = self._execute(
             "SELECT min(deadline_ms) FROM executions WHERE deadline_ms IS NOT NULL"
         ).fetchone()
-        return time_of(deadline_ms)
+        return deadline_ms  # type: ignore[no-any-return]
 
     def to_look_at(self, owner: str, execution_ids: Sequence[str]) -> list[tuple[str]]:
         """Return those that changed from outside, are over, or are no longer this owner's."""
