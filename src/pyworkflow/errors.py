@@ -258,6 +258,13 @@ class StorageError(ServiceError):
     is_final = True
 
 
+class DamagedExecutionError(StorageError):
+    """What the file holds of one execution can't be read; the message names the row.
+
+    Others in the file are not concerned. It stays as it is, and goes on once it can be read.
+    """
+
+
 class RequestRefusedError(ServiceError):
     """The service refuses this request for good; ``code`` is its name for the reason."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -333,6 +334,20 @@ def test_the_list_can_be_filtered(kept: Path) -> None:
     assert document("list", "--limit", "2")["more"]
     assert "no executions" in invoke("list", "--workflow", "nope").stderr
     assert "the newest 2 of more" in invoke("list", "--limit", "2").stderr
+
+
+def test_one_that_can_not_be_read_is_listed_and_told_with_its_row(kept: Path) -> None:
+    connection = sqlite3.connect("pyworkflow.db")
+    with connection:
+        connection.execute("UPDATE operations SET record = 7 WHERE key = 1 << 32")
+    connection.close()
+    listed = invoke("list")
+    assert listed.exit_code == 0, listed.stderr
+    told = f"can't be read: row {1 << 32} of operations, record"
+    assert listed.stdout.count(told) == 1
+    shown = invoke("show", document("list")["executions"][-1]["id"])
+    assert shown.exit_code == 3
+    assert told in shown.stderr
 
 
 def test_an_execution_is_shown_by_name_by_id_and_by_the_beginning_of_its_id(kept: Path) -> None:

@@ -53,9 +53,11 @@ def executions_table(summaries: Iterable[ExecutionSummary], now_ms: int) -> Tabl
 def _problem(summary: ExecutionSummary) -> Text:
     if summary.problem is None:
         return Text()
-    return Text.assemble(
-        (f"{wording.times(summary.troubles)}: ", "red"), wording.error_line(summary.problem)
-    )
+    return Text.assemble((_how_often(summary), "red"), wording.error_line(summary.problem))
+
+
+def _how_often(summary: ExecutionSummary) -> str:
+    return f"{wording.times(summary.troubles)}: " if summary.troubles else ""
 
 
 # -- show ----------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def execution_lines(summary: ExecutionSummary, now_ms: int) -> Iterator[Text]:
         yield _field("next wake", Text(until(summary.wake_ms, now_ms)))
     if summary.problem is not None:
         said = Text("\n    ").join(wording.error_lines(summary.problem))
-        yield _field("problem", Text.assemble(f"{wording.times(summary.troubles)}: ", said))
+        yield _field("problem", Text.assemble(_how_often(summary), said))
     yield _field("input", value_text(summary.input_payload))
     if summary.result is not None:
         yield _field("result", value_text(summary.result))

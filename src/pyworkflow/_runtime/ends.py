@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from pyworkflow.errors import DamagedExecutionError
 from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyworkflow.services.base import ExecutionSummary, SchedulingService
 
@@ -55,10 +56,7 @@ class Ends:
 
     def _raise(self, error: BaseException) -> None:
         for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # one whose waiter has gone is no loss
+            _raise_to(futures, error)
 
     def close(self) -> None:
         """Listen to the service no more."""
@@ -96,7 +94,11 @@ class Ends:
             self._has_changed = False
             began = self._loop.time()
             for execution_id in list(self._waiting):
-                summary = await self._service.get(execution_id)
+                try:
+                    summary = await self._service.get(execution_id)
+                except DamagedExecutionError as error:  # no affair of those that wait for others
+                    _raise_to(self._waiting.get(execution_id, ()), error)
+                    continue
                 if is_over(summary):
                     self._tell(summary)
             # Other processes are real: the pause is one of the machine's time.
@@ -106,6 +108,13 @@ class Ends:
         for future in self._waiting.pop(summary.id, ()):
             if not future.done():
                 future.set_result(summary)
+
+
+def _raise_to(futures: Iterable[asyncio.Future[ExecutionSummary]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # one whose waiter has gone is no loss
 
 
 def is_over(summary: ExecutionSummary) -> bool:

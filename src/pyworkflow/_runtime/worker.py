@@ -35,7 +35,7 @@ from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspen
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.leases import Heart
 from pyworkflow._runtime.runner import Runner
-from pyworkflow.errors import ServiceError, StaleTokenError
+from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -138,7 +138,7 @@ class Worker:
                     return
                 await self._look()
             except ServiceError as error:
-                if error.is_final:
+                if error.is_final and not isinstance(error, DamagedExecutionError):
                     raise
                 logger.warning("the service can't be asked for work now: %s", error)
             finally:

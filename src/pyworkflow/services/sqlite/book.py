@@ -13,24 +13,31 @@ started here, until somebody else writes.
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pyworkflow._engine.records import Operation, Status
+from pyworkflow._engine.records import ErrorRecord, Operation, Status
 from pyworkflow._engine.transitions import apply_outside
+from pyworkflow.errors import DamagedExecutionError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services._state import ExecutionState
-from pyworkflow.services.sqlite import rows
+from pyworkflow.services.sqlite import cells, rows
+from pyworkflow.services.sqlite.cells import UnreadableError
 from pyworkflow.services.sqlite.faults import damaged
 from pyworkflow.services.sqlite.held import Held
 from pyworkflow.services.sqlite.recent import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyworkflow.services.base import ExecutionSummary
     from pyworkflow.services.sqlite.store import Blob, Store
+
+logger = logging.getLogger("pyworkflow.sqlite")
+
+PUT_OFF_MS = 300_000
+"""How long an execution that can't be read is left alone, until it is tried again."""
 
 
 class Book:
@@ -51,6 +58,8 @@ class Book:
         self._held: dict[str, Held] = {}
         self._touched: dict[str, Held] = {}
         self._doubtful: set[str] = set()
+        self._told: set[str] = set()
+        """Those that could not be read, of which the log tells once."""
         self._data_version = store.data_version()
         self._next_number: int | None = None
 
@@ -118,33 +127,43 @@ class Book:
         return held
 
     def _load(self, execution_id: str, known: Held | None) -> Held:
-        row = self.store.find(execution_id)
-        if row is None:
+        found = self.store.find(execution_id)
+        if found is None:
             raise not_found(execution_id)
-        operations: list[Operation] = []
-        deadlines = {}
         try:
-            for record, times in self.store.operations(row.number):
-                operation = rows.decode_operation(record)
-                operations.append(operation)
-                if times is not None:
-                    deadlines[operation.id] = rows.decode_deadlines(times)
-            state = ExecutionState.restore(
-                row.workflow,
-                operations,
-                deadlines,
-                tokens=row.tokens,
-                unread=() if row.unread is None else rows.decode_ids(row.unread),
-            )
-            state.result = row.result
-            state.deadline_ms = row.deadline_ms
-            held = Held.saved(row, state)
-        except (msgspec.MsgspecError, UnicodeDecodeError, LookupError) as error:
-            raise damaged(self._path, f"the execution {execution_id!r}") from error
+            row = cells.row_of(found)
+            operations, deadlines = cells.operations_of(row, self.store.operations(row.number))
+            unread = cells.unread_of(row, operations)
+        except UnreadableError as error:
+            raise damaged(self._path, error) from error
+        state = ExecutionState.restore(
+            row.workflow, operations, deadlines, tokens=row.tokens, unread=unread
+        )
+        state.result = row.result
+        state.deadline_ms = row.deadline_ms
+        held = Held.saved(row, state)
         if known is not None and known.state.token == state.token:
             state.rest = known.state.rest
             held.is_claimed = True
         return held
+
+    @contextmanager
+    def sparing(self, execution_id: str) -> Iterator[None]:
+        """Do what concerns one execution. It is put off, and no other, when it can't be read."""
+        try:
+            yield
+        except DamagedExecutionError as error:
+            self._touched.pop(execution_id, None)
+            self._held.pop(execution_id, None)
+            problem = rows.encode(
+                ErrorRecord(str(error), "pyworkflow.errors.DamagedExecutionError")
+            )
+            self.store.put_off(execution_id, self._now_ms() + PUT_OFF_MS, problem)
+            if execution_id not in self._told:
+                self._told.add(execution_id)
+                logger.error(
+                    "%s; it is tried again every %d s, and others go on", error, PUT_OFF_MS // 1000
+                )
 
     def named(self, workflow: str, name: str) -> tuple[str, str | None] | None:
         """Return the id and the input of the execution with that name, if there is one."""
@@ -152,11 +171,12 @@ class Book:
         found = self.store.named(workflow, name)
         if found is None:
             return None
-        execution_id, record = found
+        row, record = found
         try:
-            return execution_id, rows.decode_operation(record).payload
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise damaged(self._path, f"the execution {execution_id!r}") from error
+            summary = cells.summary_of(row, record)
+        except UnreadableError as error:
+            raise damaged(self._path, error) from error
+        return summary.id, summary.input_payload
 
     def add(
         self,
@@ -180,7 +200,7 @@ class Book:
         """Write all that has changed, so that queries see it, too."""
         # One that has a token runs, and so has no end to carry on.
         for held in [held for held in self._touched.values() if held.state.token is None]:
-            self._settle(held)
+            self.settle(held)
         changed = [held for held in self._touched.values() if held.is_changed]
         if not changed:
             return
@@ -209,8 +229,8 @@ class Book:
         store.put_standing(standing)
         store.put_ends(ends)
 
-    def _settle(self, held: Held) -> None:
-        """Carry the end of an execution to the one that invoked it."""
+    def settle(self, held: Held) -> None:
+        """Carry the end of an execution, if that is over, to the one that invoked it."""
         state = held.state
         if held.is_over or state.is_running:
             return
@@ -220,20 +240,22 @@ class Book:
             return
         # First: one whose parent can't be read must not be saved as over.
         parent, root = self.hold(parent_id), state.root
+        operation = parent.state.operations.get(operation_id)
+        if operation is None:
+            why = f"it has no operation {operation_id!r}, which invoked {root.id!r}"
+            raise damaged(self._path, f"the execution {parent_id!r} can't be read: {why}")
         held.is_over = held.has_moved = True
         parent.state.fire(self._now_ms())
-        if parent.state.is_running:
-            operation = parent.state.operations[operation_id]
-            if operation.status is Status.STARTED:
-                ended = apply_outside(
-                    operation,
-                    root.status,
-                    root.end_ms or self._now_ms(),
-                    payload=state.result,
-                    error=root.error,
-                )
-                parent.state.put(ended.end_ms or 0, ended)
-        self._settle(parent)
+        if parent.state.is_running and operation.status is Status.STARTED:
+            ended = apply_outside(
+                operation,
+                root.status,
+                root.end_ms or self._now_ms(),
+                payload=state.result,
+                error=root.error,
+            )
+            parent.state.put(ended.end_ms or 0, ended)
+        self.settle(parent)
 
     def _place(self, held: Held, now_ms: int) -> bool:
         """Return whether the row's standing has to be written."""

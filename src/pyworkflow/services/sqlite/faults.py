@@ -19,7 +19,12 @@ from __future__ import annotations
 
 import sqlite3
 
-from pyworkflow.errors import ServiceError, ServiceUnavailableError, StorageError
+from pyworkflow.errors import (
+    DamagedExecutionError,
+    ServiceError,
+    ServiceUnavailableError,
+    StorageError,
+)
 
 _SAFE = "what was acknowledged is kept, and this was not written"
 
@@ -81,10 +86,10 @@ def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
     return fault
 
 
-def damaged(path: str, what: str) -> StorageError:
-    """Return the error for a row that does not hold what it must."""
-    return StorageError(
-        f"The file {path!r}: {what} can't be read; {_MEANINGS[sqlite3.SQLITE_CORRUPT][1]}"
+def damaged(path: str, what: object) -> DamagedExecutionError:
+    """Return the error for an execution whose rows do not hold what they must."""
+    return DamagedExecutionError(
+        f"The file {path!r}: {what}; {_MEANINGS[sqlite3.SQLITE_CORRUPT][1]}"
     )
 
 

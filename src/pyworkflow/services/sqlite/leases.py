@@ -94,10 +94,12 @@ class Leases:
         due = [found for workflow in workflow_names for found in store.due(workflow, now_ms, limit)]
         claimed = []
         for *_, execution_id in sorted(due)[:limit]:
-            held = self._book.hold(execution_id)
-            held.state.fire(now_ms)
-            if held.state.is_running:
-                claimed.append(held)
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                held.state.fire(now_ms)
+                self._book.settle(held)
+                if held.state.is_running:
+                    claimed.append(held)
         if claimed:
             store.add_owner(owner, this_host(), os.getpid())
             store.lease([held.number for held in claimed], self._machine_ms() + LEASE_MS)
@@ -110,9 +112,10 @@ class Leases:
             if not store.leased(owner, 1):
                 store.drop_owner(owner)
         for execution_id, reason in self._lost(store, limit, dead).items():
-            held = self._book.hold(execution_id)
-            problem = ErrorRecord(message=reason, type="WorkerLost")
-            held.trouble(problem, now_ms + backoff_ms(held.troubles))
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                problem = ErrorRecord(message=reason, type="WorkerLost")
+                held.trouble(problem, now_ms + backoff_ms(held.troubles))
 
     def _lost(self, store: Store, limit: int, dead: Iterable[str]) -> dict[str, str]:
         """Return the executions that nobody goes on with although somebody promised, and why."""

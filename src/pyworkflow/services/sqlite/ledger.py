@@ -109,7 +109,10 @@ class Ledger:
         """End those executions whose timeout is over, as anything else done with them would."""
         now_ms = self._now_ms()
         for execution_id in execution_ids:
-            self._book.hold(execution_id).state.fire(now_ms)
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                held.state.fire(now_ms)
+                self._book.settle(held)
 
     # -- outside events --------------------------------------------------------------------------
 

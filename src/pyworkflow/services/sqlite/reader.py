@@ -11,8 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
+from pyworkflow.services.sqlite.cells import UnreadableError
 from pyworkflow.services.sqlite.faults import damaged, fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
 
@@ -66,8 +65,8 @@ class Reader(GroupThread):
 
 
 def decoded(read: Callable[[], T], path: str) -> T:
-    """Return what ``read`` returns; raises `StorageError` for a record that can't be read."""
+    """Return what ``read`` returns; raises `DamagedExecutionError` for what can't be read."""
     try:
         return read()
-    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
-        raise damaged(path, "a record") from error
+    except UnreadableError as error:
+        raise damaged(path, error) from error

@@ -166,10 +166,10 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
     return Entry(line.time_ms, operation, update)
 
 
-def summary_of(row: ExecutionRow, record: bytes) -> ExecutionSummary:
-    """Return how an execution stands; ``record`` is its EXECUTION operation."""
+def summary_of(row: ExecutionRow, root: Operation) -> ExecutionSummary:
+    """Return how an execution stands; ``root`` is its EXECUTION operation."""
     return replace(
-        _state.summary_of(decode_operation(record), row.workflow, row.result),
+        _state.summary_of(root, row.workflow, row.result),
         wake_ms=row.wake_ms,
         problem=None if row.problem is None else decode_error(row.problem),
         troubles=row.troubles,

@@ -16,7 +16,7 @@ from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
-from pyworkflow.services.sqlite import rows
+from pyworkflow.services.sqlite import cells, rows
 from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
@@ -270,7 +270,7 @@ class SqliteService:
             found = store.execution(execution_id)
             if found is None:
                 raise not_found(execution_id)
-            return rows.summary_of(*found)
+            return cells.summary_of(*found)
 
         return await self._read(read)
 
@@ -287,7 +287,7 @@ class SqliteService:
         def read(store: Store) -> Sequence[ExecutionSummary]:
             stored_status = Status.STARTED if status is ExecutionStatus.RUNNING else status
             found = store.executions(workflow_name, stored_status, execution_name, limit)
-            return tuple(rows.summary_of(*one) for one in found)
+            return tuple(cells.summary_for_list(*one) for one in found)
 
         return await self._read(read)
 
@@ -300,10 +300,7 @@ class SqliteService:
 
         def read(store: Store) -> Sequence[HistoryEvent]:
             row = _row(store, execution_id)
-            lines = [
-                line for (kept,) in store.history(row.number) for line in rows.decode_lines(kept)
-            ]
-            return rows.events_of(lines, _operations(store, row), row.result)
+            return cells.events_of(row, store.history(row.number), _operations(store, row))
 
         return await self._read(read)
 
@@ -318,11 +315,12 @@ class SqliteService:
 
 
 def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
-    row = store.find(execution_id)
-    if row is None:
+    found = store.find(execution_id)
+    if found is None:
         raise not_found(execution_id)
-    return row
+    return cells.row_of(found)
 
 
 def _operations(store: Store, row: rows.ExecutionRow) -> tuple[Operation, ...]:
-    return tuple(rows.decode_operation(record) for record, _ in store.operations(row.number))
+    operations, _ = cells.operations_of(row, store.operations(row.number))
+    return tuple(operations)

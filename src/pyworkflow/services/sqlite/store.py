@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
+from pyworkflow.services.sqlite.rows import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     Blob: TypeAlias = bytearray | str
     """What `rows.encode` returned, or `NULL`."""
+    Cells: TypeAlias = tuple[Any, ...]
+    """A row of ``executions`` as it was found."""
 
 NULL = ""
 """Nothing, in the place of a time, an owner, a parent or a blob: none of these is an empty text."""
@@ -30,8 +32,10 @@ _TOGETHER = 8
 """How many rows one INSERT takes, where there are that many: each is half the work then."""
 
 _LAST_PLACE = (1 << PLACES) - 1
+_LAST_TIME = (1 << 63) - 1
+"""Above it are texts and blobs alone, which are no times."""
 _WITH_ROOT = (
-    "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32 WHERE "
+    "SELECT e.*, o.record FROM executions e LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
 )
 _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
 
@@ -116,52 +120,53 @@ class Store:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def find(self, execution_id: str) -> ExecutionRow | None:
-        row = self._execute("SELECT * FROM executions WHERE id = ?", (execution_id,)).fetchone()
-        return None if row is None else ExecutionRow._make(row)
+    def find(self, execution_id: str) -> Cells | None:
+        row: Cells | None = self._execute(
+            "SELECT * FROM executions WHERE id = ?", (execution_id,)
+        ).fetchone()
+        return row
 
     def version(self, number: int) -> int | None:
         row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
         return None if row is None else row[0]
 
-    def named(self, workflow: str, name: str) -> tuple[str, bytes] | None:
-        """Return the id and the EXECUTION operation of the execution with that name."""
-        row: tuple[str, bytes] | None = self._execute(
-            "SELECT e.id, o.record FROM executions e JOIN operations o ON o.key = e.number << 32"
-            " WHERE e.name = ? AND e.workflow = ?",
-            (name, workflow),
-        ).fetchone()
-        return row
+    def named(self, workflow: str, name: str) -> tuple[Cells, object] | None:
+        """Return the execution with that name, with its EXECUTION operation."""
+        return self._one("e.name = ? AND e.workflow = ?", (name, workflow))
 
-    def operations(self, number: int) -> list[tuple[bytes, bytes | None]]:
-        """Return the records and deadlines of an execution's operations, in order of start."""
+    def operations(self, number: int) -> list[tuple[int, object, object]]:
+        """Return (key, record, deadlines) of an execution's operations, in order of start."""
         first = number << PLACES
         return self._execute(
-            "SELECT record, deadlines FROM operations WHERE key BETWEEN ? AND ? ORDER BY key",
+            "SELECT key, record, deadlines FROM operations WHERE key BETWEEN ? AND ? ORDER BY key",
             (first, first | _LAST_PLACE),
         ).fetchall()
 
-    def history(self, number: int) -> list[tuple[bytes]]:
+    def history(self, number: int) -> list[tuple[int, object]]:
+        """Return (key, lines) of an execution's history, in order."""
         first = number << PLACES
         return self._execute(
-            "SELECT lines FROM history WHERE key BETWEEN ? AND ? ORDER BY key",
+            "SELECT key, lines FROM history WHERE key BETWEEN ? AND ? ORDER BY key",
             (first, first | _LAST_PLACE),
         ).fetchall()
 
     def executions(
         self, workflow: str | None, status: str | None, name: str | None, limit: int | None
-    ) -> list[tuple[ExecutionRow, bytes]]:
+    ) -> list[tuple[Cells, object]]:
         """Return executions with their EXECUTION operations, the newest first."""
         wanted = {"e.workflow = ?": workflow, "e.status = ?": status, "e.name = ?": name}
         given = {clause: value for clause, value in wanted.items() if value is not None}
         sql = _WITH_ROOT + " AND ".join(given or ["true"]) + " ORDER BY e.number DESC LIMIT ?"
         rows = self._execute(sql, (*given.values(), -1 if limit is None else limit))
-        return [(ExecutionRow._make(row[:-1]), row[-1]) for row in rows]
+        return [(row[:-1], row[-1]) for row in rows]
 
-    def execution(self, execution_id: str) -> tuple[ExecutionRow, bytes] | None:
+    def execution(self, execution_id: str) -> tuple[Cells, object] | None:
         """Return one execution with its EXECUTION operation."""
-        row = self._execute(_WITH_ROOT + "e.id = ?", (execution_id,)).fetchone()
-        return None if row is None else (ExecutionRow._make(row[:-1]), row[-1])
+        return self._one("e.id = ?", (execution_id,))
+
+    def _one(self, where: str, values: tuple[str, ...]) -> tuple[Cells, object] | None:
+        row = self._execute(_WITH_ROOT + where, values).fetchone()
+        return None if row is None else (row[:-1], row[-1])
 
     # -- what is due -----------------------------------------------------------------------------
 
@@ -174,11 +179,9 @@ class Store:
         ).fetchall()
 
     def next_wake(self, workflow: str | None) -> int | None:
-        if workflow is None:
-            sql, values = "SELECT min(wake_ms) FROM executions WHERE wake_ms IS NOT NULL", ()
-        else:
-            sql = "SELECT min(wake_ms) FROM executions WHERE workflow = ? AND wake_ms IS NOT NULL"
-            values = (workflow,)  # type: ignore[assignment]
+        sql, values = "SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?", (_LAST_TIME,)
+        if workflow is not None:
+            sql, values = sql + " AND workflow = ?", (_LAST_TIME, workflow)  # type: ignore[assignment]
         (wake_ms,) = self._execute(sql, values).fetchone()
         return wake_ms  # type: ignore[no-any-return]
 
@@ -191,7 +194,7 @@ class Store:
 
     def next_deadline(self) -> int | None:
         (deadline_ms,) = self._execute(
-            "SELECT min(deadline_ms) FROM executions WHERE deadline_ms IS NOT NULL"
+            "SELECT min(deadline_ms) FROM executions WHERE deadline_ms <= ?", (_LAST_TIME,)
         ).fetchone()
         return deadline_ms  # type: ignore[no-any-return]
 
@@ -221,13 +224,25 @@ class Store:
 
     def owners(self) -> list[tuple[str, str, int]]:
         """Return (owner, host, process id) of all who have leased."""
-        return self._execute("SELECT owner, host, pid FROM owners").fetchall()
+        return self._execute(
+            "SELECT owner, host, pid FROM owners WHERE pid BETWEEN 1 AND 2147483647"
+        ).fetchall()
 
     def add_owner(self, owner: str, host: str, pid: int) -> None:
         self._execute("INSERT OR IGNORE INTO owners VALUES (?, ?, ?)", (owner, host, pid))
 
     def drop_owner(self, owner: str) -> None:
         self._execute("DELETE FROM owners WHERE owner = ?", (owner,))
+
+    def put_off(self, execution_id: str, due_ms: int, problem: Blob) -> None:
+        """Take it from its owner, to be due at ``due_ms``; its row may hold anything."""
+        self._execute(
+            "UPDATE executions SET version = version + 1, owner = NULL, lease_ms = NULL,"
+            " wake_ms = ?1, not_before_ms = ?1, problem = ?2,"
+            " troubles = CASE typeof(troubles) WHEN 'integer' THEN troubles + 1 ELSE 1 END,"
+            " deadline_ms = CASE WHEN deadline_ms < ?1 THEN ?1 ELSE deadline_ms END WHERE id = ?3",
+            (due_ms, problem, execution_id),
+        )
 
     def lease(self, numbers: Iterable[int], lease_ms: int) -> None:
         sql = "UPDATE executions SET lease_ms = ? WHERE number = ?"

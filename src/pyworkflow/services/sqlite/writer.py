@@ -3,8 +3,8 @@
 While one group is on its way to the disk the next gathers, so the more there is to write, the fewer
 fsyncs each commit costs. Answers are given after the transaction is committed. A job that is
 refused says so to its caller alone; an error of the file undoes the group and is told to every
-caller in it. A value that can't be written undoes it, too; then its jobs are done one by one, so
-that only the one that brought the value is told.
+caller in it. What one job brought undoes it, too, a value that can't be written for one; then its
+jobs are done one by one, so that only that one is told.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
-from pyworkflow.errors import ServiceError
+from pyworkflow.errors import DamagedExecutionError, ServiceError
 from pyworkflow.services.sqlite.faults import fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
 
@@ -28,8 +28,15 @@ logger = logging.getLogger("pyworkflow.sqlite")
 LOOK_SECONDS = 0.1
 """How often to look for changes by other processes, while somebody wants to know."""
 
-_OF_A_VALUE = (UnicodeEncodeError, OverflowError, sqlite3.DataError)
-"""What a lone surrogate raises, a number of more than 64 bits, and what is too long for a row."""
+_OF_ONE_JOB = (
+    UnicodeEncodeError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    DamagedExecutionError,
+)
+"""What a lone surrogate raises, a number of more than 64 bits, what is too long for a row, a row
+that should not be there, and an end that is carried to an execution that can't be read."""
 
 
 class Writer(GroupThread):
@@ -92,7 +99,7 @@ class Writer(GroupThread):
             self._book.commit()
         except BaseException as error:
             self._roll_back()
-            if len(jobs) > 1 and isinstance(error, _OF_A_VALUE):
+            if len(jobs) > 1 and isinstance(error, _OF_ONE_JOB):
                 self._write_one_by_one(jobs)
                 return
             for job in jobs:

@@ -1,0 +1,161 @@
+"""What the file holds of an execution, checked as it is read: SQLite takes any type in any cell.
+
+A file is damaged by a disk, by a copy that was cut short, or by hand. What does not hold what it
+must is `UnreadableError`, with its row and why: that is one execution's affair, and no other's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from pyworkflow._engine.records import ErrorRecord, OperationType, Status
+from pyworkflow.services import _state
+from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+from pyworkflow.services.sqlite import rows
+from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from pyworkflow._engine.records import Operation
+    from pyworkflow.services.events import HistoryEvent
+
+T = TypeVar("T")
+
+_KINDS = [get_args(kind) or (kind,) for kind in get_type_hints(ExecutionRow).values()]
+
+
+class UnreadableError(Exception):
+    """Something of an execution can't be read; the message tells the row and why."""
+
+    def __init__(self, execution_id: object, place: str, why: object) -> None:
+        super().__init__(f"the execution {execution_id!r} can't be read: row {place}: {why}")
+
+
+def row_of(cells: Sequence[Any]) -> ExecutionRow:
+    """Return a row of ``executions``, every cell of the type that it must have."""
+    row = ExecutionRow._make(cells)
+    for cell, kinds, column in zip(row, _KINDS, row._fields, strict=True):
+        if type(cell) not in kinds:
+            expected = " or ".join(
+                "NULL" if kind is type(None) else kind.__name__ for kind in kinds
+            )
+            found = "NULL" if cell is None else type(cell).__name__
+            why = f"expected {expected}, found {found}"
+            raise UnreadableError(row.id, f"{row.number} of executions, {column}", why)
+    if row.problem is not None:
+        _decode(rows.decode_error, row.problem, row, f"{row.number} of executions, problem")
+    return row
+
+
+def _decode(decode: Callable[[Any], T], cell: object, row: ExecutionRow, place: str) -> T:
+    try:
+        return decode(cell)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+        raise UnreadableError(row.id, place, error) from error
+
+
+def operations_of(
+    row: ExecutionRow, found: Iterable[tuple[int, object, object]]
+) -> tuple[list[Operation], dict[str, _state.CallbackDeadlines]]:
+    """Return the operations of ``row`` in the order of their start, none missing, and deadlines."""
+    operations: list[Operation] = []
+    deadlines = {}
+    base = row.number << PLACES
+    for key, record, times in found:
+        if key != base + len(operations):
+            break
+        place = f"{key} of operations"
+        operation = _decode(rows.decode_operation, record, row, f"{place}, record")
+        operations.append(operation)
+        if times is not None:
+            times_read = _decode(rows.decode_deadlines, times, row, f"{place}, deadlines")
+            deadlines[operation.id] = times_read
+        elif operation.type is OperationType.CALLBACK and operation.status is Status.STARTED:
+            raise UnreadableError(
+                row.id, f"{place}, deadlines", "expected those of an open callback"
+            )
+    else:
+        if operations:
+            _check_root(row, operations[0], base)
+            return operations, deadlines
+    raise UnreadableError(row.id, f"{base + len(operations)} of operations", "it is missing")
+
+
+def _check_root(row: ExecutionRow, root: Operation, key: int) -> None:
+    if root.id != row.id or root.type is not OperationType.EXECUTION:
+        why = f"expected the EXECUTION operation, found the {root.type} {root.id!r}"
+        raise UnreadableError(row.id, f"{key} of operations, record", why)
+
+
+def root_of(row: ExecutionRow, record: object) -> Operation:
+    """Return the EXECUTION operation of ``row``."""
+    ((root,), _) = operations_of(
+        row, [] if record is None else [(row.number << PLACES, record, None)]
+    )
+    return root
+
+
+def unread_of(row: ExecutionRow, operations: Iterable[Operation]) -> tuple[str, ...]:
+    """Return the ids of those operations that the holder of the token has not read yet."""
+    if row.unread is None:
+        return ()
+    place = f"{row.number} of executions, unread"
+    unread = _decode(rows.decode_ids, row.unread, row, place)
+    unknown = set(unread).difference(operation.id for operation in operations)
+    if unknown:
+        raise UnreadableError(row.id, place, f"there is no operation {min(unknown)!r}")
+    return unread
+
+
+def events_of(
+    row: ExecutionRow, kept: Iterable[tuple[int, object]], operations: Sequence[Operation]
+) -> tuple[HistoryEvent, ...]:
+    """Return the history of ``row``, one event after the other."""
+    lines: list[rows.Line] = []
+    for key, cell in kept:
+        place = f"{key} of history, lines"
+        read = _decode(rows.decode_lines, cell, row, place)
+        if any(not 0 <= line.place < len(operations) for line in read):
+            raise UnreadableError(row.id, place, f"expected lines of {len(operations)} operations")
+        lines += read
+    return rows.events_of(lines, operations, row.result)
+
+
+def summary_of(cells: Sequence[Any], record: object) -> ExecutionSummary:
+    """Return how an execution stands; ``record`` is its EXECUTION operation."""
+    row = row_of(cells)
+    return rows.summary_of(row, root_of(row, record))
+
+
+def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
+    """Return how an execution stands, or what its row tells of one that can't be read."""
+    try:
+        return summary_of(cells, record)
+    except UnreadableError as error:
+        row = ExecutionRow._make(cells)
+        is_open = row.status == Status.STARTED or row.status not in set(ExecutionStatus)
+        return ExecutionSummary(
+            id=str(row.id),
+            name=str(row.name),
+            workflow_name=str(row.workflow),
+            status=ExecutionStatus.RUNNING if is_open else ExecutionStatus(row.status),
+            start_ms=_age_of(row.id),
+            input_payload="",
+            wake_ms=row.wake_ms if type(row.wake_ms) is int else None,
+            problem=ErrorRecord(
+                f"{error}; restore a backup", "pyworkflow.errors.DamagedExecutionError"
+            ),
+            troubles=row.troubles if type(row.troubles) is int else 0,
+        )
+
+
+def _age_of(execution_id: object) -> int:
+    """Return when the execution with that id was started, as far as the id tells."""
+    try:
+        return int(str(execution_id)[:12], 16)
+    except ValueError:
+        return 0

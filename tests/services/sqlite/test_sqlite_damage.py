@@ -1,0 +1,299 @@
+"""An execution that can't be read, its cells damaged or edited: it is told, and put off, alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pyworkflow.errors import DamagedExecutionError, StorageError
+from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.sqlite.book import PUT_OFF_MS
+from pyworkflow.testing._updates import callback, end, invoke, step, wait
+from tests.services.sqlite.sqlite_world import Place, begin, lease, play
+from tests.services.sqlite.test_sqlite_groups import Gate
+
+ROW_CELLS = {
+    "workflow": ["x'00'"],
+    "name": ["x'00'"],
+    "version": ["'many'", "x'00'"],
+    "tokens": ["'many'", "x'00'", "1.5"],
+    "lines": ["'many'"],
+    "unread": ["'text'", "x'c1'", "x'91a178'"],
+    "owner": ["x'00'"],
+    "lease_ms": ["'soon'"],
+    "wake_ms": ["'soon'"],
+    "not_before_ms": ["'soon'"],
+    "deadline_ms": ["'soon'"],
+    "troubles": ["'many'"],
+    "problem": ["'text'", "x'c1'"],
+    "result": ["x'00'"],
+    "parent_id": ["x'00'"],
+    "parent_operation": ["x'00'"],
+}
+OPERATION_CELLS = {"record": ["'text'", "7", "x'c1'"], "deadlines": ["'text'", "x'c1'", "NULL"]}
+CELLS = [
+    (table, column, value)
+    for table, columns in (("executions", ROW_CELLS), ("operations", OPERATION_CELLS))
+    for column, values in columns.items()
+    for value in values
+]
+
+
+def by_hand(here: Place, *statements: str) -> None:
+    """Do with the file what nobody should."""
+    vandal = sqlite3.connect(here.path)
+    for statement in statements:
+        vandal.execute(statement)
+    vandal.commit()
+    vandal.close()
+
+
+def edit(here: Place, table: str, column: str, value: str) -> None:
+    """Edit the newest row of the first execution, as a change by another process."""
+    newest = "(SELECT max(key) FROM operations WHERE key >> 32 = 1)"
+    where = "number = 1" if table == "executions" else f"key = {newest}"
+    by_hand(
+        here,
+        "UPDATE executions SET version = 99 WHERE number = 1",
+        f"UPDATE {table} SET {column} = {value} WHERE {where}",
+    )
+
+
+@pytest.mark.parametrize(("table", "column", "value"), CELLS)
+def test_a_cell_of_another_type_is_told_with_its_execution_and_row(
+    tmp_path: Path, table: str, column: str, value: str
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await begin(service), await begin(service)
+        await bad.commit(callback("c", timeout_seconds=9))
+        edit(here, table, column, value)
+        row = 1 if table == "executions" else (1 << 32) + 1
+        with pytest.raises(DamagedExecutionError) as told:
+            await bad.commit(step("a"))
+        assert f"{bad.id!r} can't be read: row {row} of {table}, {column}: " in str(told.value)
+        assert list(await good.commit(step("a"))) == ["a"]
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize(("table", "column", "value"), CELLS)
+def test_an_execution_that_can_not_be_read_is_put_off_and_others_are_claimed(
+    tmp_path: Path, table: str, column: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await begin(service), await begin(service)
+        for holder in (bad, good):
+            await holder.commit(callback("c", timeout_seconds=9))
+            await holder.release(is_unfinished=True)
+        edit(here, table, column, value)
+        (claimed,) = await lease(service, "me")
+        assert claimed.id == good.id
+        (shown,) = [each for each in await service.list() if each.id == bad.id]
+        assert shown.status is ExecutionStatus.RUNNING
+        assert shown.problem is not None
+        assert f"row {1 if table == 'executions' else (1 << 32) + 1} of {table}, {column}: " in (
+            shown.problem.message
+        )
+        await service.next_due()
+        for _ in range(2):  # what is written anew as it is put off can be read then
+            here.clock.advance(PUT_OFF_MS)
+            await lease(service, "me")
+        assert len([record for record in caplog.records if bad.id in record.getMessage()]) <= 1
+
+    with caplog.at_level(logging.ERROR, "pyworkflow.sqlite"):
+        play(tmp_path / "x.db", scene)
+
+
+def test_what_is_put_off_says_why_and_goes_on_once_it_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await begin(service)
+        await bad.commit(step("a"))
+        await bad.release(is_unfinished=True)
+        by_hand(here, "CREATE TABLE kept AS SELECT * FROM operations")
+        edit(here, "operations", "record", "x'c1'")
+        for troubles in (1, 2):
+            assert await lease(service, "me") == []
+            shown = await service.get(bad.id)
+            assert shown.problem is not None
+            assert f"row {(1 << 32) + 1} of operations, record: " in shown.problem.message
+            assert shown.troubles == troubles
+            assert shown.wake_ms == await service.next_due() == here.clock.ms + PUT_OFF_MS
+            here.clock.advance(PUT_OFF_MS)
+        assert len(caplog.records) == 1
+        by_hand(here, "INSERT OR REPLACE INTO operations SELECT * FROM kept")
+        (again,) = await lease(service, "me")
+        assert [operation.id for operation in again.invocation.operations] == [bad.id, "a"]
+        await again.commit(step("b"))
+        assert (await service.get(bad.id)).problem is None
+
+    with caplog.at_level(logging.ERROR, "pyworkflow.sqlite"):
+        play(tmp_path / "x.db", scene)
+
+
+def test_a_lost_lease_and_a_timeout_of_what_can_not_be_read_concern_it_alone(
+    tmp_path: Path,
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1", timeout_seconds=60)
+        await service.start("greet", "2", timeout_seconds=60)
+        bad, good = await lease(service, "lost")
+        edit(here, "operations", "record", "x'c1'")
+        here.clock.advance(20_000)
+        (again,) = await lease(service, "me")
+        assert again.id == good.id
+        here.clock.advance(60_000)
+        await lease(service, "me")
+        assert (await service.get(good.id)).status is ExecutionStatus.TIMED_OUT
+        (_, shown) = await service.list()
+        assert (shown.id, shown.status) == (bad.id, ExecutionStatus.RUNNING)
+        assert await service.next_due() == here.clock.ms + PUT_OFF_MS - 60_000
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_child_whose_parent_can_not_be_read_times_out_when_it_can(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        parent = await begin(service, "parent")
+        await parent.commit(invoke("i", function_name="child", payload="1"))
+        await parent.release()
+        by_hand(
+            here,
+            "UPDATE executions SET deadline_ms = 1 WHERE number = 2",
+            "CREATE TABLE kept AS SELECT * FROM operations",
+        )
+        edit(here, "operations", "record", "x'c1'")
+        await service.start("greet", "1")
+        assert len(await lease(service, "me", "child", "greet")) == 1
+        (child,) = await service.list(workflow_name="child")
+        assert child.status is ExecutionStatus.RUNNING
+        assert parent.id in (child.problem.message if child.problem else "")
+        by_hand(here, "INSERT OR REPLACE INTO operations SELECT * FROM kept")
+        here.clock.advance(PUT_OFF_MS)
+        (again,) = await lease(service, "me", "parent")
+        assert again.invocation.operations[1].status == "TIMED_OUT"
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_the_end_of_a_child_without_its_parent_s_operation_fails_no_other(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        parent = await begin(service, "parent")
+        await parent.commit(invoke("i", function_name="child", payload="1"))
+        await parent.release()
+        (child,) = await lease(service, "me", "child")
+        good = await begin(service)
+        by_hand(here, "DELETE FROM operations WHERE key = (1 << 32) + 1")
+        edit(here, "executions", "troubles", "0")
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(one)
+            for one in (child.commit(end(child.id, payload="1")), good.commit(step("a")))
+        ]
+        await gate.open()
+        told, committed = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(told, DamagedExecutionError)
+        assert f"{parent.id!r} can't be read: it has no operation 'i'" in str(told)
+        assert isinstance(committed, dict)
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DELETE FROM operations WHERE key = (1 << 32) + 1", f"row {(1 << 32) + 1} of operations"),
+        ("DELETE FROM operations WHERE key = 1 << 32", f"row {1 << 32} of operations: it is"),
+        ("DELETE FROM operations WHERE key >> 32 = 1", f"row {1 << 32} of operations: it is"),
+        (
+            "UPDATE operations SET record = (SELECT record FROM operations WHERE key = 2 << 32)"
+            " WHERE key = 1 << 32",
+            "expected the EXECUTION operation",
+        ),
+    ],
+)
+def test_a_row_that_is_missing_or_another_s_is_told(
+    tmp_path: Path, statement: str, told: str
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, _ = await begin(service), await begin(service)
+        await bad.commit(step("a"), wait("w", wait_seconds=9))
+        edit(here, "executions", "troubles", "0")
+        by_hand(here, statement)
+        with pytest.raises(DamagedExecutionError, match=f"{bad.id}.*{told}".replace("(", r"\(")):
+            await bad.commit(step("b"))
+        assert len(await service.list()) == 2
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("lines", ["'text'", "x'c1'", "x'91930900a753544152544544'"])
+def test_a_history_that_can_not_be_read_is_told_with_its_row(tmp_path: Path, lines: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await begin(service)
+        by_hand(here, f"UPDATE history SET lines = {lines}")
+        with pytest.raises(
+            DamagedExecutionError, match=rf"{bad.id}.*row {1 << 32} of history, lines"
+        ):
+            await service.history(bad.id)
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_line_number_that_is_taken_is_told_to_its_execution_alone(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await begin(service), await begin(service)
+        await bad.commit(step("a"))
+        edit(here, "executions", "lines", "0")
+        gate = await Gate.shut(service)
+        pending = [
+            asyncio.ensure_future(one) for one in (bad.commit(step("b")), good.commit(step("a")))
+        ]
+        await gate.open()
+        told, committed = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(told, StorageError)
+        assert isinstance(committed, dict)
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_an_id_of_another_type_is_shown(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await service.start("greet", "1"), await service.start("greet", "2")
+        edit(here, "executions", "id", "cast(id AS BLOB)")
+        assert [holder.id for holder in await lease(service, "me")] == [good]
+        shown = (await service.list())[1]
+        assert shown.id == str(bad.encode())
+        assert "expected str, found bytes" in (shown.problem.message if shown.problem else "")
+        assert "row 1 of executions, id" in (shown.problem.message if shown.problem else "")
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("pid", ["'none'", "x'00'", "-1", "1 << 60"])
+def test_a_process_id_that_is_none_stands_in_nobody_s_way(tmp_path: Path, pid: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1")
+        await lease(service, "lost")
+        by_hand(here, f"UPDATE owners SET pid = {pid}")
+        assert await lease(service, "me") == []
+        here.clock.advance(20_000)
+        assert len(await lease(service, "me")) == 1
+
+    play(tmp_path / "x.db", scene)
