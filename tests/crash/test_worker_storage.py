@@ -192,15 +192,16 @@ async def test_a_file_that_was_replaced_ends_the_worker(
 
 
 @on_a_loop
-async def test_a_damaged_record_ends_the_worker_and_is_named(file: Path) -> None:
+async def test_a_damaged_record_is_named_and_the_worker_goes_on(file: Path) -> None:
     async with AsyncClient.local(file, worker=False) as client:
         bad = await client.start("echo", 1)
         with sqlite3.connect(file) as vandal:
             vandal.execute("UPDATE operations SET record = x'c1'")
         vandal.close()
         async with AsyncClient.local(file, workflows=[echo]) as working:
+            assert await (await working.start(echo, 2)).result() == 2
             with pytest.raises(StorageError, match=rf"{bad.id}.*restore a backup"):
-                await working.join()
+                await bad.result()
 
 
 def of_a_newer_version(file: Path) -> None:

@@ -22,6 +22,7 @@ PRAGMAs, and why:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -95,6 +96,23 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
             raise fault_of(error, path) from error
         raise
     return connection
+
+
+def check_wal(path: str) -> None:
+    """Raise `StorageError` if the WAL was taken away: it may have held what was acknowledged.
+
+    SQLite makes the -wal file before the -shm file and removes it after that, so there is no -shm
+    file alone. There is a second look, for others may open and close the file during the first.
+    """
+    file = os.path.realpath(path)
+    wal, shm = Path(f"{file}-wal"), Path(f"{file}-shm")
+    if not (Path(file).exists() and Path(file).stat().st_size):
+        return  # a new one beside what another has left
+    if not any(wal.exists() or not shm.exists() for _ in range(2)):
+        raise StorageError(
+            f"Expected {str(wal)!r}, which holds the newest changes, beside {shm.name!r}, and it "
+            "is gone; put it back, or give those changes up by removing the -shm file, too"
+        )
 
 
 def _set_up(connection: sqlite3.Connection, synchronous: str) -> None:

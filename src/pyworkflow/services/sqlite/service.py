@@ -21,7 +21,7 @@ from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
-from pyworkflow.services.sqlite.schema import MEMORY, open_file
+from pyworkflow.services.sqlite.schema import MEMORY, check_wal, open_file
 from pyworkflow.services.sqlite.store import Store
 from pyworkflow.services.sqlite.writer import Writer
 
@@ -82,6 +82,7 @@ class SqliteService:
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
+        check_wal(path)
         writing = open_file(path, synchronous, busy_timeout_ms)
         reading = None
         if path != MEMORY:

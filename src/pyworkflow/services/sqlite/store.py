@@ -32,6 +32,7 @@ _TOGETHER = 8
 """How many rows one INSERT takes, where there are that many: each is half the work then."""
 
 _LAST_PLACE = (1 << PLACES) - 1
+_FILES = {"the file": "", "the -wal file beside it": "-wal"}
 _LAST_TIME = (1 << 63) - 1
 """Above it are texts and blobs alone, which are no times."""
 _WITH_ROOT = (
@@ -44,40 +45,43 @@ def json_list(values: Iterable[str]) -> str:
     return msgspec.json.encode(list(values)).decode()
 
 
+def _identity(place: str, known: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return what tells the file at a place from every other; `None` when there is none."""
+    try:
+        found = os.stat(place)
+    except FileNotFoundError:
+        return None
+    except OSError:  # it may be there, and not be ours to look at
+        return known
+    return found.st_dev, found.st_ino
+
+
 class Store:
     """One connection to the file, in words of the service."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._execute = connection.execute
-        (_, _, self._file) = self._execute("PRAGMA database_list").fetchone()
-        """Where the file is, an absolute path; nowhere when it is in memory."""
-        self._identity: tuple[int, int] | None = None
-        if self._file:
-            self._identity = self._look_up()
+        (_, _, file) = self._execute("PRAGMA database_list").fetchone()
+        # An absolute path; nowhere when it is in memory.
+        self._files = {name: file + end for name, end in _FILES.items()} if file else {}
+        self._identities = {name: _identity(place, None) for name, place in self._files.items()}
 
     # -- the file itself -------------------------------------------------------------------------
-
-    def _look_up(self) -> tuple[int, int] | None:
-        """Return what tells the file at its place from every other; `None` when there is none."""
-        try:
-            found = os.stat(self._file)
-        except FileNotFoundError:
-            return None
-        except OSError:  # it may be there, and not be ours to look at
-            return self._identity
-        return found.st_dev, found.st_ino
 
     def _check_place(self) -> None:
         """Raise SQLite's own error for a file that is not where it was opened.
 
-        SQLite does not look for it with a WAL, and would write to a file that nobody can open.
+        SQLite does not look for it with a WAL, nor for the WAL, and would write to a file that
+        nobody can open.
         """
-        if self._file and self._look_up() != self._identity:
-            error = sqlite3.OperationalError("the file was moved, removed or replaced")
-            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
-            error.sqlite_errorname = "SQLITE_READONLY_DBMOVED"
-            raise error
+        for name, place in self._files.items():
+            known = self._identities[name]
+            if _identity(place, known) != known:
+                error = sqlite3.OperationalError(f"{name} was moved, removed or replaced")
+                error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+                error.sqlite_errorname = "SQLITE_READONLY_DBMOVED"
+                raise error
 
     # -- transactions ----------------------------------------------------------------------------
 
