@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 SHOP = Path(__file__).with_name("shop.py").read_text("utf-8")
 
+CALLER = """
+from pyworkflow import WorkflowContext, workflow
+from pyworkflow._runtime import leases
+
+leases.BEAT_SECONDS = 0.01  # nobody has to wait for this test
+
+
+@workflow
+async def caller(ctx: WorkflowContext) -> object:
+    return await ctx.invoke("order", {"cents": 1, "wait": "1s"}, name="charge it")
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -195,6 +207,25 @@ def test_a_worker_runs_what_a_follower_waits_for(
     worker.interrupt()
     assert worker.end() == 0, worker.stderr
     assert bodies(folder) == ["charge"]
+
+
+def test_an_invoked_workflow_that_nobody_runs_is_told_and_shown(
+    folder: Path, terminal: Callable[..., Terminal]
+) -> None:
+    (folder / "caller.py").write_text(CALLER, "utf-8")
+    run = terminal("run", "caller.py", "--name", "c")
+    line = run.wait_for("has been due for")
+    assert "of 'order'" in line
+    shown = terminal("show", "c")
+    assert shown.end() == 0, shown.stderr
+    assert "invoke charge it running workflow order, due since" in shown.stdout
+    assert "taken by no worker" in shown.stdout
+    worker = terminal("worker", "shop.py")
+    worker.wait_for("begins")
+    assert run.end() == 0, run.stderr
+    assert json.loads(run.stdout) == {"payment": "PAY-1"}
+    worker.interrupt()
+    assert worker.end() == 0, worker.stderr
 
 
 def test_stopping_an_execution_ends_the_run_that_follows_it(

@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pyworkflow._cli import documents, views
+from pyworkflow._cli import documents, views, wording
 from pyworkflow._cli.console import plain, print_document, print_lines, stderr, stdout
+from pyworkflow._engine.records import OperationType
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
 from pyworkflow.errors import ExecutionNotFoundError, StorageError, UsageError
+from pyworkflow.services.base import invoked_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
+    from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.client import Handle
     from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+
+_INVOKE = OperationType.CHAINED_INVOKE
 
 PREFIX_LENGTH = 4
 """How much of an id must be given, at least."""
@@ -92,13 +97,28 @@ def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
     with _existing(db) as client:
         handle = _find(client, wanted)
         summary, operations = handle.summary(), handle.operations()
+        now_ms, over = SystemClock().now_ms(), is_over(summary)
+        awaited = {} if as_json or over else _awaited(client, handle, operations, now_ms)
     if as_json:
         execution = documents.execution_document(summary)
         print_document(execution | {"operations": documents.operations_document(operations)})
         return
-    now_ms = SystemClock().now_ms()
-    tree = views.operation_lines(operations, None if is_over(summary) else now_ms)
+    tree = views.operation_lines(operations, None if over else now_ms, awaited)
     print_lines(stdout(), [*views.execution_lines(summary, now_ms), Text(), *tree])
+
+
+def _awaited(
+    client: Client, handle: Handle[Any], operations: Sequence[Operation], now_ms: int
+) -> dict[str, Text]:
+    """Return what each open invoke waits for."""
+    calls = {each.id for each in operations if each.type is _INVOKE and not each.ended}
+    awaited = {}
+    for event in handle.history() if calls else ():
+        if event.operation_id in calls and event.function_name is not None:
+            name = invoked_name(handle.name, event.operation_id, event.name)
+            found = client.list(workflow=event.function_name, execution_name=name)
+            awaited[event.operation_id] = wording.awaited(event.function_name, found, now_ms)
+    return awaited
 
 
 def show_history(db: Path, wanted: str, *, as_json: bool) -> None:

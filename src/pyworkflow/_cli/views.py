@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -15,7 +16,7 @@ from pyworkflow._cli.values import indented
 from pyworkflow._engine.records import OperationType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pyworkflow._engine.records import Operation
     from pyworkflow.services.base import ExecutionSummary
@@ -95,10 +96,14 @@ def value_text(payload: str | None) -> Text:
     return Text(cut(indented(payload), VALUE_LENGTH).replace("\n", "\n  "))
 
 
-def operation_lines(operations: Sequence[Operation], now_ms: int | None) -> Iterator[Text]:
+def operation_lines(
+    operations: Sequence[Operation],
+    now_ms: int | None,
+    awaited: Mapping[str, Text] = MappingProxyType({}),
+) -> Iterator[Text]:
     """Yield the tree of the operations, children below their parents, in the order of start.
 
-    No time: the execution is over.
+    No time: the execution is over. ``awaited`` says of operations what they wait for.
     """
     children: dict[str | None, list[Operation]] = defaultdict(list)
     known = {operation.id for operation in operations if operation.type is not _ROOT}
@@ -112,7 +117,8 @@ def operation_lines(operations: Sequence[Operation], now_ms: int | None) -> Iter
     while stack:
         operation, indent, last = stack.pop()
         at = written(operation.start_ms)
-        yield _operation_line(operation, indent + ("└─ " if last else "├─ "), at, now_ms)
+        line = _operation_line(operation, indent + ("└─ " if last else "├─ "), at, now_ms)
+        yield line.append_text(awaited.get(operation.id, Text()))
         below = indent + ("   " if last else "│  ")
         stack += [(child, below, end) for child, end in _with_last(children[operation.id])]
 

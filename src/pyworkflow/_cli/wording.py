@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from pyworkflow._cli.console import cut, escape, plain
-from pyworkflow._cli.times import span, until
+from pyworkflow._cli.times import moment, span, until
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow.duration import format_duration
 from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pyworkflow._engine.records import ErrorRecord, Operation
+    from pyworkflow.services.base import ExecutionSummary
 
 PAYLOAD_LENGTH = 120
 MESSAGE_LENGTH = 200
@@ -77,6 +78,16 @@ def state(operation: Operation, now_ms: int | None) -> Text:
             return Text.assemble(("open, id ", "cyan"), plain(operation.callback_id or ""))
         case _:
             return Text("running", style="cyan")
+
+
+def awaited(workflow_name: str, invoked: Sequence[ExecutionSummary], now_ms: int) -> Text:
+    """Return what an open invoke waits for: a workflow, and whether a worker has taken it."""
+    said = plain(f" workflow {workflow_name}", "cyan")
+    due = [each.wake_ms for each in invoked if each.wake_ms is not None and each.wake_ms <= now_ms]
+    if due:
+        since = moment(min(due))
+        said.append(f", due since {since} and taken by no worker; is one running that has it?")
+    return said
 
 
 def _between_attempts(operation: Operation, now_ms: int) -> Text:

@@ -35,6 +35,7 @@ from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspen
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.leases import Heart
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._runtime.unserved import Unserved
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._alarm: Alarm | None = None
         self._grace_seconds: float | None = None
+        self._unserved = Unserved(service, registry)
 
     async def run(self) -> None:
         """Work until `stop`; cancelled, hand back at once what runs.
@@ -87,7 +89,7 @@ class Worker:
         """
         for name in self._registry.names:
             self._runner(name)
-        heart = Heart(self._service, self.owner, lambda: list(self._driven), self._wake_soon)
+        heart = Heart(self._service, self.owner, lambda: list(self._driven), self._on_beat)
         unsubscribe = self._service.subscribe(self._wake_soon)
         heart.start()
         try:
@@ -120,6 +122,10 @@ class Worker:
         """The ids of the executions that it drives now."""
         return tuple(self._driven)
 
+    def _on_beat(self) -> None:
+        self._unserved.on_beat()
+        self._wake_soon()
+
     def _wake_soon(self) -> None:
         """Do as `wake`, from any thread."""
         try:
@@ -137,6 +143,7 @@ class Worker:
                 if self._grace_seconds is not None:
                     return
                 await self._look()
+                await self._unserved.look()
             except ServiceError as error:
                 if error.is_final and not isinstance(error, DamagedExecutionError):
                     raise

@@ -107,6 +107,12 @@ class Service(Protocol):
         ...
 
 
+def invoked_name(parent_name: str, operation_id: str, operation_name: str | None) -> str:
+    """Return the name of the execution that an operation of another one invokes."""
+    # A dot is in no name that a caller may choose, so it takes none from anybody.
+    return f"{parent_name}.{operation_name or operation_id[:8]}"
+
+
 @runtime_checkable
 class ImmediateService(Service, Protocol):
     """A service in this process, whose checkpoints need no waiting."""
@@ -178,6 +184,13 @@ class SchedulingService(Service, Protocol):
         That is when the first of their executions that nobody holds is due, or when one that
         somebody holds is over its time. (Leases are no part of it: workers look for those that ran
         out whenever they renew their own.)
+        """
+        ...
+
+    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+        """Return, of each workflow but these, the execution that has been due the longest, if any.
+
+        Nobody holds it. Between two looks it may well be claimed by a worker of that workflow.
         """
         ...
 

@@ -90,6 +90,10 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
             "INDEX due (workflow=? AND wake_ms>?)",
         ),
         (
+            "SELECT min(workflow) FROM executions WHERE workflow > '' AND wake_ms IS NOT NULL",
+            "INDEX due (workflow>?)",
+        ),
+        (
             "SELECT id FROM executions WHERE deadline_ms <= 9 ORDER BY deadline_ms LIMIT 9",
             "INDEX limited (deadline_ms<?)",
         ),

@@ -20,7 +20,7 @@ from pyworkflow._engine.records import (
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
-from pyworkflow.services.base import Committed, Invocation, Page
+from pyworkflow.services.base import Committed, Invocation, Page, invoked_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,8 +85,7 @@ class Ledger:
 
     def _start_child(self, parent: Operation, update: Update, now_ms: int) -> None:
         assert update.function_name is not None
-        # A dot is in no name that a caller may choose, so a child's name takes none from anybody.
-        name = f"{parent.name}.{update.name or update.id[:8]}"
+        name = invoked_name(parent.name or parent.id, update.id, update.name)
         root = _root(now_ms, name, "null" if update.payload is None else update.payload)
         self._book.add(root, update.function_name, parent=(parent.id, update.id))
 

@@ -199,6 +199,18 @@ class SqliteService:
 
         return await self._read(read)
 
+    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+        """Return, of each workflow but these, the execution that has been due the longest."""
+        now_ms = self._now_ms()
+
+        def read(store: Store) -> Sequence[ExecutionSummary]:
+            others = [name for name in store.sleeping_workflows() if name not in workflow_names]
+            due = [found for name in others for found in store.due(name, now_ms, 1)]
+            found = [store.execution(execution_id) for *_, execution_id in due]
+            return tuple(cells.summary_for_list(*one) for one in found if one is not None)
+
+        return await self._read(read)
+
     async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         """Return those of the executions, held by ``owner``, whose holder has to look.
 

@@ -189,6 +189,16 @@ class Store:
         (wake_ms,) = self._execute(sql, values).fetchone()
         return wake_ms  # type: ignore[no-any-return]
 
+    def sleeping_workflows(self) -> list[str]:
+        """Return the workflows of which an execution that nobody holds is due at some time."""
+        names: list[str] = []
+        sql = "SELECT min(workflow) FROM executions WHERE workflow > ? AND wake_ms IS NOT NULL"
+        while (
+            found := self._execute(sql, (names[-1] if names else "",)).fetchone()[0]
+        ) is not None:
+            names.append(found)
+        return names
+
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
         """Return the ids of executions whose timeout is over."""
         return self._execute(
