@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +414,38 @@ async def test_after_the_grace_a_step_is_cancelled_and_runs_again_next_time(file
         async with working(service, main):  # due at once: no lease has to run out
             assert (await ended(service, execution_id)).status is SUCCEEDED
     assert bodies == {"held": 2, "after": 1}
+
+
+@on_a_loop
+async def test_a_step_that_can_not_be_cancelled_does_not_keep_a_worker(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pyworkflow._runtime.worker.UNWINDING_SECONDS", 0.01)
+    monkeypatch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 0)
+    gate, bodies = Gate(), Counter[str]()
+
+    @step
+    async def stubborn() -> str:
+        bodies["stubborn"] += 1
+        while not gate.passed:
+            with suppress(asyncio.CancelledError):
+                await gate.go()
+        return "done"
+
+    @workflow
+    async def main() -> str:
+        return await stubborn()
+
+    async with opened(file) as service:
+        execution_id = await service.start("main", "null")
+        async with working(service, main, grace_seconds=0):
+            await gate.entered.wait()
+        assert gate.was_cancelled
+        assert f"although it was cancelled, in {execution_id}" in caplog.text
+        gate.opened.set()
+        async with working(service, main):
+            assert (await ended(service, execution_id)).result == '"done"'
+    assert bodies == {"stubborn": 2}
 
 
 @on_a_loop

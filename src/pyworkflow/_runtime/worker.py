@@ -37,6 +37,7 @@ from pyworkflow._runtime.leases import Heart
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.unserved import Unserved
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
+from pyworkflow.services.base import LEASE_MS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.worker")
 
 MAX_CONCURRENT = 200
+UNWINDING_SECONDS = 5
+"""How long steps that are cancelled at the end may take to clean up; one may never be over."""
 CLAIM = 50
 """How many executions one claim takes at most: histories are read with it."""
 
@@ -281,8 +284,16 @@ class Worker:
         self._set_alarm(None)
         for driven in self._driven.values():
             driven.task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if not self._tasks:
+            return
+        _, stuck = await asyncio.wait(self._tasks, timeout=UNWINDING_SECONDS)
+        if stuck:
+            logger.warning(
+                "a step goes on although it was cancelled, in %s: nothing is handed back; others "
+                "take over when this process has ended, or %d s from now",
+                ", ".join(self._driven),
+                LEASE_MS // 1000,
+            )
 
 
 class _Driven(NamedTuple):
