@@ -285,6 +285,20 @@ def test_an_id_of_another_type_is_shown(tmp_path: Path) -> None:
     play(tmp_path / "x.db", scene)
 
 
+def test_a_column_that_was_added_by_hand_is_passed_over(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1")
+        by_hand(here, "ALTER TABLE executions ADD COLUMN note")
+        service = here.open()
+        (holder,) = await lease(service, "me")
+        await holder.commit(step("a"))
+        assert (await service.get(holder.id)).problem is None
+        assert len(await service.list()) == 1
+
+    play(tmp_path / "x.db", scene)
+
+
 @pytest.mark.parametrize("pid", ["'none'", "x'00'", "-1", "1 << 60"])
 def test_a_process_id_that_is_none_stands_in_nobody_s_way(tmp_path: Path, pid: str) -> None:
     async def scene(here: Place) -> None:

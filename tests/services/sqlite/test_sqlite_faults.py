@@ -228,14 +228,19 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path, application_id:
     assert path.read_bytes() == before
 
 
-def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
+@pytest.mark.parametrize(
+    ("difference", "told"), [(1, "newer PyWorkflow; upgrade"), (-1, "older PyWorkflow; use that")]
+)
+def test_a_file_of_another_version_is_left_alone(
+    tmp_path: Path, difference: int, told: str
+) -> None:
+    path, version = tmp_path / "x.db", schema.SCHEMA_VERSION + difference
     _fill(path, 1)
     newer = sqlite3.connect(path)
-    newer.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION + 1}")
+    newer.execute(f"PRAGMA user_version={version}")
     newer.close()
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"version 1, found .*version 2.*upgrade"):
+    with pytest.raises(StorageError, match=rf"version 1, found .*version {version}.*{told}"):
         Place(path).open()
     assert path.read_bytes() == before
 

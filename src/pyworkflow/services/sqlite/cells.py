@@ -37,7 +37,7 @@ class UnreadableError(Exception):
 
 def row_of(cells: Sequence[Any]) -> ExecutionRow:
     """Return a row of ``executions``, every cell of the type that it must have."""
-    row = ExecutionRow._make(cells)
+    row = ExecutionRow._make(cells[: len(_KINDS)])  # a hand may have added columns
     for cell, kinds, column in zip(row, _KINDS, row._fields, strict=True):
         if type(cell) not in kinds:
             expected = " or ".join(
@@ -136,7 +136,7 @@ def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
     try:
         return summary_of(cells, record)
     except UnreadableError as error:
-        row = ExecutionRow._make(cells)
+        row = ExecutionRow._make(cells[: len(_KINDS)])
         is_open = row.status == Status.STARTED or row.status not in set(ExecutionStatus)
         return ExecutionSummary(
             id=str(row.id),

@@ -156,10 +156,11 @@ def _check_ours(application_id: int, version: int, path: str) -> None:
             "program; choose another path"
         )
     if version != SCHEMA_VERSION:
+        by, remedy = ("a newer", "upgrade to") if version > SCHEMA_VERSION else ("an older", "use")
         raise StorageError(
             f"Expected a file of version {SCHEMA_VERSION}, found {path!r}, which has version "
-            f"{version}: it was written by a newer PyWorkflow; upgrade to that one, or choose "
-            "another path"
+            f"{version}: it was written by {by} PyWorkflow; {remedy} that one, or choose another "
+            "path"
         )
 
 
