@@ -340,16 +340,16 @@ def test_no_text_is_null(text: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "annotation", "path", "message"),
     [
-        ('"x"', int, "$", "does not fit its type int: Expected `int`, got `str` at $."),
-        ('{"id":"a","total":[]}', Order, "$.total", "Expected `decimal`, got `array`"),
-        ("[[1]]", list[list[str]], "$[0][0]", "Expected `str`, got `int`"),
-        ('{"a":1}', dict[str, str], "$[...]", "Expected `str`, got `int`"),
-        ('{"a":1}', dict[int, int], "$", "Expected `int`, got `str`"),
-        ("1.5", int, "$", "Expected `int`, got `float`"),
+        ('"x"', int, "$", "does not fit its type int: "),
+        ('{"id":"a","total":[]}', Order, "$.total", "Order"),
+        ("[[1]]", list[list[str]], "$[0][0]", "list[list[str]]"),
+        ('{"a":1}', dict[str, str], "$.a", "dict[str, str]"),
+        ('{"a":1}', dict[int, int], "$", "the key 'a' can't be read as int at $."),
+        ("1.5", int, "$", "type int"),
         ("true", Count, "$", "Expected `Count`, got `bool`"),
-        ("{", dict, "$", "truncated"),
-        ('{"at":"x"}', Model, "$", "at\n"),
-        ('{"word":1}', Model | Other, "$", "word"),
+        ("{", dict, "$", "type dict"),
+        ('{"at":"x"}', Model, "$", "Model"),
+        ('{"word":1}', Model | Other, "$", "Model"),
         ("[1]", list[complex], "$[0]", "Expected `complex`, got `int`"),
     ],
 )
@@ -364,7 +364,7 @@ def test_what_does_not_fit_is_said_with_path_and_types(
 
 
 def test_a_wrong_annotation_fails_at_once() -> None:
-    with pytest.raises(SerializationError, match="Expected `str`, got `int`"):
+    with pytest.raises(SerializationError, match=r"dict\[str, str\]: .* at \$\.a\. Correct"):
         roundtrip({"a": 1}, dict[str, str], what=WHAT)
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from pyworkflow._engine import pydantic_values
 from pyworkflow._engine.annotations import parameter_annotations, return_annotation
+from pyworkflow._engine.misfits import Text, find_misfit
 from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
@@ -95,7 +96,6 @@ _decode = msgspec.json.Decoder().decode
 _SUSPECT_TEXT = re.compile(rb'(?:nan|inf)"|:\d\d(?:\.\d+)?[+-]\d\d:\d\d"').search
 # Most texts do not even have this, which is found out in a third of the time.
 _SUSPECT_END = re.compile(rb'"(?<=nan"|inf"|:\d\d")').search
-_PATH = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?")
 
 
 def encode(value: object, *, what: object) -> str:
@@ -205,15 +205,16 @@ def _load(text: bytes | str, load: Decode, annotation: object, what: object) -> 
     try:
         return load(text)
     except Exception as error:
-        fault = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        found = _PATH.fullmatch(fault)
-        path = (found and found["path"]) or "$"
-        fault = (found and found["text"]) or fault
+        path, fault, cause = find_misfit(text, annotation, error, _read)
         raise SerializationError(
             f"{_start(what)} does not fit its type {_name(annotation)}: {fault} at {path}. "
             "Correct the value or the annotation.",
             path=path,
-        ) from error
+        ) from cause
+
+
+def _read(text: Text, annotation: object) -> object:
+    return decoder_for(annotation, what="a part of the value")(text)
 
 
 def _refusal(what: object, path: str, fault: str) -> SerializationError:

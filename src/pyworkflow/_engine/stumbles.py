@@ -121,7 +121,7 @@ class _Walk:
 def _children(value: object) -> Iterator[tuple[str, object]] | None:
     match value:
         case dict():
-            return ((_step(key), each) for key, each in value.items())
+            return ((step_to(key), each) for key, each in value.items())
         case list() | tuple() | set() | frozenset():
             return ((f"[{at}]", each) for at, each in enumerate(value))
     names = _field_names(value)
@@ -176,7 +176,7 @@ def _dict_difference(value: dict[Any, Any], decoded: dict[Any, Any], path: str) 
     for key, each in value.items():
         if key not in theirs or type(theirs[key]) is not type(key):
             return f"{path}: {key!r} came back as another value or type; {_REMEDY}"
-        if found := _difference(each, decoded[key], path + _step(key)):
+        if found := _difference(each, decoded[key], path + step_to(key)):
             return found
     if len(value) != len(decoded):
         return f"{path}: {len(value)} entries came back as {len(decoded)}"
@@ -196,7 +196,8 @@ def _same_leaf(value: Any, decoded: Any) -> bool:
     return bool(value == decoded)
 
 
-def _step(key: object) -> str:
+def step_to(key: object) -> str:
+    """Return how a path goes on from a mapping to the value at ``key``."""
     return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{_shown(key)}]"
 
 
