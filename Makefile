@@ -1,47 +1,42 @@
 # Everything a contributor and CI do. A fresh clone needs a Python of 3.11 or newer, nothing else.
 
 PYTHON ?= python3
-PYTHONS ?= 3.11 3.12 3.13 3.14
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+# What `make constraints` resolves with.
+UV := uv==0.13.9
 # Only the plugins that the tests use, whatever else is installed.
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
-# Spread over the processors of the machine.
-PARALLEL := -p xdist.plugin -n auto --dist worksteal
+PARALLEL := -p xdist.plugin -n $(shell .ci/processes) --dist worksteal
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test test-all proof crash histories check format bench profile clean
+.PHONY: help setup runtime run test test-more proof crash histories check format bench profile \
+    constraints clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.stamp ## make .venv with the package and all development tools
+# Both do nothing while the environment is newer than the files that it is made from.
+runtime:
+	@.ci/environment $(VENV) $(PYTHON) cli
 
-# The stamp is newer than pyproject.toml while the environment is up to date. A venv whose Python
-# has gone is made anew.
-$(VENV)/.stamp: pyproject.toml
-	@$(BIN)/python -c '' 2>/dev/null || rm -rf $(VENV)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo '$(PYTHON) is not Python 3.11 or newer: name one with make PYTHON=…'; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP_INSTALL) -e '.[dev]'
-	@touch $@
+setup: ## make .venv with the package and all development tools
+	@.ci/environment $(VENV) $(PYTHON) dev
 
-run: setup ## run the example workflow
+run: runtime ## run the example workflow
 	@$(BIN)/pyworkflow run examples/aws/order_workflow.py --skip-time --input '{"order_id": "ORD-123"}'
 
 test: setup ## run the tests, on all processors; ARGS='tests/engine -k gather'
 	@$(PYTEST) $(PARALLEL) $(ARGS)
 
-test-all: ## run the tests on each supported Python that this machine has
-	@.ci/test-all $(PYTHONS)
+test-more: setup ## run them on the other Pythons, with the lowest and newest dependencies; PARTS='3.14 lowest'
+	@.ci/test-more $(PARTS)
 
-proof: setup ## run the tests with many more examples; takes long; ARGS='tests/corpus -k gather'
-	@HYPOTHESIS_PROFILE=proof $(PYTEST) $(PARALLEL) $(ARGS)
+proof: setup ## run them with many more examples and kills; takes long; ARGS='tests/corpus -k gather'
+	@HYPOTHESIS_PROFILE=proof CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) $(PARALLEL) $(ARGS)
 
-crash: setup ## kill thousands of worker processes; takes long; KILLS=500, CRASH_SEED=7
+crash: setup ## only kill thousands of worker processes; takes long; KILLS=500, CRASH_SEED=7
 	@CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) tests/crash $(ARGS)
 
 histories: setup ## record histories for shapes that have none, or anew: SHAPES='gather children'
@@ -63,6 +58,11 @@ bench: setup ## measure beside other libraries; ARGS='--publish' updates docs/pe
 
 profile: setup ## show where the time of a step goes
 	@$(BIN)/python benchmarks/hot_path.py
+
+constraints: ## resolve anew which versions `make` installs
+	@test -x .venvs/uv/bin/uv || $(PYTHON) -m venv .venvs/uv
+	@.venvs/uv/bin/python -m pip install -qq --disable-pip-version-check $(UV)
+	@.ci/constraints .venvs/uv/bin/uv
 
 clean: ## remove environments, caches and build output
 	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov build dist

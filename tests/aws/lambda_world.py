@@ -28,8 +28,11 @@ import urllib.request
 import uuid
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +61,19 @@ def load_example(name: str) -> Any:
 
 
 def build_package() -> Path:
-    """Install PyWorkflow as a user does, once for each state of the source; return the folder."""
+    """Install PyWorkflow as a user does, once for each state of the source; return the folder.
+
+    What it needs is copied from this environment, so that the network is not asked.
+    """
+    needed = _distributions("pyworkflow", {"aws"})
     sources = [ROOT / "pyproject.toml", *sorted((ROOT / "src").rglob("*.py"))]
     digest = hashlib.sha256(sys.version.encode())
+    for each in needed:
+        digest.update(f"{each.name}=={each.version}".encode())
     for source in sources:
         digest.update(source.read_bytes())
-    kind = f"pyworkflow-package-{sys.version_info.major}.{sys.version_info.minor}-"
+    here = hashlib.sha256(f"{ROOT} {sys.version_info[:2]}".encode()).hexdigest()[:8]
+    kind = f"pyworkflow-package-{here}-"
     temporary = Path(tempfile.gettempdir())
     folder = temporary / f"{kind}{digest.hexdigest()[:16]}"
     if not folder.exists():
@@ -71,10 +81,40 @@ def build_package() -> Path:
             shutil.rmtree(stale, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix="pyworkflow-building-"))
         command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        subprocess.run([*command, ".[aws]", "-t", str(building)], cwd=ROOT, check=True)
+        options = ["--no-index", "--no-deps", "--no-build-isolation", "-t", str(building)]
+        subprocess.run([*command, *options, "."], cwd=ROOT, check=True)
+        for each in needed:
+            _copy(each, building)
         with contextlib.suppress(OSError):  # another session was faster
             building.rename(folder)
     return folder
+
+
+def _distributions(name: str, extras: set[str]) -> list[metadata.Distribution]:
+    """Return what ``name`` with its ``extras`` requires here, without itself, by name."""
+    found: dict[str, metadata.Distribution] = {}
+    waiting = [(name, extras)]
+    while waiting:
+        each, its_extras = waiting.pop()
+        for line in metadata.requires(each) or ():
+            requirement = Requirement(line)
+            if requirement.name in found or not any(
+                requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+                for extra in ("", *its_extras)
+            ):
+                continue
+            found[requirement.name] = metadata.distribution(requirement.name)
+            waiting.append((requirement.name, requirement.extras))
+    return [found[key] for key in sorted(found)]
+
+
+def _copy(distribution: metadata.Distribution, folder: Path) -> None:
+    for file in distribution.files or ():
+        if ".." in file.parts or file.suffix == ".pyc":  # scripts are no part of a package
+            continue
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(distribution.locate_file(file)), target)
 
 
 def deploy(package: Path, modules: list[Path], folder: Path) -> Path:
