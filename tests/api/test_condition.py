@@ -424,5 +424,5 @@ def test_an_unknown_option_is_told() -> None:
     async def main(ctx: WorkflowContext) -> None:
         await ctx.wait_for_condition(count, 0, every=1, retries=3)  # type: ignore[call-overload]
 
-    with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
+    with pytest.raises(TypeError, match="retries"):
         run(main)

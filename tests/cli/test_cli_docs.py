@@ -1,4 +1,4 @@
-"""The commands in documents run, one after the other, beside the files that a page saves."""
+"""The commands in documents run in order, beside the files that a page saves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.cli.terminal import Terminal
 from tests.documents import Block, read_blocks
 
 ROOT = Path(__file__).parents[2]
+READERS = {"list", "show", "history"}
 PAGES = [ROOT / "README.md", ROOT / "docs" / "cli.md"]
 
 
@@ -21,17 +22,28 @@ def commands(block: Block) -> list[list[str]]:
     return [words[1:] for words in lines if words[:1] == ["pyworkflow"]]
 
 
+def waves(block: Block) -> list[list[list[str]]]:
+    """Group the commands of a block: neighbours that only read run side by side."""
+    found: list[list[list[str]]] = []
+    for words in commands(block):
+        if found and words[0] in READERS and found[-1][0][0] in READERS:
+            found[-1].append(words)
+        else:
+            found.append([words])
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     count = 0
     for block in read_blocks(page):
         if block.file is not None:
             (tmp_path / block.file).write_text(block.code, "utf-8")
-        for words in commands(block):
-            terminal = Terminal(tmp_path, *words)
-            assert terminal.end() == 0, f"{page}:{block.line}: {words}\n{terminal.stderr}"
-            assert terminal.stdout
-            count += 1
+        for wave in waves(block):
+            for terminal in [Terminal(tmp_path, *words) for words in wave]:
+                assert terminal.end() == 0, f"{page}:{block.line}: {wave}\n{terminal.stderr}"
+                assert terminal.stdout
+                count += 1
     assert count > 0
 
 

@@ -39,6 +39,8 @@ IS_LONG = KILLS > 200
 
 FROM_OUTSIDE = "from outside"
 KILLS_PER_BATCH = 60
+# The kills are shared out, so that the processes that run the tests kill side by side.
+SHARES = 4
 
 
 async def _killed_at_random(folder: Path, random: Random, nursery: Nursery, kills: int) -> Batch:
@@ -97,20 +99,23 @@ def _count(batch: Batch, what: str) -> None:
         count(f"{what}, {label}", found)
 
 
-def test_workers_killed_at_random(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_workers_killed_at_random(tmp_path: Path, share: int) -> None:
+    share_of_kills = KILLS // SHARES + (share < KILLS % SHARES)
+
     async def run() -> None:
         async with Nursery.opened() as nursery:
             killed = number = 0
-            while killed < KILLS:
+            while killed < share_of_kills:
                 number += 1
                 folder = tmp_path / str(number)
                 folder.mkdir()
-                random = Random(f"{SEED} {number}")
-                wanted = min(KILLS - killed, KILLS_PER_BATCH)
+                random = Random(f"{SEED} {share} {number}")
+                wanted = min(share_of_kills - killed, KILLS_PER_BATCH)
                 try:
                     batch = await _killed_at_random(folder, random, nursery, wanted)
                 except Exception as error:
-                    error.add_note(f"CRASH_SEED={SEED}, batch {number}, {folder}")
+                    error.add_note(f"CRASH_SEED={SEED}, share {share}, batch {number}, {folder}")
                     raise
                 killed += batch.counts["kills"]
                 _count(batch, "killed at random")

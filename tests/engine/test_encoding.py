@@ -48,7 +48,7 @@ def test_what_it_raises_is_raised() -> None:
 
 
 def test_no_cache_keeps_it() -> None:
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError):
         hash(Reversed())
 
 

@@ -543,7 +543,7 @@ def test_only_modules_of_the_snapshot_count(monkeypatch: pytest.MonkeyPatch) -> 
         ),
         (
             "UnicodeEncodeError",
-            "'u' codec can't encode characters in position 0-8: r",
+            str(UnicodeEncodeError("u", "a", 0, 9, "r")),
             '{"state": {"object": "YQ==", "start": 0, "end": 9, "reason": "r", "encoding": "u"}}',
         ),
         ("UnicodeTranslateError", "x", '{"state": {"object": "!"}}'),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -210,7 +212,8 @@ def test_a_lasting_fault_ends_as_unavailable(
 
 def test_an_endpoint_that_nobody_serves_is_unavailable(api: FakeLambda) -> None:
     api.close()
-    with pytest.raises(ServiceUnavailableError, match="POST checkpoint of arn.*Connection refused"):
+    refused = os.strerror(errno.ECONNREFUSED)
+    with pytest.raises(ServiceUnavailableError, match=f"POST checkpoint of arn.*{refused}"):
         api.run(post)
 
 
