@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from pyworkflow import errors
 from pyworkflow._engine.failures import (
-    STACK_NOTE,
     KnownErrors,
     fitted,
     record_error,
     record_report,
 )
 from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._engine.stacks import STACK_NOTE
 from pyworkflow.errors import ChildContextError, OperationError, StepError, UsageError
 from pyworkflow.retry import Retry
 

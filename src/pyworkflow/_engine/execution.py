@@ -33,7 +33,7 @@ from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error,
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import ErrorRecord, OperationType
+from pyworkflow._engine.records import OperationType
 from pyworkflow._engine.tasks import are_done
 from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
@@ -52,7 +52,7 @@ from pyworkflow._engine.turn import (
     Suspended,
     Turn,
 )
-from pyworkflow.errors import NonDeterminismError, OperationError, SerializationError, UsageError
+from pyworkflow.errors import NonDeterminismError, SerializationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -320,12 +320,6 @@ class Execution:
             self.break_with(mismatch_error(f"{op.position}: {error}"))
             return
         op.future.set_result(value)
-
-    def give_error(
-        self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
-    ) -> None:
-        """Complete ``op`` with the exception that ``record`` describes."""
-        op.future.set_exception(self.known_errors.rebuild(record or ErrorRecord(), fallback))
 
     @property
     def is_halted(self) -> bool:

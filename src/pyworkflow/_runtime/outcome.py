@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors, stand_in
+from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.rebuilding import stand_in
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow.errors import (
     ExecutionFailedError,
