@@ -25,6 +25,7 @@ from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.contexts import Contexts
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
+from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.journal import Journal
@@ -99,6 +100,7 @@ class Execution:
         self.known_errors = known_errors
         self.observer = observer
         self._main: Task[Any] | None = None
+        self._code: Callable[[], Any] | None = None
         self._result_type: object = Any
         self._has_returned = False
         self._broken: Exception | None = None
@@ -114,7 +116,7 @@ class Execution:
             self.break_with(fault)
         starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
         self._start_ms = self.now_ms = next(starts, 0)
-        self._result_type = result_type
+        self._code, self._result_type = main, result_type
         self._main = self.loop.make_task(_run(main), Namespace("", self.loop.root))
 
     def resolve(self, fact: Fact) -> None:
@@ -279,7 +281,7 @@ class Execution:
             what = "the result of the workflow"
             payload, value = codec.roundtrip(value, self._result_type, what=what)
         except BaseException as error:
-            return Failed(record_error(error), error)
+            return Failed(self.known_errors.record(error, home_of(self._code)), error)
         return Succeeded(payload, value)
 
     # -- what operations ask for -----------------------------------------------------------------

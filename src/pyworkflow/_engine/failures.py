@@ -32,6 +32,7 @@ from pyworkflow._engine.error_classes import (
 from pyworkflow._engine.failure_state import Blueprint, state_of
 from pyworkflow._engine.rebuilding import (
     ErrorData,
+    LostClassError,
     class_name,
     decoded,
     delivered,
@@ -252,7 +253,7 @@ class _Marker:
         try:
             members = tuple([delivered(part, OperationError, self._home) for part in data.group])
             for kind in own.__mro__:
-                mark = self._mark_of(kind)
+                mark = self._mark_of(kind) if kind is own else self._mark_of_base(kind)
                 if mark is not None and made(kind, message, data, members) is not None:
                     return self._marked(data, kind, mark)
         except Exception:  # noqa: S110 - of a metaclass, say: the record must not fail
@@ -260,14 +261,19 @@ class _Marker:
         return replace(data, lineage=())
 
     def _marked(self, data: ErrorData, kind: type, mark: str) -> ErrorData:
-        bases = filter(None, map(self._mark_of, kind.__mro__[1:]))
+        lineage = (mark, *filter(None, map(self._mark_of_base, kind.__mro__[1:])))
         name = str(self._home.get("__name__"))
-        main = canonical(name) if mark.startswith(".") else name
-        return replace(data, lineage=(mark, *bases), main="" if main == name else main)
+        main = canonical(name)
+        is_needed = main != name and any(each.startswith(".") for each in lineage)
+        return replace(data, lineage=lineage, main=main if is_needed else "")
+
+    def _mark_of_base(self, kind: type) -> str | None:
+        # What is an Exception and nothing more has a better stand-in.
+        return None if kind is Exception else self._mark_of(kind)
 
     def _mark_of(self, kind: type) -> str | None:
         """Return a mark by which ``kind`` is found here, `None` if there is none."""
-        if kind is Exception or exception_class(kind) is None or "<locals>" in kind.__qualname__:
+        if exception_class(kind) is None or "<locals>" in kind.__qualname__:
             return None
         module = kind.__module__
         is_home = module == self._home.get("__name__")
@@ -322,6 +328,24 @@ class KnownErrors:
         data = decoded(record)
         if data is not None and data.lineage is not None:
             return delivered(record, fallback, home)
+        return self._by_name(record, data, fallback)
+
+    def rebuild_for_client(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception:
+        """Return the exception with which a whole execution failed: nothing replays it.
+
+        So a class that is known here alone will do, and one that is missing is no problem.
+        """
+        data = decoded(record)
+        if data is not None and data.lineage:
+            try:
+                return delivered(record, fallback, NOWHERE)
+            except LostClassError:
+                pass
+        return self._by_name(record, data, fallback)
+
+    def _by_name(
+        self, record: ErrorRecord, data: ErrorData | None, fallback: type[OperationError]
+    ) -> Exception:
         try:
             error = self._restored(record, data, fallback)
         except Exception:
@@ -339,7 +363,7 @@ class KnownErrors:
         kind = next(filter(None, found), None)
         if kind is None:
             return None
-        members = tuple(self.rebuild(part, fallback) for part in data.group)
+        members = tuple([self.rebuild_for_client(part, fallback) for part in data.group])
         args = (record.message,) if data.args is None else tuple(data.args)
         return made_from(kind, record.message, data, Blueprint(args, data.state, members))
 
