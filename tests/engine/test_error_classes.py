@@ -84,7 +84,7 @@ def wrapper() -> None:
         without_result(functools.partial(plain)),
         lambda: None,
     ],
-    ids=repr,
+    ids=lambda source: type(source).__name__,
 )
 def test_the_home_is_that_of_the_users_function(source: object) -> None:
     assert home_of(source) is HERE

@@ -135,7 +135,7 @@ def _find_in(module: str, names: list[str], home: Home) -> type[Exception] | Non
             return found[known[0]]
     if named is not None:
         return found[named]
-    ways = ", ".join(f"{name}.{'.'.join(names)} ({_file(name)})" for name in found)
+    ways = ", ".join(f"{name}.{'.'.join(names)} ({file_of(name)})" for name in found)
     raise UnknownClassError(f"several classes could be meant: {ways}")
 
 
@@ -162,7 +162,7 @@ def what_is_loaded(mark: str, home: Home) -> str:
     module, colon, name = mark.rpartition(":")
     name = name.removeprefix(".")
     if colon:
-        places = [f"{place} ({_file(place)})" for place in _places(module)]
+        places = [f"{place} ({file_of(place)})" for place in _places(module)]
     else:
         file = home.get("__file__")
         places = [f"{home.get('__name__')} ({file})"] if home else []
@@ -219,7 +219,8 @@ def _file_of(name: str) -> str | None:
     return "/" + path.removesuffix("/__init__").removeprefix("/")
 
 
-def _file(name: str) -> str:
+def file_of(name: str) -> str:
+    """Return where a loaded module comes from, for messages."""
     file = dictionary(sys.modules.get(name)).get("__file__")
     return file if isinstance(file, str) else "no file"
 

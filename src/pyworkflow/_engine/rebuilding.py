@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from pyworkflow._engine import absent
-from pyworkflow._engine.error_classes import UnknownClassError, find, is_marked, what_is_loaded
+from pyworkflow._engine.error_classes import (
+    UnknownClassError,
+    file_of,
+    find,
+    is_marked,
+    what_is_loaded,
+)
 from pyworkflow._engine.failure_state import Blueprint, restore
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._engine.stacks import with_stack
@@ -70,7 +76,7 @@ def delivered(record: ErrorRecord, fallback: Fallback, home: Home) -> Exception:
     members = tuple([delivered(part, fallback, home) for part in data.group])
     error = made(kind, record.message, data, members)
     if error is None:
-        found = f"{class_name(kind)}, which can't be made with the recorded text"
+        found = f"{_here(kind)}, which can't be made with the recorded text"
         raise LostClassError(_lost(record, data, found))
     return with_stack(error, record.stack_trace)
 
@@ -87,7 +93,7 @@ def _class_of(record: ErrorRecord, data: ErrorData, home: Home) -> type[Exceptio
                 is_marked(each, base, home) for each in kind.__mro__
             ):
                 here = ", ".join(map(class_name, kind.__mro__[1:-1]))
-                found = f"{class_name(kind)}, derived from {here}, and not from {_shown(base)}"
+                found = f"{_here(kind)}, derived from {here}, and not from {_shown(base)}"
                 raise LostClassError(_lost(record, data, found))
     except UnknownClassError as error:
         raise LostClassError(_lost(record, data, str(error))) from None
@@ -107,6 +113,10 @@ def _lost(record: ErrorRecord, data: ErrorData, found: str) -> str:
     where = f" (__main__ was {data.main})" if data.main else ""
     as_base = "" if record.type.endswith(mark.rpartition(":")[2]) else f", raised as {_shown(mark)}"
     return f"  recorded:  {record.type}{where}{as_base}\n  loaded:    {found}"
+
+
+def _here(kind: type) -> str:
+    return f"{class_name(kind)} ({file_of(kind.__module__)})"
 
 
 def _shown(mark: str) -> str:
