@@ -10,7 +10,6 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -321,7 +320,10 @@ def rename(old: str, new: str) -> str:
 
 
 LOST = {
-    "removed": (rename("class Declined(ShopError):\n    pass", "Declined = None"), "without a class"),
+    "removed": (
+        rename("class Declined(ShopError):\n    pass", "Declined = None"),
+        "without a class",
+    ),
     "renamed": (rename("Declined", "Refused"), "without a class Declined"),
     "another base": (rename("Declined(ShopError)", "Declined(Exception)"), "not from ShopError"),
 }

@@ -35,7 +35,16 @@ from pyworkflow._engine.turn import Broken, Turn
 from pyworkflow.errors import NonDeterminismError
 from pyworkflow.testing.verify import Replay
 from tests.corpus.registry import Shape
-from tests.corpus.trials import AT_ONCE, KNOWN, NONE, Crashes, Durations, Trial, is_one_of, outcome_of
+from tests.corpus.trials import (
+    AT_ONCE,
+    KNOWN,
+    NONE,
+    Crashes,
+    Durations,
+    Trial,
+    is_one_of,
+    outcome_of,
+)
 
 Counts = Counter[str]
 

@@ -13,7 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.corpus.checks import check_crashes, check_error_classes, check_foreign_records, check_paces
+from tests.corpus.checks import (
+    check_crashes,
+    check_error_classes,
+    check_foreign_records,
+    check_paces,
+)
 from tests.corpus.counting import count
 from tests.corpus.shapes import SHAPES, Shape
 from tests.corpus.trials import AT_ONCE, Durations
