@@ -128,3 +128,23 @@ def test_such_an_error_is_copied_as_others_are() -> None:
     for other in others:
         with pytest.raises(AttributeError, match="object has no attribute 'odd'"):
             _ = other.odd
+
+
+class SlottedError(Exception):
+    __slots__ = ("code", "response", "unset")
+    unset: object
+
+    def __init__(self) -> None:
+        super().__init__("refused")
+        self.code = 51
+        self.response = object()
+
+
+def test_slots_are_attributes() -> None:
+    error = again(SlottedError())
+    assert type(error) is SlottedError
+    assert error.code == 51
+    with pytest.raises(AttributeError, match="'response' of SlottedError was not recorded"):
+        error.response  # noqa: B018
+    with pytest.raises(AttributeError):
+        error.unset  # noqa: B018

@@ -182,6 +182,17 @@ def test_builtins_are_delivered_as_themselves(error: Exception) -> None:
     assert type(rebuilt(record, {})) is type(error)
 
 
+@pytest.mark.parametrize("key", [("a", 1), frozenset([5]), b"x", "k", 5, ValueError])
+def test_a_key_error_is_one_whatever_its_key(key: object) -> None:
+    error = rebuilt(recorded(KeyError(key), {}), {})
+    assert type(error) is KeyError
+    assert str(error) == str(KeyError(key))
+    again = recorded(error, {})
+    assert type(rebuilt(again, {})) is KeyError
+    assert again.message == str(error)
+    json.dumps(error.args)
+
+
 def test_a_class_of_a_function_is_delivered_as_its_base(process: Process) -> None:
     shop = process.load("shop", "/app/shop.py")
     record = recorded(shop["local"](), shop)

@@ -117,6 +117,39 @@ def test_a_cause_that_was_rebuilt_brings_its_own_chain() -> None:
     assert stack.count("direct cause") == 2
 
 
+def test_what_led_to_a_rebuilt_error_since_then_stands_before_its_stack() -> None:
+    first = KNOWN.rebuild(record_error(raised_by(caused)), StepError)
+    recorded = stack_of(first)
+
+    def again() -> None:
+        try:
+            raise ValueError("later")
+        except ValueError as later:
+            raise first from later
+
+    stack = stack_of(raised_by(again))
+    assert stack[-len(recorded) + 1 :] == recorded[1:]
+    assert "ValueError: later" in text_of(stack[: -len(recorded) + 1])
+    first.__cause__ = None
+    first.__suppress_context__ = True
+    assert stack_of(first) == recorded
+
+
+def test_a_cause_whose_own_code_raises_costs_the_chain_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = raised_by(caused)
+    whole = stack_of(error)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("a property of the cause")
+
+    monkeypatch.setattr(traceback, "TracebackException", refuse)
+    stack = stack_of(error)
+    assert 0 < len(stack) < len(whole)
+    assert stack[-1] == whole[-1]
+
+
 def test_a_chain_that_runs_in_a_circle_ends() -> None:
     one, two = raised_by(refuse), raised_by(caused)
     one.__cause__, two.__cause__ = two, one

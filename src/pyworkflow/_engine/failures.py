@@ -29,7 +29,7 @@ from pyworkflow._engine.error_classes import (
     mark_of,
     walk,
 )
-from pyworkflow._engine.failure_state import Blueprint, state_of
+from pyworkflow._engine.failure_state import Blueprint, attributes_of, state_of
 from pyworkflow._engine.rebuilding import (
     ErrorData,
     LostClassError,
@@ -188,7 +188,7 @@ def _data_of(error: BaseException, limit: int, marker: _Marker | None) -> ErrorD
     attributes: dict[str, Any] = {}
     tuples = []
     missing = absent.missing_in(error)
-    for name, value in vars(error).items():
+    for name, value in attributes_of(error).items():
         if name == "__notes__":
             value = _own_notes(value)  # noqa: PLW2901
             if not value:

@@ -19,7 +19,7 @@ from pyworkflow._engine.error_classes import (
     is_marked,
     what_is_loaded,
 )
-from pyworkflow._engine.failure_state import Blueprint, restore
+from pyworkflow._engine.failure_state import Blueprint, restore, set_attributes
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._engine.stacks import with_stack
 from pyworkflow.errors import OperationError, SerializationError
@@ -131,7 +131,9 @@ def made(
     It is made from all that is recorded or, as a base that knows less may want, from the message.
     """
     args = (message,) if data.args is None else tuple(data.args)
-    for blueprint in (Blueprint(args, data.state, members), Blueprint((message,))):
+    # A KeyError's text is the repr of its key, which need not be JSON: a tuple is not.
+    only = _Verbatim(message) if issubclass(kind, KeyError) else message
+    for blueprint in (Blueprint(args, data.state, members), Blueprint((only,))):
         try:
             error = made_from(kind, message, data, blueprint)
         except Exception:  # noqa: S112 - whatever its builtin base, or its __str__, says
@@ -139,6 +141,13 @@ def made(
         if error is not None:
             return error
     return None
+
+
+class _Verbatim(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def made_from(
@@ -152,8 +161,7 @@ def made_from(
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         return None
     error = restore(kind, blueprint)
-    inside = object.__getattribute__(error, "__dict__")
-    inside.update(attributes)
+    set_attributes(error, attributes)
     if data.missing:
         absent.explain(error, data.missing)
     return error if str(error) == message else None

@@ -46,17 +46,25 @@ def storable(text: str) -> str:
 
 
 def stack_of(error: BaseException) -> tuple[str, ...]:
-    """Return the stack of ``error``, innermost last; of a rebuilt one, that which was recorded."""
-    for note in notes_of(error):
-        if is_stack_note(note):
-            return _entries(note.removeprefix(STACK_NOTE))
-    text = _chain(error) if _has_chain(error) else _frames(error.__traceback__)
+    """Return the stack of ``error``, innermost last; of a rebuilt one, that which was recorded.
+
+    The errors that led to it stand before it, those to a rebuilt one since it was rebuilt too.
+    """
+    recorded = next((note for note in notes_of(error) if is_stack_note(note)), None)
+    own = None if recorded is None else recorded.removeprefix(STACK_NOTE)
+    try:
+        text = _chain(error, own) if _has_chain(error, own) else None
+    except Exception:  # code of one of these errors raised: what is known without it will do
+        text = None
+    if text is None:
+        text = _frames(error.__traceback__) if own is None else own
     return _entries(storable(text.rstrip("\n")))
 
 
-def _has_chain(error: BaseException) -> bool:
+def _has_chain(error: BaseException, own: str | None) -> bool:
     context = None if error.__suppress_context__ else error.__context__
-    return isinstance(error, BaseExceptionGroup) or (error.__cause__ or context) is not None
+    is_group = own is None and isinstance(error, BaseExceptionGroup)
+    return is_group or error.__cause__ is not None or context is not None
 
 
 def _frames(trace: TracebackType | None) -> str:
@@ -67,16 +75,16 @@ def _frames(trace: TracebackType | None) -> str:
     return "".join(traceback.format_list(traceback.StackSummary.extract(frames)))
 
 
-def _chain(error: BaseException) -> str:
+def _chain(error: BaseException, own: str | None) -> str:
     whole = traceback.TracebackException(
         type(error), error, error.__traceback__, limit=-_MOST_FRAMES, compact=True
     )
     _drop_ours(whole)
-    if isinstance(error, BaseExceptionGroup):
+    if own is None and isinstance(error, BaseExceptionGroup):
         return "".join(whole.format())
     context = None if whole.__suppress_context__ else whole.__context__
     before, link = (whole.__cause__, _CAUSE) if whole.__cause__ else (context, _CONTEXT)
-    own = "".join(whole.stack.format())
+    own = "".join(whole.stack.format()) if own is None else own
     return own if before is None else "".join([*before.format(), link, _HEADER, own])
 
 
