@@ -410,3 +410,13 @@ def test_an_event_has_all_its_fields() -> None:
     document = documents.event_document(event)
     assert set(document) == set(HistoryEvent.__struct_fields__)
     assert document["payload"] == {"a": 1}
+
+
+def test_a_long_stack_shows_what_led_to_the_error_and_where_it_was_raised() -> None:
+    stack = tuple(f'  File "a.py", line {number}' for number in range(30))
+    lines = [line.plain.strip() for line in wording.stack_lines(ErrorRecord("m", "T", None, stack))]
+    assert lines[0] == 'File "a.py", line 0'
+    assert lines[5] == "… [20 entries left out]"
+    assert lines[-1] == 'File "a.py", line 29'
+    short = ErrorRecord("m", "T", None, stack[:10])
+    assert len(list(wording.stack_lines(short))) == 10

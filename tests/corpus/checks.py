@@ -22,8 +22,12 @@ written.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections import Counter
+from types import ModuleType
 
+import pytest
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import Operation, OperationType, Status
@@ -31,7 +35,16 @@ from pyworkflow._engine.turn import Broken, Turn
 from pyworkflow.errors import NonDeterminismError
 from pyworkflow.testing.verify import Replay
 from tests.corpus.registry import Shape
-from tests.corpus.trials import AT_ONCE, KNOWN, NONE, Crashes, Durations, Trial, is_one_of
+from tests.corpus.trials import (
+    AT_ONCE,
+    KNOWN,
+    NONE,
+    Crashes,
+    Durations,
+    Trial,
+    is_one_of,
+    outcome_of,
+)
 
 Counts = Counter[str]
 
@@ -151,6 +164,39 @@ async def check_foreign_records(shape: Shape) -> Counts:
     await _must_stop(shape, (*calm.operations, stranger), "an operation was added")
     counts["added records: noticed"] += 1
     return counts
+
+
+async def check_error_classes(shape: Shape) -> Counts:
+    """Replay in a process that loaded the shape's file under another name, then without its errors.
+
+    The first leads to the same outcome, the second to a problem that names the class.
+    """
+    module = sys.modules[inspect.unwrap(shape.workflow).__module__]
+    classes = {name: each for name, each in vars(module).items() if _is_own_error(each, module)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", module)
+        patch.setitem(vars(module), "__name__", "__main__")
+        for each in classes.values():
+            patch.setattr(each, "__module__", "__main__")
+        trial = await Trial(shape, AT_ONCE).run()
+    turn = await Replay(shape.workflow, trial.operations, KNOWN).run()
+    assert turn.end is not None
+    assert outcome_of(turn.end) == trial.outcome
+    types = {each.error.type for each in trial.operations if each.error is not None}
+    lost = {name for name in classes if f"__main__.{name}" in types}
+    assert lost
+    with pytest.MonkeyPatch.context() as patch:
+        for name in lost:
+            patch.delitem(vars(module), name)
+        turn = await Replay(shape.workflow, trial.operations, KNOWN).run()
+    assert isinstance(turn.end, Broken), f"a lost class was not noticed: {turn}"
+    assert any(f"recorded:  __main__.{name}" in str(turn.end.error) for name in lost)
+    return Counter({"error classes found under another name, and missed": len(lost)})
+
+
+def _is_own_error(each: object, module: ModuleType) -> bool:
+    is_error = isinstance(each, type) and issubclass(each, Exception)
+    return is_error and each.__module__ == module.__name__
 
 
 def _is_skipped(operation: Operation, trial: Trial) -> bool:

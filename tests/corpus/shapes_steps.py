@@ -111,6 +111,42 @@ async def caught() -> Any:
     return [seen, await act("b", seen)]
 
 
+class OrderError(Exception):
+    """A base of this module's errors."""
+
+
+class DeclinedError(OrderError):
+    """What this module's own step raises."""
+
+
+@step(retry=False)
+async def decline(name: str, *seen: Any) -> str:
+    raise DeclinedError(f"{name} declined")
+
+
+@always(["a declined", "b!"])
+async def errors_of_its_own() -> Any:
+    try:
+        await decline("a")
+    except DeclinedError as error:
+        seen = str(error)
+    except Exception as error:
+        seen = f"another class: {error}"
+    return [seen, await act("b", seen)]
+
+
+@always(["a declined", "c!"])
+async def errors_of_its_own_out_of_a_child(ctx: WorkflowContext) -> Any:
+    async def child() -> None:
+        await decline("a")
+
+    try:
+        await ctx.child(child)
+    except OrderError as error:
+        seen = str(error)
+    return [seen, await act("c", seen)]
+
+
 @always(Raises("FatalError", "b failed"))
 async def uncaught() -> Any:
     await act_fail("b", await act("a"))

@@ -13,7 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.corpus.checks import check_crashes, check_foreign_records, check_paces
+from tests.corpus.checks import (
+    check_crashes,
+    check_error_classes,
+    check_foreign_records,
+    check_paces,
+)
 from tests.corpus.counting import count
 from tests.corpus.shapes import SHAPES, Shape
 from tests.corpus.trials import AT_ONCE, Durations
@@ -78,6 +83,12 @@ def test_ids_and_results_do_not_depend_on_the_pace(shape: Shape, durations: Dura
 @each_shape
 def test_a_record_that_does_not_fit_is_noticed(shape: Shape) -> None:
     for label, number in asyncio.run(check_foreign_records(shape)).items():
+        count(f"corpus, {label}", number)
+
+
+@pytest.mark.parametrize("name", ["errors_of_its_own", "errors_of_its_own_out_of_a_child"])
+def test_what_except_matched_it_matches_under_another_name(name: str) -> None:
+    for label, number in asyncio.run(check_error_classes(SHAPES[name])).items():
         count(f"corpus, {label}", number)
 
 

@@ -28,6 +28,9 @@ from tests.corpus.shapes import SHAPES, Shape
 from tests.corpus.trials import KNOWN, Durations, Trial, outcome_of
 
 FOLDER = Path(__file__).parents[1] / "histories"
+WITHOUT_MARKS = Path(__file__).parents[1] / "golden" / "histories_without_marks"
+"""Histories with errors as the version before marks recorded them. None is ever recorded anew."""
+
 PACE = Durations((1_000, 20_000, 7_000, 3, 12_000))
 GROUP = "3.11" if sys.version_info < (3, 12) else "3.12"
 BY_GROUP = {"wait_for"}
@@ -70,6 +73,13 @@ def check_history(shape: Shape, history: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_recorded_history_leads_to_its_outcome(name: str) -> None:
     check_history(SHAPES[name], read(name)[group_of(name)])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in WITHOUT_MARKS.iterdir()))
+def test_a_history_of_the_version_before_marks_leads_to_its_outcome(name: str) -> None:
+    text = (WITHOUT_MARKS / f"{name}.json").read_text("utf-8")
+    assert '\\"as\\"' not in text
+    check_history(SHAPES[name], json.loads(text)[group_of(name)])
 
 
 @pytest.mark.parametrize("name", SHAPES)

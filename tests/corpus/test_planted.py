@@ -19,19 +19,28 @@ from msgspec.structs import replace
 from pyworkflow._api import step as step_module
 from pyworkflow._api.context import BaseContext
 from pyworkflow._engine import execution as execution_module
+from pyworkflow._engine import failures
 from pyworkflow._engine.bodies import Bodies
+from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.execution import Execution
+from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ids import Namespace, hash_path
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.order import DeliveryOrder, Place
+from pyworkflow._engine.rebuilding import LostClassError, stand_in
 from pyworkflow._engine.recall import recall_step
 from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
 from pyworkflow._engine.turn import StepReturned
 from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import ReplayHazardError, ServiceError
-from tests.corpus.checks import check_crashes, check_foreign_records, check_paces
+from tests.corpus.checks import (
+    check_crashes,
+    check_error_classes,
+    check_foreign_records,
+    check_paces,
+)
 from tests.corpus.counting import count
 from tests.corpus.shapes import SHAPES, Shape
 from tests.corpus.test_histories import group_of, operations_of, outcome_in, read, replay
@@ -61,6 +70,10 @@ async def paces(shape: Shape) -> Any:
 
 async def foreign_records(shape: Shape) -> Any:
     return await check_foreign_records(shape)
+
+
+async def error_classes(shape: Shape) -> Any:
+    return await check_error_classes(shape)
 
 
 async def histories(shape: Shape) -> Any:
@@ -281,6 +294,24 @@ def takes_true_chance(patch: Patch) -> None:
     patch.setattr(BaseContext, "_chance", lambda *_: random.SystemRandom())
 
 
+def names_classes_by_their_modules(patch: Patch) -> None:
+    """An error's class is looked for under the module's name that it had where it was raised."""
+    patch.setattr(failures, "mark_of", lambda kind, _: f"{kind.__module__}:{kind.__qualname__}")
+
+
+def replaces_lost_classes(patch: Patch) -> None:
+    """An error whose class is not there reaches the code as one of another class."""
+    rebuild = KnownErrors.rebuild
+
+    def replace_lost(known: KnownErrors, record: Any, fallback: Any, home: Any = NOWHERE) -> Any:
+        try:
+            return rebuild(known, record, fallback, home)
+        except LostClassError:
+            return stand_in(record, fallback)
+
+    patch.setattr(KnownErrors, "rebuild", replace_lost)
+
+
 DEFECTS: tuple[tuple[Callable[[Patch], None], Callable[[Shape], Any], str], ...] = (
     (delivers_in_reverse, crashes, "order_of_arrival"),
     (delivers_in_reverse, crashes, "first_completed_and_the_rest"),
@@ -305,6 +336,8 @@ DEFECTS: tuple[tuple[Callable[[Patch], None], Callable[[Shape], Any], str], ...]
     (tries_again, crashes, "careful_between_others"),
     (runs_children_again, crashes, "children"),
     (takes_true_chance, crashes, "loops_on_chance"),
+    (names_classes_by_their_modules, error_classes, "errors_of_its_own"),
+    (replaces_lost_classes, error_classes, "errors_of_its_own_out_of_a_child"),
 )
 
 

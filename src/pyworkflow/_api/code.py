@@ -32,6 +32,13 @@ class Code(msgspec.Struct, frozen=True):
     result_type: object
     function: Callable[[], Any] | None = None
     coroutine: Coroutine[Any, Any, Any] | None = None
+    maker: object = None
+    """What made the coroutine, or the globals of its function."""
+
+    @property
+    def source(self) -> object:
+        """The function that runs, or what tells its globals: where its errors are at home."""
+        return self.function if self.maker is None else self.maker
 
     def call(self) -> Any:
         """Return the value, or what is to be awaited for it."""
@@ -60,8 +67,8 @@ def code_of(target: object, what: str, *args: Any) -> Code:
                 f"{what} got the coroutine {target.__qualname__!r}, which was awaited already; a "
                 "coroutine runs once: call the function anew for each branch"
             )
-        name, result_type = _told_by(target)
-        return Code(name, _checked(result_type, what), coroutine=target)
+        name, result_type, maker = _told_by(target)
+        return Code(name, _checked(result_type, what), coroutine=target, maker=maker)
     if callable(target):
         function = functools.partial(target, *args) if args else target
         return Code(name_of(target), result_type_of(target, what), function)
@@ -100,15 +107,15 @@ def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
-def _told_by(coroutine: Coroutine[Any, Any, Any]) -> tuple[str, object]:
+def _told_by(coroutine: Coroutine[Any, Any, Any]) -> tuple[str, object, object]:
     frame: Any = coroutine.cr_frame  # type: ignore[attr-defined] # of a coroutine object
     maker = frame.f_locals.get("self")
     if isinstance(maker, Described):
-        return maker.describe()
+        return *maker.describe(), maker
     name: str = frame.f_code.co_name
     function = inspect.unwrap(frame.f_globals.get(name, _told_by))
     is_its = getattr(function, "__code__", None) is frame.f_code
-    return name, return_annotation(function) if is_its else Any
+    return name, return_annotation(function) if is_its else Any, frame.f_globals
 
 
 def _checked(annotation: object, what: str) -> object:

@@ -102,6 +102,7 @@ class Branches:
         execution, op, code = self._execution, self._op, self._codes[index]
         op.namespace.go_to(index)
         branch = op.branch(execution, code.name, None, code.result_type)
+        branch.source = code.source
         op.branches[index] = branch
         self._statuses[index] = STARTED
         self._slots -= 1
@@ -194,7 +195,8 @@ class FanOut:
 
     def _op(self, execution: Execution) -> FanOutOp:
         types = [code.result_type for code in self._codes]
-        op = self._kind(execution, self._name, self._key, types)
+        sources = [code.source for code in self._codes]
+        op = self._kind(execution, self._name, self._key, types, sources)
         journal, most = execution.journal, execution.max_operations
         if most is not None and not journal.knows(op.id):
             used, needed = journal.count_operations(), len(self._codes) + 1

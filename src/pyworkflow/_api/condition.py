@@ -18,6 +18,7 @@ from pyworkflow._api.functions import as_async
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._engine import codec
+from pyworkflow._engine.error_classes import stand_for
 from pyworkflow._engine.ops.condition import ConditionOp
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
@@ -362,4 +363,5 @@ def _polling(
         found = await look(*own)
         return codec.roundtrip(found, result_type, what=what)[1] if converts else found
 
+    stand_for(poll, check)
     return poll

@@ -12,6 +12,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.error_classes import stand_for
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
         value = await asyncio.to_thread(function, *args, **kwargs)
         return await value if inspect.isawaitable(value) else value
 
+    stand_for(run, function)
     return run
 
 
@@ -78,6 +80,7 @@ def without_result(function: Callable[..., Any]) -> Callable[..., Coroutine[Any,
     async def call(*args: Any, **kwargs: Any) -> None:
         await run(*args, **kwargs)
 
+    stand_for(call, function)
     return call
 
 

@@ -261,7 +261,9 @@ class _Child:
             raise
 
     def _op(self, execution: Execution) -> ChildOp:
-        return ChildOp(execution, self.name, self._key, self._code.result_type)
+        op = ChildOp(execution, self.name, self._key, self._code.result_type)
+        op.source = self._code.source
+        return op
 
     async def run(self, execution: Execution) -> Any:
         try:

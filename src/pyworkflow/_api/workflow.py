@@ -147,7 +147,9 @@ class Workflow(Described, Generic[P, R_co]):
         return run_child_blocking(execution, self._child(execution), function)
 
     def _child(self, execution: Execution) -> ChildOp:
-        return ChildOp(execution, self.name, self._key, self.result_type)
+        op = ChildOp(execution, self.name, self._key, self.result_type)
+        op.source = self._function
+        return op
 
 
 class EntryPoint(Generic[P, R_co]):

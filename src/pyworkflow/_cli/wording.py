@@ -133,8 +133,12 @@ def error_lines(error: ErrorRecord) -> Iterator[Text]:
 
 
 def stack_lines(error: ErrorRecord) -> Iterator[Text]:
-    """Yield the innermost frames that were recorded with an error."""
-    for frame in error.stack_trace[-STACK_FRAMES:]:
+    """Yield both ends of a recorded stack: what led to the error, and where it was raised."""
+    frames, half = error.stack_trace, STACK_FRAMES // 2
+    if len(frames) > STACK_FRAMES:
+        left_out = f"  … [{len(frames) - 2 * half} entries left out]"
+        frames = (*frames[:half], left_out, *frames[-half:])
+    for frame in frames:
         for line in frame.rstrip("\n").split("\n"):
             yield Text(f"    {escape(line)}", style="dim")
 

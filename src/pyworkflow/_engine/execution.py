@@ -25,6 +25,7 @@ from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.contexts import Contexts
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
+from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.journal import Journal
@@ -33,7 +34,7 @@ from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error,
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import ErrorRecord, OperationType
+from pyworkflow._engine.records import OperationType
 from pyworkflow._engine.tasks import are_done
 from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
@@ -52,7 +53,7 @@ from pyworkflow._engine.turn import (
     Suspended,
     Turn,
 )
-from pyworkflow.errors import NonDeterminismError, OperationError, SerializationError, UsageError
+from pyworkflow.errors import NonDeterminismError, SerializationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,6 +100,7 @@ class Execution:
         self.known_errors = known_errors
         self.observer = observer
         self._main: Task[Any] | None = None
+        self._code: Callable[[], Any] | None = None
         self._result_type: object = Any
         self._has_returned = False
         self._broken: Exception | None = None
@@ -114,7 +116,7 @@ class Execution:
             self.break_with(fault)
         starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
         self._start_ms = self.now_ms = next(starts, 0)
-        self._result_type = result_type
+        self._code, self._result_type = main, result_type
         self._main = self.loop.make_task(_run(main), Namespace("", self.loop.root))
 
     def resolve(self, fact: Fact) -> None:
@@ -279,7 +281,7 @@ class Execution:
             what = "the result of the workflow"
             payload, value = codec.roundtrip(value, self._result_type, what=what)
         except BaseException as error:
-            return Failed(record_error(error), error)
+            return Failed(self.known_errors.record(error, home_of(self._code)), error)
         return Succeeded(payload, value)
 
     # -- what operations ask for -----------------------------------------------------------------
@@ -320,12 +322,6 @@ class Execution:
             self.break_with(mismatch_error(f"{op.position}: {error}"))
             return
         op.future.set_result(value)
-
-    def give_error(
-        self, op: Op, record: ErrorRecord | None, fallback: type[OperationError]
-    ) -> None:
-        """Complete ``op`` with the exception that ``record`` describes."""
-        op.future.set_exception(self.known_errors.rebuild(record or ErrorRecord(), fallback))
 
     @property
     def is_halted(self) -> bool:

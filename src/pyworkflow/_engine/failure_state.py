@@ -8,6 +8,7 @@ descriptors set; those run no user code, even for a user's subclass.
 from __future__ import annotations
 
 import base64
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,38 @@ def restore(kind: type[Exception], blueprint: Blueprint) -> Exception:
                     vars(base)[name].__set__(error, blueprint.state[name])
     vars(BaseException)["args"].__set__(error, args)
     return error
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return what is set on ``error``: its ``__dict__``, and its ``__slots__``."""
+    found = dict(vars(error))
+    for name, slot in _slots_of(type(error)).items():
+        try:
+            found[name] = slot.__get__(error)
+        except AttributeError:
+            continue
+    return found
+
+
+def set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
+    """Set ``attributes``; neither a ``__setattr__`` nor a property runs."""
+    slots = _slots_of(type(error))
+    inside = object.__getattribute__(error, "__dict__")
+    for name, value in attributes.items():
+        if name in slots:
+            slots[name].__set__(error, value)
+        else:
+            inside[name] = value
+
+
+def _slots_of(kind: type) -> dict[str, types.MemberDescriptorType]:
+    return {
+        name: member
+        for each in reversed(kind.__mro__)
+        if each.__flags__ & _HEAP_TYPE
+        for name, member in vars(each).items()
+        if type(member) is types.MemberDescriptorType
+    }
 
 
 def _unicode_state(error: Any) -> dict[str, Any]:

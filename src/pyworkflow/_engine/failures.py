@@ -10,18 +10,38 @@ back with the very same text comes back as the fallback class, which carries the
 from __future__ import annotations
 
 import builtins
-import re
+import functools
 import sys
-import traceback
-from collections import deque
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.failure_state import Blueprint, restore, state_of
+from pyworkflow._engine import absent, codec
+from pyworkflow._engine.error_classes import (
+    NOWHERE,
+    UnknownClassError,
+    canonical,
+    dictionary,
+    exception_class,
+    find,
+    mark_of,
+    walk,
+)
+from pyworkflow._engine.failure_state import Blueprint, attributes_of, state_of
+from pyworkflow._engine.rebuilding import (
+    ErrorData,
+    LostClassError,
+    class_name,
+    decoded,
+    delivered,
+    made,
+    made_from,
+    stand_in,
+)
 from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._engine.stacks import fitting, is_stack_note, stack_of, storable, with_stack
 from pyworkflow._engine.transitions import MAX_ERROR_BYTES
 from pyworkflow.errors import (
     CallbackError,
@@ -32,33 +52,13 @@ from pyworkflow.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from pyworkflow._engine.error_classes import Home
 
-E = TypeVar("E", bound=Exception)
-
-STACK_NOTE = "Recorded stack trace (innermost last):\n"
-
-_MOST_FRAMES = 200
 _CUT = "… [truncated]"
-_REFUSED = (StopIteration, StopAsyncIteration)
 # Recorded as what they are: a name that somebody outside chose must never be looked for.
 _FROM_OUTSIDE = (CallbackError, InvokeError)
-_FRAME_START = re.compile(r'\n(?=  File ")')
 
 _to_json = msgspec.json.Encoder().encode
-
-
-class _Data(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What `ErrorRecord.data` holds, as JSON text."""
-
-    bases: tuple[str, ...] = ()
-    args: list[Any] | None = None
-    attributes: dict[str, Any] = {}
-    tuples: tuple[str, ...] = ()
-    """The attributes that were tuples; JSON makes lists of them."""
-    state: dict[str, Any] = {}
-    """What certain builtins keep outside of their ``__dict__``."""
-    group: tuple[ErrorRecord, ...] = ()
 
 
 # -- recording -----------------------------------------------------------------------------------
@@ -69,25 +69,42 @@ RECORD_BYTES = MAX_ERROR_BYTES - 64
 
 
 def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
-    """Return ``error`` as a record of at most ``limit_bytes`` as JSON.
+    """Return ``error`` as a record of at most ``limit_bytes`` as JSON, without a mark.
 
-    What is too long loses first the outermost frames, then the data, then the end of the message.
+    What is too long loses first the middle of the stack, then the data, then the end of the
+    message. What a replay raises again is recorded by `KnownErrors.record`.
     """
+    return _recorded(error, limit_bytes, None)
+
+
+def _recorded(error: BaseException, limit: int, marker: _Marker | None) -> ErrorRecord:
     is_own = not isinstance(error, _FROM_OUTSIDE)
     if is_own and isinstance(error, OperationError) and vars(error).get("error_type"):
         # It stands for a recorded error; recording it anew would name the stand-in.
         record = ErrorRecord(
-            _storable(error.message), error.error_type, None, tuple(error.stack_trace)
+            storable(error.message), error.error_type, None, tuple(error.stack_trace)
         )
-        return _fitted(record, _Data(), limit_bytes)
-    stack = _recorded_stack(error) or _stack(error.__traceback__)
-    record = ErrorRecord(_text_of(error), _name(type(error)), None, stack)
+        return _fitted(record, ErrorData(), limit, _unmarked if marker is None else _as_stand_in)
+    record = ErrorRecord(_text_of(error), class_name(type(error)), None, stack_of(error))
     try:
-        data = _data_of(error, limit_bytes)
+        data = _data_of(error, limit, marker)
     except Exception:
         # A property of the error's own raised. The record of a failure must not fail.
-        data = _Data()
-    return _fitted(record, data, limit_bytes)
+        data = ErrorData()
+    mark = _unmarked if marker is None else functools.partial(marker.mark, type(error))
+    return _fitted(record, data, limit, mark)
+
+
+_Mark = Callable[[str, ErrorData], ErrorData]
+"""From the text and the data of an error that are to be stored, to that data with a mark."""
+
+
+def _unmarked(_: str, data: ErrorData) -> ErrorData:
+    return data
+
+
+def _as_stand_in(_: str, data: ErrorData) -> ErrorData:
+    return replace(data, lineage=())
 
 
 def record_report(error: BaseException | str, kind: str | None = None) -> ErrorRecord:
@@ -104,7 +121,7 @@ def record_report(error: BaseException | str, kind: str | None = None) -> ErrorR
     if kind is None:
         kind = "" if isinstance(error, str) else type(error).__name__
     text = error if isinstance(error, str) else _text_of(error)
-    return fitted(ErrorRecord(text, _storable(kind)))
+    return fitted(ErrorRecord(text, storable(kind)))
 
 
 def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
@@ -112,42 +129,47 @@ def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorReco
 
     Its data is kept as a whole or not at all.
     """
-    data = None if record.data is None else _storable(record.data)
-    record = msgspec.structs.replace(record, message=_storable(record.message))
-    return _within(limit_bytes, record, (data, None))
+    data = None if record.data is None else storable(record.data)
+    record = msgspec.structs.replace(record, message=storable(record.message))
+    for text in (data, None):
+        if (found := _with_data(record, text, limit_bytes)) is not None:
+            return found
+    return _with_message_cut(record, limit_bytes, _unmarked)
 
 
-def _fitted(record: ErrorRecord, data: _Data, limit: int) -> ErrorRecord:
-    candidates = (data, _Data(bases=data.bases), _Data())
-    texts = [None if each == _Data() else _to_json(each).decode() for each in candidates]
-    return _within(limit, record, texts)
+def _fitted(record: ErrorRecord, data: ErrorData, limit: int, mark: _Mark) -> ErrorRecord:
+    too_large = dict.fromkeys(data.attributes, absent.TOO_LARGE) | data.missing
+    bases = ErrorData(bases=data.bases)
+    for each in (data, replace(bases, missing=too_large), bases, ErrorData()):
+        text = _text_of_data(mark(record.message, each))
+        if (found := _with_data(record, text, limit)) is not None:
+            return found
+    return _with_message_cut(record, limit, mark)
 
 
-def _within(limit: int, record: ErrorRecord, texts: Iterable[str | None]) -> ErrorRecord:
-    """Return ``record`` with the first of ``texts`` for which there is room as its data."""
-    bare = msgspec.structs.replace(record, data=None, stack_trace=())
-    for text in texts:
-        whole = msgspec.structs.replace(bare, data=text)
-        room = limit - len(_to_json(whole))
-        if room >= 0:
-            frames = _innermost(record.stack_trace, room)
-            return msgspec.structs.replace(whole, stack_trace=frames)
-    shortest = msgspec.structs.replace(bare, message=_CUT)
+def _text_of_data(data: ErrorData) -> str | None:
+    return None if data == ErrorData() else _to_json(data).decode()
+
+
+def _with_data(record: ErrorRecord, data: str | None, limit: int) -> ErrorRecord | None:
+    """Return ``record`` with ``data``, and what there is room for of its stack; else `None`."""
+    whole = replace(record, data=data, stack_trace=())
+    room = limit - len(_to_json(whole))
+    return None if room < 0 else replace(whole, stack_trace=fitting(record.stack_trace, room))
+
+
+def _with_message_cut(record: ErrorRecord, limit: int, mark: _Mark) -> ErrorRecord:
+    data = _text_of_data(mark(_CUT, ErrorData()))
+    shortest = replace(record, message=_CUT, data=data, stack_trace=())
     room = limit - len(_to_json(shortest))
-    if room < 0:
-        return ErrorRecord(_CUT)
-    return msgspec.structs.replace(shortest, message=_cut(bare.message, room) + _CUT)
-
-
-def _innermost(frames: tuple[str, ...], room: int) -> tuple[str, ...]:
-    room -= len(',"stack_trace":[]')
-    kept: deque[str] = deque()
-    for frame in reversed(frames):
-        room -= len(_to_json(frame)) + 1
-        if room < 0:
-            break
-        kept.appendleft(frame)
-    return tuple(kept)
+    if room >= 0:
+        # The class is decided upon with the text that is stored.
+        text = _cut(record.message, room) + _CUT
+        found = replace(shortest, message=text, data=_text_of_data(mark(text, ErrorData())))
+        if len(_to_json(found)) <= limit:
+            return found
+    # Without a type: what is not known of it is a stand-in everywhere.
+    return ErrorRecord(_CUT)
 
 
 def _cut(message: str, room: int) -> str:
@@ -157,15 +179,16 @@ def _cut(message: str, room: int) -> str:
     return message
 
 
-def _data_of(error: BaseException, limit_bytes: int) -> _Data:
+def _data_of(error: BaseException, limit: int, marker: _Marker | None) -> ErrorData:
     bases = tuple(
-        _name(base)
+        class_name(base)
         for base in type(error).__mro__[1:]
         if issubclass(base, Exception) and base is not Exception
     )
     attributes: dict[str, Any] = {}
     tuples = []
-    for name, value in vars(error).items():
+    missing = absent.missing_in(error)
+    for name, value in attributes_of(error).items():
         if name == "__notes__":
             value = _own_notes(value)  # noqa: PLW2901
             if not value:
@@ -175,16 +198,20 @@ def _data_of(error: BaseException, limit_bytes: int) -> _Data:
             tuples.append(name)
         elif _survives(value):
             attributes[name] = value
+        else:
+            missing[name] = class_name(type(value))
+    attributes.pop(absent.KEY, None)
     parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    share = limit_bytes // (2 * len(parts) or 1)
+    share = limit // (2 * len(parts) or 1)
     args = list(error.args)
-    return _Data(
+    return ErrorData(
         bases=bases,
         args=args if _survives(args) else None,
         attributes=attributes,
         tuples=tuple(tuples),
+        missing={name: kind for name, kind in missing.items() if name not in attributes},
         state={name: each for name, each in state_of(error).items() if _survives(each)},
-        group=tuple(record_error(part, limit_bytes=share) for part in parts),
+        group=tuple(_recorded(part, share, marker) for part in parts),
     )
 
 
@@ -198,50 +225,68 @@ def _survives(value: object) -> bool:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return _storable(str(error))
+        return storable(str(error))
     except Exception as fault:
         return f"<str() of this {type(error).__qualname__} failed: {type(fault).__name__}>"
 
 
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _stack(trace: TracebackType | None) -> tuple[str, ...]:
-    frames: deque[Any] = deque(maxlen=_MOST_FRAMES)
-    for frame, line in traceback.walk_tb(trace):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] != "pyworkflow":
-            frames.append((frame, line))
-    summary = traceback.StackSummary.extract(frames)
-    return tuple(_storable(each.rstrip("\n")) for each in traceback.format_list(summary))
-
-
-def _notes_of(error: BaseException) -> list[Any]:
-    notes = object.__getattribute__(error, "__dict__").get("__notes__")
-    return notes if isinstance(notes, list) else []
-
-
 def _own_notes(notes: object) -> list[Any]:
     found = notes if isinstance(notes, list) else []
-    return [note for note in found if not _is_stack_note(note)]
+    return [note for note in found if not is_stack_note(note)]
 
 
-def _is_stack_note(note: object) -> bool:
-    return isinstance(note, str) and note.startswith(STACK_NOTE)
+class _Marker:
+    """Decides as which class an error is delivered, live and on every replay."""
 
+    __slots__ = ("_home", "_modules")
 
-def _recorded_stack(error: BaseException) -> tuple[str, ...]:
-    """Return the frames that a rebuilt error brought along: they say where it began."""
-    for note in _notes_of(error):
-        if _is_stack_note(note):
-            return tuple(_FRAME_START.split(note.removeprefix(STACK_NOTE)))
-    return ()
+    def __init__(self, modules: frozenset[str], home: Home) -> None:
+        self._modules = modules
+        self._home = home
 
+    def mark(self, own: type, message: str, data: ErrorData) -> ErrorData:
+        """Return ``data`` with the class as which an error of class ``own`` is delivered.
 
-def _name(kind: type) -> str:
-    if kind.__module__ == "builtins":
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+        It is the nearest of the class and its bases that is known since the start, and of which
+        an exception with this text can be made.
+        """
+        try:
+            members = tuple([delivered(part, OperationError, self._home) for part in data.group])
+            for kind in own.__mro__:
+                mark = self._mark_of(kind) if kind is own else self._mark_of_base(kind)
+                if mark is not None and made(kind, message, data, members) is not None:
+                    return self._marked(data, kind, mark)
+        except Exception:  # noqa: S110 - of a metaclass, say: the record must not fail
+            pass
+        return replace(data, lineage=())
+
+    def _marked(self, data: ErrorData, kind: type, mark: str) -> ErrorData:
+        lineage = (mark, *filter(None, map(self._mark_of_base, kind.__mro__[1:])))
+        name = str(self._home.get("__name__"))
+        main = canonical(name)
+        is_needed = main != name and any(each.startswith(".") for each in lineage)
+        return replace(data, lineage=lineage, main=main if is_needed else "")
+
+    def _mark_of_base(self, kind: type) -> str | None:
+        # What is an Exception and nothing more has a better stand-in.
+        return None if kind is Exception else self._mark_of(kind)
+
+    def _mark_of(self, kind: type) -> str | None:
+        """Return a mark by which ``kind`` is found here, `None` if there is none."""
+        if exception_class(kind) is None or "<locals>" in kind.__qualname__:
+            return None
+        module = kind.__module__
+        is_home = module == self._home.get("__name__")
+        if not (is_home or module in self._modules):
+            return None
+        homes = (self._home, NOWHERE) if is_home else (self._home,)
+        for mark in (mark_of(kind, home) for home in homes):
+            try:
+                if find(mark, self._home) is kind:
+                    return mark
+            except UnknownClassError:
+                continue
+        return None
 
 
 # -- restoring -----------------------------------------------------------------------------------
@@ -260,43 +305,71 @@ class KnownErrors:
         """Know the modules that are loaded now."""
         return cls(frozenset(sys.modules))
 
-    def rebuild(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception:
-        """Return the recorded exception, as its own class where that is known and safe to make.
+    def record(
+        self, error: BaseException, home: Home, *, limit_bytes: int = RECORD_BYTES
+    ) -> ErrorRecord:
+        """Return ``error`` as `record_error` does, with the class as which it is delivered.
 
+        ``home`` are the globals of the function that raised it.
+        """
+        return _recorded(error, limit_bytes, _Marker(self._modules, home))
+
+    def rebuild(
+        self, record: ErrorRecord, fallback: type[OperationError], home: Home = NOWHERE
+    ) -> Exception:
+        """Return the recorded exception, as the class that was decided upon when it was recorded.
+
+        Of a record without such a mark it is its own class, where that is known and safe to make.
         Otherwise it is a ``fallback`` with the record's type, message and stack trace. Either has
         the recorded stack trace as its last note.
+
+        Raises `LostClassError` where a mark leads to no such class.
         """
+        data = decoded(record)
+        if data is not None and data.lineage is not None:
+            return delivered(record, fallback, home)
+        return self._by_name(record, data, fallback)
+
+    def rebuild_for_client(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception:
+        """Return the exception with which a whole execution failed: nothing replays it.
+
+        So a class that is known here alone will do, and one that is missing is no problem.
+        """
+        data = decoded(record)
+        if data is not None and data.lineage:
+            try:
+                return delivered(record, fallback, NOWHERE)
+            except LostClassError:
+                pass
+        return self._by_name(record, data, fallback)
+
+    def _by_name(
+        self, record: ErrorRecord, data: ErrorData | None, fallback: type[OperationError]
+    ) -> Exception:
         try:
-            error = self._restored(record, fallback)
+            error = self._restored(record, data, fallback)
         except Exception:
             error = None
-        return stand_in(record, fallback) if error is None else _with_stack(error, record)
+        return (
+            stand_in(record, fallback) if error is None else with_stack(error, record.stack_trace)
+        )
 
-    def _restored(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception | None:
-        data = msgspec.json.decode(record.data, type=_Data) if record.data else _Data()
+    def _restored(
+        self, record: ErrorRecord, data: ErrorData | None, fallback: type[OperationError]
+    ) -> Exception | None:
+        if data is None:
+            return None
         found = (self._find(name) for name in (record.type, *data.bases))
         kind = next(filter(None, found), None)
         if kind is None:
             return None
-        attributes = {
-            name: tuple(value) if name in data.tuples else value
-            for name, value in data.attributes.items()
-        }
-        notes = attributes.get("__notes__", [])
-        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-            return None
-        blueprint = Blueprint(
-            args=(record.message,) if data.args is None else tuple(data.args),
-            state=data.state,
-            group=tuple(self.rebuild(part, fallback) for part in data.group),
-        )
-        error = restore(kind, blueprint)
-        object.__getattribute__(error, "__dict__").update(attributes)
-        return error if str(error) == record.message else None
+        members = tuple([self.rebuild_for_client(part, fallback) for part in data.group])
+        args = (record.message,) if data.args is None else tuple(data.args)
+        return made_from(kind, record.message, data, Blueprint(args, data.state, members))
 
     def _find(self, name: str) -> type[Exception] | None:
         if "." not in name:
-            return _exception_class(vars(builtins).get(name))
+            return exception_class(vars(builtins).get(name))
         module, _, rest = name.rpartition(".")
         names = [rest]
         while module not in self._modules:
@@ -304,47 +377,4 @@ class KnownErrors:
             if not rest:
                 return None
             names.insert(0, rest)
-        return _exception_class(_walk(sys.modules.get(module), names))
-
-
-def stand_in(record: ErrorRecord, kind: type[OperationError]) -> OperationError:
-    """Return a ``kind`` that carries ``record``; the class that it names is not looked for."""
-    error = kind(record.message, error_type=record.type, stack_trace=record.stack_trace)
-    return _with_stack(error, record)
-
-
-def misfit(fault: SerializationError, kind: type[OperationError]) -> OperationError:
-    """Return a ``kind`` for what somebody outside sent, and could not be read."""
-    error = kind(str(fault), error_type="SerializationError")
-    error.__cause__ = fault
-    return error
-
-
-def _with_stack(error: E, record: ErrorRecord) -> E:
-    if record.stack_trace:
-        # Into its dictionary: a frozen dataclass and the like refuse to have attributes set.
-        notes = [*_notes_of(error), STACK_NOTE + "\n".join(record.stack_trace)]
-        object.__getattribute__(error, "__dict__")["__notes__"] = notes
-    return error
-
-
-def _walk(module: object, names: list[str]) -> object:
-    """Follow ``names`` through dictionaries alone: no property and no ``__getattr__`` runs."""
-    if module is None:
-        return None
-    found = object.__getattribute__(module, "__dict__").get(names[0])
-    for name in names[1:]:
-        if not issubclass(type(found), type):
-            return None
-        found = type.__dict__["__dict__"].__get__(found).get(name)
-    return found
-
-
-def _exception_class(found: Any) -> type[Exception] | None:
-    # type(found), since isinstance() would ask a lazy proxy for its __class__.
-    if not issubclass(type(found), type):
-        return None
-    mro = type.__dict__["__mro__"].__get__(found)
-    if Exception not in mro or any(refused in mro for refused in _REFUSED):
-        return None
-    return found  # type: ignore[no-any-return]
+        return exception_class(walk(dictionary(sys.modules.get(module)), names))

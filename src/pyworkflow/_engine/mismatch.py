@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.rebuilding import LostClassError
     from pyworkflow._engine.records import Operation
 
 _SHOWN = 5
@@ -26,6 +27,13 @@ or the execution began on another minor version of Python, whose asyncio makes o
 Remedies: finish running executions with the code they began with (a new version of the function); \
 keep the old path for them with ctx.patched("..."); or give operations a key \
 (step.options(key=...)), which makes them independent of their position.
+Nothing was run or written; the recorded history is intact."""
+
+_CLASS_ADVICE = """\
+Usual causes: the exception class was renamed, moved or removed, or got another base, while this \
+execution was running; or its module is not imported here.
+Remedies: keep the class under its recorded name, as an alias if it has another one now; import \
+its module where the step is defined; or stop the execution.
 Nothing was run or written; the recorded history is intact."""
 
 
@@ -71,6 +79,14 @@ def rerun_error(op: Op) -> NonDeterminismError:
         f"  recorded:  {op.awaits()} has succeeded\n"
         "  attempted: its code, run again over its record because its result was too large to be "
         "stored, came to something that is not recorded"
+    )
+
+
+def lost_class_error(op: Op, lost: LostClassError) -> NonDeterminismError:
+    """Return the error for a failure whose exception class is not here, or is not what it was."""
+    return NonDeterminismError(
+        f"the error with which {op.awaits()} failed, at {op.position}, can't be raised again: an "
+        f"`except` clause that matched it would not match any more.\n{lost}\n{_CLASS_ADVICE}"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors, stand_in
+from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.rebuilding import stand_in
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow.errors import (
     ExecutionFailedError,
@@ -35,7 +36,7 @@ def result_of(summary: ExecutionSummary, result_type: object) -> Any:
         case _:
             record = _error_of(summary, f"{what} failed")
             # Its class is looked for among all that is loaded by now: nothing is replayed here.
-            raise KnownErrors.snapshot().rebuild(record, ExecutionFailedError)
+            raise KnownErrors.snapshot().rebuild_for_client(record, ExecutionFailedError)
 
 
 def _error_of(summary: ExecutionSummary, otherwise: str) -> ErrorRecord:

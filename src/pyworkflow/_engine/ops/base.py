@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 
+from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.records import Action, Operation, OperationType, Update
+from pyworkflow._engine.mismatch import lost_class_error
+from pyworkflow._engine.rebuilding import LostClassError
+from pyworkflow._engine.records import Action, ErrorRecord, Operation, OperationType, Update
 from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:
+    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ids import Scope
     from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.records import ErrorRecord
+    from pyworkflow._engine.rebuilding import Fallback
 
 
 class Op:
@@ -95,6 +99,25 @@ class Op:
         except asyncio.CancelledError:
             self.execution.abandon_if_cancelled(self)
             raise
+
+    @property
+    def home(self) -> Home:
+        """The globals of the function whose errors this operation gives."""
+        return NOWHERE
+
+    def give_error(self, record: ErrorRecord | None, fallback: Fallback) -> None:
+        """Complete this operation with the exception that ``record`` describes."""
+        error = self.rebuilt(record or ErrorRecord(), fallback, self.home)
+        if error is not None:
+            self.future.set_exception(error)
+
+    def rebuilt(self, record: ErrorRecord, fallback: Fallback, home: Home) -> Exception | None:
+        """Return the exception that ``record`` describes; a class that is lost stops the run."""
+        try:
+            return self.execution.known_errors.rebuild(record, fallback, home)
+        except LostClassError as lost:
+            self.execution.break_with(lost_class_error(self, lost))
+            return None
 
     @property
     def position(self) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import misfit, stand_in
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.ops.child import ChildOp
+from pyworkflow._engine.rebuilding import misfit, stand_in
 from pyworkflow._engine.records import (
     Action,
     ErrorRecord,

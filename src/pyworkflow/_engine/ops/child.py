@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import record_error
+from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op, size_of
@@ -28,7 +28,9 @@ from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
+    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.records import ErrorRecord
 
 
 class ChildOp(Op):
@@ -37,7 +39,7 @@ class ChildOp(Op):
     type = OperationType.CONTEXT
     subtype: str = SubType.RUN_IN_CHILD_CONTEXT
 
-    __slots__ = ("_value", "namespace", "result_type")
+    __slots__ = ("_value", "namespace", "result_type", "source")
 
     def __init__(
         self, execution: Execution, name: str | None, key: str | None, result_type: object
@@ -45,6 +47,8 @@ class ChildOp(Op):
         super().__init__(execution, name, key)
         self.result_type = result_type
         self._value: tuple[str, Any] | None = None
+        self.source: object = None
+        """The function that runs, or its globals: the home of its errors."""
         self.namespace = Namespace(self.id, Scope(self.id, self.scope))
 
     def start(self) -> None:
@@ -102,9 +106,17 @@ class ChildOp(Op):
                 )
             )
         elif self.namespace.scope.is_disturbed:
-            self._end_unrecorded(Status.FAILED, error=record_error(error))
+            self._end_unrecorded(Status.FAILED, error=self._record_of(error))
         else:
-            self.write(Action.FAIL, urgent=True, error=record_error(error))
+            self.write(Action.FAIL, urgent=True, error=self._record_of(error))
+
+    @property
+    def home(self) -> Home:
+        """The globals of the function that runs."""
+        return home_of(self.source)
+
+    def _record_of(self, error: BaseException) -> ErrorRecord:
+        return self.execution.known_errors.record(error, self.home)
 
     def _end_unrecorded(self, status: Status, **outcome: Any) -> None:
         self.execution.abandon(self)
@@ -127,7 +139,7 @@ class ChildOp(Op):
             else:
                 self.give_recorded(record.payload)
         else:
-            self.execution.give_error(self, record.error, ChildContextError)
+            self.give_error(record.error, ChildContextError)
 
     def give_recorded(self, payload: str | None) -> None:
         """Give what a stored result stands for."""

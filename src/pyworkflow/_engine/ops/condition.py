@@ -111,7 +111,7 @@ class ConditionOp(StepOp):
             super().succeed(payload, value)
             self._value = None  # `until` may have changed it
         else:
-            self._poll_again(RetryableError())
+            self._poll_again()
 
     def fail(self, error: BaseException) -> None:
         """Record what a poll raised: the end, unless it asks for another one."""
@@ -120,7 +120,8 @@ class ConditionOp(StepOp):
         else:
             self.give_up(error)
 
-    def _poll_again(self, reason: RetryableError) -> None:
+    def _poll_again(self, raised: RetryableError | None = None) -> None:
+        reason = raised or RetryableError()
         usual = self._delay_after(RetryableError(), self.attempt)
         left = self._left_seconds()
         if usual is None or left <= 0:
@@ -129,6 +130,8 @@ class ConditionOp(StepOp):
         delay = max(usual, self._delay_after(reason, self.attempt) or 0)
         # The last poll is at the limit, however long the delays have grown.
         soon = math.ceil(min(delay, left))
+        if raised is not None:
+            self.log_retry(raised, soon)
         self.end_attempt(self.update(Action.RETRY, self._state, delay_seconds=soon))
 
     def _delay_after(self, reason: RetryableError, attempt: int) -> int | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
+from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.child import ChildOp
@@ -85,13 +86,15 @@ class IterationOp(BranchOp):
 class FanOutOp(ChildOp):
     """A `parallel`. ``result_types`` are those of its branches.
 
+    ``sources`` are the branches' own, see `ChildOp`.
+
     ``recorded`` is the decision that the branches have to follow, `None` where it is still open.
     """
 
     subtype = SubType.PARALLEL
     branch: type[BranchOp] = BranchOp
 
-    __slots__ = ("_result_types", "_summary", "branches", "recorded")
+    __slots__ = ("_result_types", "_sources", "_summary", "branches", "recorded")
 
     def __init__(
         self,
@@ -99,8 +102,10 @@ class FanOutOp(ChildOp):
         name: str | None,
         key: str | None,
         result_types: Sequence[object],
+        sources: Sequence[object],
     ) -> None:
         super().__init__(execution, name, key, Decision)
+        self._sources = sources
         self._result_types = result_types
         self._summary = ""
         self.branches: dict[int, BranchOp] = {}
@@ -159,8 +164,13 @@ class FanOutOp(ChildOp):
         except SerializationError as error:
             self.execution.break_with(mismatch_error(f"{self.position}: {error}"))
             return
-        rebuild = self.execution.known_errors.rebuild
-        rebuilt = {i: rebuild(e, ChildContextError) for i, e in zip(failed, errors, strict=True)}
+        rebuilt: dict[int, Exception] = {}
+        for index, record in zip(failed, errors, strict=True):
+            home = home_of(self._sources[index])
+            rebuilt_error = self.rebuilt(record, ChildContextError, home)
+            if rebuilt_error is None:
+                return
+            rebuilt[index] = rebuilt_error
         self.future.set_result(Outcome(decision, values, rebuilt))
 
     def _decision_of(self, payload: str | None) -> Decision | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import misfit, stand_in
 from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.rebuilding import misfit, stand_in
 from pyworkflow._engine.records import (
     Action,
     ErrorRecord,

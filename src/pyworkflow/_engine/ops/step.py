@@ -7,11 +7,13 @@ is running; what comes after the step was abandoned is dropped.
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
@@ -20,11 +22,13 @@ from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.records import Update
+    from pyworkflow._engine.records import ErrorRecord, Update
     from pyworkflow.retry import Retry
 
+logger = logging.getLogger("pyworkflow.steps")
 
 _START, _SUCCEED = Action.START, Action.SUCCEED
 _SUCCEEDED = Status.SUCCEEDED
@@ -147,7 +151,12 @@ class StepOp(Op):
             else:
                 self.execution.give_decoded(self, record.payload, self.settings.result_type)
         else:
-            self.execution.give_error(self, record.error, StepError)
+            self.give_error(record.error, StepError)
+
+    @property
+    def home(self) -> Home:
+        """The globals of the step's function."""
+        return home_of(self._function)
 
     def _interruption(self) -> Exception:
         return StepInterruptedError(
@@ -198,12 +207,31 @@ class StepOp(Op):
         if delay is None:
             self.give_up(error)
         else:
+            self.log_retry(error, delay)
             record = record_error(error)
             self.end_attempt(self.update(Action.RETRY, error=record, delay_seconds=delay))
 
     def give_up(self, error: BaseException) -> None:
         """Record that the step has failed with ``error``."""
-        self.end_attempt(self.update(Action.FAIL, error=record_error(error)))
+        self.end_attempt(self.update(Action.FAIL, error=self._record_of(error)))
+
+    def _record_of(self, error: BaseException) -> ErrorRecord:
+        return self.execution.known_errors.record(error, self.home)
+
+    def log_retry(self, error: BaseException, delay_seconds: float) -> None:
+        """Log a failed attempt that is followed by another one: nobody else says what it raised."""
+        logger.warning(
+            "step %r failed in attempt %d and is tried again in %d s",
+            self.name,
+            self.attempt,
+            delay_seconds,
+            exc_info=error,
+            extra={
+                "execution_id": self.execution.id,
+                "step": self.name,
+                "attempt": self.attempt,
+            },
+        )
 
     def end_attempt(self, how: Update) -> None:
         """Record how the running attempt ended."""
@@ -219,4 +247,4 @@ class StepOp(Op):
             self.execution.outbox.drop(self._start)
         if self._is_recorded_started or (self._start is not None and self._start.sent):
             error = StepCancelledError(f"the workflow cancelled step {self.name!r}")
-            self.write(Action.FAIL, urgent=True, error=record_error(error))
+            self.write(Action.FAIL, urgent=True, error=self._record_of(error))

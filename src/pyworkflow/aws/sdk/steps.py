@@ -145,6 +145,7 @@ class SdkStepOp(AttemptsOp):
             return
         if decision.should_retry:
             delay = max(1, decision.delay_seconds)
+            self.log_retry(error, delay)
             record = record_of(error)
             self.end_attempt(self.update(Action.RETRY, error=record, delay_seconds=delay))
         else:
