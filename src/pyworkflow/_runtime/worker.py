@@ -30,6 +30,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
+from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow._runtime.clock import holding
@@ -207,7 +208,8 @@ class Worker:
             end = await run.drive()
         except asyncio.CancelledError:
             end = OutOfTime()
-        except (Exception, SystemExit) as error:  # workflow code may well call sys.exit()
+        except FAILURES as error:
+            pass_on_signal(error)
             end = error
         with holding(self._clock):
             if self._driven[invocation.execution_id].run is run:
@@ -235,7 +237,8 @@ class Worker:
                     raise end
         except StaleTokenError as error:
             logger.info("%s was stopped, or another worker has it: %s", _name(invocation), error)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
+            pass_on_signal(error)
             await self._release_with_problem(invocation, run, error)
 
     async def _release_with_problem(
