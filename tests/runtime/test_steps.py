@@ -257,7 +257,7 @@ def test_a_pool_of_stuck_bodies_is_told_of(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(steps, "SYNC_STEPS", 1)  # as many as that pool has
+    monkeypatch.setattr(steps, "BODIES", 1)  # as many as that pool has
     go_on = threading.Event()
 
     @step(timeout="10s", retry=False)
@@ -568,7 +568,7 @@ def test_a_thousand_sync_steps() -> None:
 
     assert create_test_handler(main)({}) == 999_000
     assert threading.current_thread() not in seen
-    assert 1 <= len(seen) <= steps.SYNC_STEPS
+    assert 1 <= len(seen) <= steps.BODIES
 
 
 def test_an_inline_step_runs_on_the_loops_thread(world: World) -> None:

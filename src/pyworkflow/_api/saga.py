@@ -96,9 +96,7 @@ class Saga:
     def _is_failure(self, error: BaseException) -> bool:
         # Not failures: the block's generator was closed, or a signal ends the process.
         return not (
-            self._execution.is_closing
-            or isinstance(error, GeneratorExit)
-            or is_from_signal(error)
+            self._execution.is_closing or isinstance(error, GeneratorExit) or is_from_signal(error)
         )
 
     def _undo(self, reason: BaseException) -> None:

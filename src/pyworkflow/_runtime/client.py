@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from pyworkflow._engine.scope import current_execution
 from pyworkflow._runtime.async_client import DEFAULT_PATH, GRACE, AsyncClient
 from pyworkflow._runtime.loop_thread import LoopThread
+from pyworkflow._runtime.waits import waiting_for
 from pyworkflow._runtime.worker import MAX_CONCURRENT
 from pyworkflow.errors import UsageError
 
@@ -110,7 +111,7 @@ class Client:
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise UsageError("this client is open already; make another one")
-        thread = LoopThread("pyworkflow-client", self._client)
+        thread = LoopThread("a client", self._client, self._client.closing_seconds)
         thread.start()
         self._thread = thread
         return self
@@ -284,10 +285,12 @@ class Handle(Generic[R_co]):
 
         It has the workflow's result type where the workflow is known to the client, else it is
         plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; and `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on.
+        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
+        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
+        in a step, if too many steps of this process wait for executions.
         """
-        return self._client.call(lambda: self._handle.result(timeout))
+        with waiting_for(self):
+            return self._client.call(lambda: self._handle.wait_for_result(timeout))
 
     def status(self) -> ExecutionStatus:
         """Return where the execution stands."""

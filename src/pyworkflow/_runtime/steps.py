@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from pyworkflow._api.attempt import CurrentStep
+from pyworkflow._api.threads import BODIES, body_threads
 from pyworkflow._engine import codec
 from pyworkflow._engine.exits import is_from_signal, pass_on_signal
 from pyworkflow._engine.scope import running_step
@@ -27,6 +27,7 @@ from pyworkflow.errors import StepTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._runtime.clock import Clock
@@ -38,10 +39,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("pyworkflow.steps")
 
-SYNC_STEPS = 64
-"""How many sync steps run at once in one process; more wait for a thread."""
-
-_threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
+_threads: Executor = body_threads
 
 _overdue: set[_Attempt] = set()
 """Attempts in threads that took longer than their timeout, and whose bodies run still."""
@@ -254,12 +252,12 @@ def _keep_overdue(attempt: _Attempt) -> None:
     _overdue.add(attempt)
     if attempt.is_over:  # in its thread, this very moment
         _overdue.discard(attempt)
-    elif len(_overdue) == SYNC_STEPS:
+    elif len(_overdue) == BODIES:
         logger.warning(
             "all %d threads for sync steps are held by bodies that took longer than their "
             "timeouts, the last by step %r: no other sync step begins in this process until one of "
             "them returns. Give what they wait for a timeout of its own",
-            SYNC_STEPS,
+            BODIES,
             attempt.call.name,
         )
 

@@ -28,6 +28,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
@@ -37,6 +38,7 @@ from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.leases import Heart
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.unserved import Unserved
+from pyworkflow._runtime.waits import LENT_SLOTS, lenders
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 from pyworkflow.services.base import LEASE_MS
 
@@ -85,6 +87,10 @@ class Worker:
         self._alarm: Alarm | None = None
         self._grace_seconds: float | None = None
         self._unserved = Unserved(service, registry)
+        self._lent: dict[str, int] = {}
+        """How many bodies of which execution wait for other executions; from any thread."""
+        self._lending = threading.Lock()
+        lenders.add(self)
 
     async def run(self) -> None:
         """Work until `stop`; cancelled, hand back at once what runs.
@@ -126,6 +132,36 @@ class Worker:
         """The ids of the executions that it drives now."""
         return tuple(self._driven)
 
+    # -- slots of executions that wait; see `waits` ----------------------------------------------
+
+    def serves(self, workflow_name: str) -> bool:
+        """Whether it runs executions of that workflow."""
+        return workflow_name in self._registry.names
+
+    def lend(self, execution_id: str) -> bool | None:
+        """Lend the slot of an execution: False if too many are, `None` if it is not run here."""
+        if execution_id not in self._driven:
+            return None
+        with self._lending:
+            count = self._lent.get(execution_id, 0)
+            if not count and len(self._lent) + 1 >= self._max_concurrent + LENT_SLOTS:
+                return False
+            self._lent[execution_id] = count + 1
+        if not count:
+            self._wake_soon()
+        return True
+
+    def take_back(self, execution_id: str) -> None:
+        """Take back what `lend` lent."""
+        with self._lending:
+            self._lent[execution_id] -= 1
+            if not self._lent[execution_id]:
+                del self._lent[execution_id]
+
+    @property
+    def _slots(self) -> int:
+        return self._max_concurrent + min(len(self._lent), LENT_SLOTS)
+
     def _on_beat(self) -> None:
         self._unserved.on_beat()
         self._wake_soon()
@@ -161,7 +197,7 @@ class Worker:
             if execution_id in self._driven:
                 self._loop.call_soon(self._driven[execution_id].run.look_again)
         names = self._registry.names
-        while (wanted := min(CLAIM, self._max_concurrent - len(self._driven))) > 0:
+        while (wanted := min(CLAIM, self._slots - len(self._driven))) > 0:
             claimed = await self._service.claim_due(self.owner, names, wanted)
             for invocation in claimed:
                 self._begin(invocation)

@@ -24,7 +24,7 @@ from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._engine.turn import Broken, Failed, Succeeded
 from pyworkflow._runtime.clock import DEFAULT_START_MS, VirtualClock
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._runtime.host import run_on_kept_loop
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
@@ -163,7 +163,7 @@ class MockDurableContext(Senders):
         Warns of a fake for a step that has not run, unless the execution fails.
         """
         payload = codec.encode(event, what="the event")
-        result = run_to_end(functools.partial(self._run, workflow, payload))
+        result = run_on_kept_loop(functools.partial(self._run, workflow, payload))
         self._fakes.warn_of_unused(stack_level=2)
         return result
 
