@@ -87,8 +87,9 @@ class HostLoop:
 
     def close(self) -> None:
         """Close the loop, and the generators that are open on it."""
+        if not self._is_left:
+            self.run(self._loop.shutdown_asyncgens)
         if self.thread is None:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
     # -- on the own thread -----------------------------------------------------------------------

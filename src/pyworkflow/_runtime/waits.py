@@ -1,10 +1,10 @@
 """Steps that wait for executions: what they occupy is lent to those that they wait for.
 
 A body that waits for another execution keeps its thread, and its own execution keeps a slot of
-its worker. Were nothing lent, waiting bodies would in the end occupy all of both, while what they wait
-for is queued behind them. So each lends its thread and its execution's slot while it waits. Both
-have a limit; beyond that a wait is refused at once, so that at least one thread and one slot are
-always left for the rest.
+its worker. Were nothing lent, waiting bodies would in the end occupy all of both, while what they
+wait for is queued behind them. So each lends its thread and its execution's slot while it waits.
+Both have a limit; beyond that a wait is refused at once, so that at least one thread and one slot
+are always left for the rest.
 """
 
 from __future__ import annotations
