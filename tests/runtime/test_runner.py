@@ -716,18 +716,10 @@ def test_an_attempt_that_may_run_only_once_is_lost_with_its_process(world: World
     world.start(main)
     with pytest.raises(KeyboardInterrupt):
         world.do(world.invoke(main))
-    world.do(_clean_up(world))
     text = value_of(world.do(world.invoke(main)))
     assert text.startswith("step 'charge' was found started (attempt 1)")
     assert calls == [1]
 
-
-async def _clean_up(world: World) -> None:
-    """Do what `asyncio.Runner` does after an interrupt."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.wait(left)
 
 
 # -- disposal ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.registry import Registry, workflow_of
-from pyworkflow._runtime.worker import MAX_CONCURRENT, UNWINDING_SECONDS, Worker
+from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 
@@ -67,7 +67,7 @@ class AsyncClient:
         self.clock: Clock = VirtualClock(SystemClock().now_ms()) if skip_time else SystemClock()
         self._max_concurrent = max_concurrent
         check_count(max_concurrent, "max_concurrent", 1, "a client")
-        self._grace_seconds = parse_duration(grace)
+        self.grace_seconds = parse_duration(grace)
         self._open: _Open | None = None
 
     @classmethod
@@ -153,12 +153,7 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         opened, self._open = self._opened, None
-        await opened.close(self._grace_seconds)
-
-    @property
-    def closing_seconds(self) -> float:
-        """How long closing it may take, on a loop that is not blocked."""
-        return self._grace_seconds + UNWINDING_SECONDS if self._has_worker else 0
+        await opened.close(self.grace_seconds)
 
     async def join(self) -> None:
         """Wait until the worker has ended, which it does by an error alone, and raise that."""

@@ -14,7 +14,7 @@ from pyworkflow._engine.scope import current_execution
 from pyworkflow._runtime.async_client import DEFAULT_PATH, GRACE, AsyncClient
 from pyworkflow._runtime.loop_thread import LoopThread
 from pyworkflow._runtime.waits import waiting_for
-from pyworkflow._runtime.worker import MAX_CONCURRENT
+from pyworkflow._runtime.worker import MAX_CONCURRENT, UNWINDING_SECONDS
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Client:
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise UsageError("this client is open already; make another one")
-        thread = LoopThread("a client", self._client, self._client.closing_seconds)
+        seconds = self._client.grace_seconds + UNWINDING_SECONDS
+        thread = LoopThread("a client", self._client, seconds)
         thread.start()
         self._thread = thread
         return self
@@ -123,7 +124,8 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         thread, self._thread = self._opened, None
-        thread.stop()
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        thread.stop(waits_if_blocked=not is_interrupted)
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that ``function`` makes on the client's loop, and return its result."""

@@ -36,7 +36,7 @@ logger = logging.getLogger("pyworkflow.steps")
 LEAVING_SECONDS = 5
 """How long tasks that are left over may take to clean up; one may never be over."""
 
-BLOCKED_SECONDS = 20
+BLOCKED_SECONDS = 10
 """How long a loop may take to stop before it is taken to be blocked."""
 
 _OF_LOOPS = {"asyncio", "selectors", "pyworkflow", "uvloop"}

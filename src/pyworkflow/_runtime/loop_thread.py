@@ -24,6 +24,10 @@ T = TypeVar("T")
 logger = logging.getLogger("pyworkflow.steps")
 
 
+ANSWER_SECONDS = 2
+"""How long an interrupted caller waits for a sign of life from the loop."""
+
+
 class LoopThread:
     """Opens ``resource``, runs coroutines for other threads, and closes it at `stop`.
 
@@ -55,23 +59,28 @@ class LoopThread:
         if self._has_ended:
             self.stop()
 
-    def stop(self) -> None:
-        """Close ``resource``; raises what closing it raised."""
+    def stop(self, *, waits_if_blocked: bool = True) -> None:
+        """Close ``resource``; raises what closing it raised.
+
+        On a loop that code has blocked it waits as long as closing may take, or not at all.
+        """
         self._check_thread()
         opened, self._open = self._open, None
         if opened is None:
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
+        wait_seconds = self._wait_seconds
+        if not waits_if_blocked and not self._answers():
+            wait_seconds = 0
         try:
-            opened.result(self._wait_seconds)
+            opened.result(wait_seconds)
         except TimeoutError:
             if opened.done():  # it is what closing raised
                 raise
             logger.warning(
-                "%s is left while it is being closed: code on its loop has blocked it for %d s. "
-                "Blocking code belongs in a def step, without inline=True",
+                "%s is left before it is closed: code on its loop blocks it. Blocking code belongs "
+                "in a def step, without inline=True",
                 self._name,
-                self._wait_seconds,
             )
             self._end_calls()
         finally:
@@ -99,6 +108,11 @@ class LoopThread:
             raise
         finally:
             self._calls.discard(future)
+
+    def _answers(self) -> bool:
+        answered = threading.Event()
+        self._loop.call_soon_threadsafe(answered.set)
+        return answered.wait(ANSWER_SECONDS)
 
     def _check_thread(self) -> None:
         if threading.current_thread() is self._host.thread:
