@@ -88,13 +88,21 @@ def interrupted(folder: Path, source: str, *command: str) -> subprocess.Complete
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "body"),
+    [
+        (way, body)
+        for way in WAYS
+        for body in BODIES
+        # asyncio.run only cancels its task, of which a blocked loop never hears.
+        if not (way == "async client" and body in {"inline", "on the loop, blocking it"})
+        # It lets bodies finish for 10 s, as every client does: one case is enough.
+        and not (way == "run" and body == "on the loop")
+    ],
+)
 def test_ctrl_c_ends_the_script_and_no_failure_is_recorded(
     way: str, body: str, tmp_path: Path
 ) -> None:
-    if way == "async client" and body in {"inline", "on the loop, blocking it"}:
-        pytest.skip("asyncio.run cancels its task first, which a blocked loop never hears of")
     source = f"{HEAD}{BODIES[body]}{WORKFLOW}{WAYS[way]}\nprint('went on')"
     end = interrupted(tmp_path, source)
     assert end.returncode == -signal.SIGINT
@@ -156,9 +164,7 @@ async def main() -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_body_that_was_left_to_itself_does_not_keep_the_process(
-    way: str, tmp_path: Path
-) -> None:
+def test_a_body_that_was_left_to_itself_does_not_keep_the_process(way: str, tmp_path: Path) -> None:
     end = subprocess.run(
         [sys.executable, "-c", f"{STUCK}{WAYS[way]}\nprint('the end')"],
         cwd=tmp_path,

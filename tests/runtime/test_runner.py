@@ -721,7 +721,6 @@ def test_an_attempt_that_may_run_only_once_is_lost_with_its_process(world: World
     assert calls == [1]
 
 
-
 # -- disposal ------------------------------------------------------------------------------------
 
 

@@ -90,7 +90,6 @@ class Worker:
         self._lent: dict[str, int] = {}
         """How many bodies of which execution wait for other executions; from any thread."""
         self._lending = threading.Lock()
-        lenders.add(self)
 
     async def run(self) -> None:
         """Work until `stop`; cancelled, hand back at once what runs.
@@ -101,6 +100,7 @@ class Worker:
             self._runner(name)
         heart = Heart(self._service, self.owner, lambda: list(self._driven), self._on_beat)
         unsubscribe = self._service.subscribe(self._wake_soon)
+        lenders.add(self)
         heart.start()
         try:
             self.wake()
@@ -108,6 +108,7 @@ class Worker:
             await self._wind_down()
         finally:
             unsubscribe()
+            lenders.discard(self)
             await self._abandon()
             await heart.stop()
 
