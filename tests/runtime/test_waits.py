@@ -113,7 +113,7 @@ def test_beyond_the_limit_of_slots_a_wait_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_a_wait_for_what_only_others_run_is_not_refused(pool: BodyThreads, tmp_path: Path) -> None:
-    all_wait = threading.Barrier(5)
+    started = threading.Semaphore(0)
     names = [f"of-another-{x}" for x in range(4)]
 
     @workflow
@@ -123,7 +123,7 @@ def test_a_wait_for_what_only_others_run_is_not_refused(pool: BodyThreads, tmp_p
     @step(retry=False)
     def wait_for_another(name: str) -> str:
         handle = away.start(elsewhere, execution_name=name)
-        all_wait.wait(PATIENCE)
+        started.release()
         try:
             handle.result()
         except ExecutionStoppedError:
@@ -137,7 +137,7 @@ def test_a_wait_for_what_only_others_run_is_not_refused(pool: BodyThreads, tmp_p
     with Client.local(tmp_path / "a.db", worker=False) as away, Client.memory() as client:
         handle = client.start(main)
         # Of the four, two lend their threads, and two have the threads that were added for them.
-        all_wait.wait(PATIENCE)
+        assert all(started.acquire(timeout=PATIENCE) for _ in names)
         for name in names:
             away.get(name).stop()
         assert handle.result(PATIENCE) == names
