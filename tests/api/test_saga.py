@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from pyworkflow._engine.bridge import Closing
 from pyworkflow._engine.records import Status
 from pyworkflow._engine.turn import Suspended
 from pyworkflow.aws.testing import MockDurableContext
-from pyworkflow.errors import SagaError
+from pyworkflow.errors import ExecutionFailedError, SagaError
 from tests.api.world import World, crashes, run
 
 if TYPE_CHECKING:
@@ -602,17 +603,30 @@ def test_a_generator_that_is_closed_undoes_nothing(undone: list[str]) -> None:
     assert undone == []
 
 
-def test_the_end_of_the_process_undoes_nothing(undone: list[str]) -> None:
+def test_a_signal_that_ends_the_process_undoes_nothing(undone: list[str]) -> None:
+    @workflow
+    async def main(ctx: WorkflowContext) -> None:
+        async with ctx.saga() as saga:
+            saga.add(undo, "hotel")
+            signal.raise_signal(signal.SIGINT)
+
+    mock_ctx = MockDurableContext(strict=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(main, None, mock_ctx)
+    assert names(mock_ctx) == []
+    assert undone == []
+
+
+def test_an_exit_of_the_block_undoes_what_was_done(undone: list[str]) -> None:
     @workflow
     async def main(ctx: WorkflowContext) -> None:
         async with ctx.saga() as saga:
             saga.add(undo, "hotel")
             raise SystemExit(3)
 
-    mock_ctx = MockDurableContext(strict=False)
-    with pytest.raises(SystemExit):
-        run(main, None, mock_ctx)
-    assert names(mock_ctx) == []
+    with pytest.raises(ExecutionFailedError, match="SystemExit: 3"):
+        run(main)
+    assert undone == ["hotel"]
 
 
 def test_a_step_that_was_cancelled_in_the_block_may_be_undone(undone: list[str]) -> None:

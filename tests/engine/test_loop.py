@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextvars import Context, ContextVar, copy_context
@@ -86,15 +87,22 @@ def test_a_failing_callback_is_reported_and_stops_nothing() -> None:
     assert report["message"].startswith("Exception in callback <function")
 
 
-@pytest.mark.parametrize("signal", [SystemExit, KeyboardInterrupt])
-def test_exits_of_the_process_pass(signal: type[BaseException]) -> None:
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_an_exit_out_of_a_callback_is_reported(kind: type[BaseException]) -> None:
     world = World()
 
     def leave() -> None:
-        raise signal
+        raise kind
 
     world.loop.call_soon(leave)
-    with pytest.raises(signal):
+    world.run()
+    assert [type(error) for error in world.errors()] == [kind]
+
+
+def test_what_a_signal_raises_passes() -> None:
+    world = World()
+    world.loop.call_soon(signal.raise_signal, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
         world.run()
     assert world.reports == []
 

@@ -19,6 +19,7 @@ from pyworkflow import (
     FatalError,
     InputError,
     SerializationError,
+    StepError,
     UsageError,
     Workflow,
     WorkflowContext,
@@ -449,22 +450,40 @@ def test_workflow_code_may_not_use_a_client(client: Client) -> None:
         client.start(main).result()
 
 
-def test_a_step_that_exits_ends_the_client_and_nobody_hangs(
-    file: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_a_step_that_exits_has_failed_and_the_worker_goes_on(file: Path) -> None:
     @step
     async def exits() -> None:
         sys.exit(3)
 
-    @workflow
-    async def main() -> None:
-        await exits()
+    @step
+    async def whose_subtask_exits() -> None:
+        async def leave() -> None:
+            await asyncio.sleep(0)
+            raise KeyboardInterrupt("by the code")
 
-    with (
-        pytest.raises(UsageError, match=r"a step ended the client: it raised SystemExit\(3\)"),
-        Client.local(file) as client,
-    ):
-        client.start(main).result()
+        await asyncio.gather(leave(), asyncio.sleep(0.01))
+
+    @workflow
+    async def main() -> list[str]:
+        errors = []
+        for each in (exits, whose_subtask_exits):
+            with pytest.raises(StepError) as caught:
+                await each()
+            errors.append(str(caught.value))
+        return errors
+
+    @workflow
+    async def leaves() -> None:
+        sys.exit("by the workflow")
+
+    with Client.local(file) as client:
+        assert client.start(main).result() == [
+            "SystemExit: 3",
+            "KeyboardInterrupt: by the code",
+        ]
+        with pytest.raises(ExecutionFailedError, match="SystemExit: by the workflow"):
+            client.start(leaves).result()
+        assert client.start(echo, 1).result() == 1
 
 
 @on_a_loop

@@ -110,16 +110,24 @@ def test_whoever_waits_when_it_ends_is_told() -> None:
     assert resource.events == ["open", "closed"]
 
 
-def test_an_exit_on_the_loop_ends_it_and_closes_what_was_open() -> None:
+def test_an_exit_on_the_loop_does_not_end_it() -> None:
     resource = Resource()
     thread = started(resource)
 
-    async def exits() -> None:
+    async def exits() -> str:
         asyncio.get_running_loop().call_soon(sys.exit, 3)
-        await for_ever()
+        task = asyncio.create_task(leaves())
+        try:
+            await task
+        except SystemExit as error:
+            return f"the task left with {error.code}"
+        return "nothing was raised"
 
-    with pytest.raises(UsageError, match="ended before this was done"):
-        thread.call(exits)
-    with pytest.raises(UsageError, match=r"SystemExit\(3\)"):
-        thread.stop()
+    async def leaves() -> None:
+        await asyncio.sleep(0)
+        sys.exit(4)
+
+    assert thread.call(exits) == "the task left with 4"
+    assert thread.call(number) == 1
+    thread.stop()
     assert resource.events == ["open", "closed"]

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import itertools
+import signal
 import threading
 import weakref
 from dataclasses import dataclass
@@ -702,7 +703,7 @@ def test_an_attempt_that_may_run_only_once_is_lost_with_its_process(world: World
     @step(at_most_once=True)
     async def charge() -> None:
         calls.append(1)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     @workflow
     async def main() -> str:
@@ -715,18 +716,9 @@ def test_an_attempt_that_may_run_only_once_is_lost_with_its_process(world: World
     world.start(main)
     with pytest.raises(KeyboardInterrupt):
         world.do(world.invoke(main))
-    world.do(_clean_up(world))
     text = value_of(world.do(world.invoke(main)))
     assert text.startswith("step 'charge' was found started (attempt 1)")
     assert calls == [1]
-
-
-async def _clean_up(world: World) -> None:
-    """Do what `asyncio.Runner` does after an interrupt."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.wait(left)
 
 
 # -- disposal ------------------------------------------------------------------------------------
@@ -894,7 +886,7 @@ def test_an_error_after_the_end_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_workflow_code_can_end_the_process(world: World, error: BaseException) -> None:
+def test_an_exit_fails_the_workflow(world: World, error: BaseException) -> None:
     ends: list[str] = []
 
     @workflow
@@ -905,9 +897,24 @@ def test_workflow_code_can_end_the_process(world: World, error: BaseException) -
         finally:
             ends.append("unwound")
 
-    with pytest.raises(type(error)) as caught:
+    assert error_of(world.run(main)) is error
+    assert ends == ["unwound"]
+    assert world.memory.get(world.execution_id).status is ExecutionStatus.FAILED
+
+
+def test_a_signal_ends_the_run_and_nothing_is_recorded_of_it(world: World) -> None:
+    ends: list[str] = []
+
+    @workflow
+    async def main() -> None:
+        try:
+            await double(1)
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            ends.append("unwound")
+
+    with pytest.raises(KeyboardInterrupt):
         world.run(main)
-    assert caught.value is error
     assert ends == ["unwound"]
     assert world.memory.get(world.execution_id).status is ExecutionStatus.RUNNING
 

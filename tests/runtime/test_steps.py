@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import signal
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from pyworkflow import (
     step,
     workflow,
 )
+from pyworkflow._api.threads import BODIES
 from pyworkflow._engine.ops.step import StepCall
 from pyworkflow._engine.records import Status
 from pyworkflow._engine.turn import Failed, Succeeded, Suspended
@@ -257,7 +260,7 @@ def test_a_pool_of_stuck_bodies_is_told_of(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(steps, "SYNC_STEPS", 1)  # as many as that pool has
+    monkeypatch.setattr(steps, "BODIES", 1)  # as many as that pool has
     go_on = threading.Event()
 
     @step(timeout="10s", retry=False)
@@ -365,13 +368,14 @@ ODD = [
     OddError("odd"),
     StopAsyncIteration("odd"),
 ]
-SYNC_ODD = [*ODD, StopIteration("odd"), SystemExit("odd"), KeyboardInterrupt("odd")]
+SYNC_ODD = [*ODD, StopIteration("odd")]
+EXITS = [SystemExit("odd"), SystemExit(), KeyboardInterrupt("odd"), KeyboardInterrupt()]
 
 
 @pytest.mark.parametrize(
     ("make", "error"),
-    [(async_step, error) for error in ODD]
-    + [(make, error) for make in (sync_step, inline_step) for error in SYNC_ODD],
+    [(async_step, error) for error in [*ODD, *EXITS]]
+    + [(make, error) for make in (sync_step, inline_step) for error in [*SYNC_ODD, *EXITS]],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_whatever_a_body_raises_is_the_steps_failure(
@@ -418,10 +422,35 @@ def test_stop_iteration_from_an_async_body_is_pythons_runtime_error(world: World
     assert "StopIteration" in str(error)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_async_body_can_end_the_process(error: BaseException) -> None:
+@pytest.mark.parametrize("how", ["at once", "later", "in a task", "inline"])
+@pytest.mark.parametrize("kind", ["default", "raises", "exits", "leaves"])
+def test_a_signal_ends_the_call_and_not_the_step(how: str, kind: str) -> None:
     ends: list[str] = []
-    body = async_step(error)
+
+    def handle(*_: object) -> None:
+        if kind == "exits":
+            sys.exit(3)
+        raise KeyboardInterrupt if kind == "raises" else OddError("by a handler")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+
+    @step(inline=True)
+    def inline() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @step
+    async def interrupted() -> None:
+        match how:
+            case "at once":
+                signal.raise_signal(signal.SIGINT)
+            case "later":
+                await later()
+            case _:
+                await asyncio.gather(later(), asyncio.sleep(60))
+
+    body: Any = inline.submit if how == "inline" else interrupted
 
     @step
     async def neighbour() -> None:
@@ -438,11 +467,18 @@ def test_an_async_body_can_end_the_process(error: BaseException) -> None:
             ends.append("workflow")
 
     mock = MockDurableContext()
-    with pytest.raises(type(error)) as caught:
-        create_test_handler(main, mock)({})
-    assert caught.value is error
-    assert sorted(ends) == ["neighbour", "workflow"]
+    former = signal.getsignal(signal.SIGINT)
+    if kind != "default":
+        signal.signal(signal.SIGINT, handle)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit, OddError)):
+            create_test_handler(main, mock)({})
+    finally:
+        signal.signal(signal.SIGINT, former)
+    # An inline body runs before its neighbour has begun.
+    assert sorted(ends) == (["workflow"] if how == "inline" else ["neighbour", "workflow"])
     assert mock.checkpoints == {}
+    assert "StepFailed" not in [event.type for event in mock.history()]
 
 
 # -- values --------------------------------------------------------------------------------------
@@ -568,7 +604,7 @@ def test_a_thousand_sync_steps() -> None:
 
     assert create_test_handler(main)({}) == 999_000
     assert threading.current_thread() not in seen
-    assert 1 <= len(seen) <= steps.SYNC_STEPS
+    assert 1 <= len(seen) <= BODIES
 
 
 def test_an_inline_step_runs_on_the_loops_thread(world: World) -> None:
@@ -736,11 +772,9 @@ def test_a_sync_body_without_a_thread_never_begins_once_the_run_is_over(
     async def main() -> None:
         first, second = body.submit("first"), body.submit("second")
         await is_ready()
-        raise SystemExit(f"{first.done()} {second.done()}")
+        raise ValueError(f"{first.done()} {second.done()}")
 
-    world.start(main)
-    with pytest.raises(SystemExit, match="False False"):
-        world.do(world.invoke(main))
+    assert str(error_of(world.run(main))) == "False False"
     go_on.set()
     threads.shutdown()
     assert begun == ["first"]

@@ -33,9 +33,10 @@ from pyworkflow.services.base import ExecutionStatus, Invocation
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import ended, future_clock, on_a_loop, opened, troubled, working
 
-RUNNING, SUCCEEDED, STOPPED = (
+RUNNING, SUCCEEDED, FAILED, STOPPED = (
     ExecutionStatus.RUNNING,
     ExecutionStatus.SUCCEEDED,
+    ExecutionStatus.FAILED,
     ExecutionStatus.STOPPED,
 )
 
@@ -558,7 +559,7 @@ async def test_an_input_that_never_fit_fails_the_execution(file: Path) -> None:
 
 
 @on_a_loop
-async def test_code_that_calls_exit_is_a_problem_of_its_execution_alone(file: Path) -> None:
+async def test_code_that_calls_exit_fails_its_execution_alone(file: Path) -> None:
     @workflow
     async def exits() -> None:
         sys.exit(3)
@@ -569,7 +570,10 @@ async def test_code_that_calls_exit_is_a_problem_of_its_execution_alone(file: Pa
 
     async with opened(file) as service, working(service, exits, stays):
         execution_id = await service.start("exits", "null")
-        assert (await troubled(service, execution_id)).status is RUNNING
+        summary = await ended(service, execution_id)
+        assert summary.status is FAILED
+        assert summary.error is not None
+        assert (summary.error.type, summary.error.message) == ("SystemExit", "3")
         assert (await ended(service, await service.start("stays", "null"))).result == '"here"'
 
 

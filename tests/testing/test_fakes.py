@@ -237,12 +237,12 @@ def test_the_fake_of_a_sync_step_raises_as_its_body_would(
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_the_fake_of_an_async_step_can_end_the_process_as_its_body_could(
+def test_the_fake_of_an_async_step_fails_with_an_exit_as_its_body_would(
     error: BaseException,
 ) -> None:
     mock = MockDurableContext()
     mock.mock_step("fetch", error=error)
-    with pytest.raises(type(error)):
+    with pytest.raises(StepError, match=type(error).__name__):
         create_test_handler(both, mock)({})
 
 

@@ -159,7 +159,7 @@ def test_another_kind_of_end() -> None:
         asyncio.run(check())
 
 
-def test_an_exit_in_the_replay_is_raised() -> None:
+def test_an_exit_in_the_replay_is_a_hazard() -> None:
     asked = Counter()
 
     @workflow
@@ -167,7 +167,7 @@ def test_an_exit_in_the_replay_is_raised() -> None:
         if asked() > 1:
             raise SystemExit("only on the replay")
 
-    with pytest.raises(SystemExit, match="only on the replay"):
+    with pytest.raises(ReplayHazardError, match="only on the replay"):
         create_test_handler(main)({})
 
 

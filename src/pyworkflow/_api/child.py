@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.exits import FAILURES, pass_on_signal
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -36,7 +38,8 @@ async def run_issued(
         if child.begins():
             try:
                 value: Any = await function()
-            except Exception as error:
+            except FAILURES as error:
+                pass_on_signal(error)
                 for ends in child.leftovers():
                     await ends
                 child.fail(error)
@@ -61,7 +64,8 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
         if child.begins():
             try:
                 value = function()
-            except Exception as error:
+            except FAILURES as error:
+                pass_on_signal(error)
                 for ends in child.leftovers():
                     execution.bridge.wait(ends)
                 child.fail(error)
@@ -122,7 +126,7 @@ class _Child:
         else:
             op.succeed(payload, value)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Record what the code raised."""
         self.ends()
         self._op.fail(error)

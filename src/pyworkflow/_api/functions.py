@@ -7,12 +7,12 @@ A function below `@step` or `@workflow` may be wrapped by other decorators. One 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.error_classes import stand_for
+from pyworkflow._api.threads import in_body_thread
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
         return function
 
     async def run(*args: Any, **kwargs: Any) -> Any:
-        value = await asyncio.to_thread(function, *args, **kwargs)
+        value = await in_body_thread(function, *args, **kwargs)
         return await value if inspect.isawaitable(value) else value
 
     stand_for(run, function)

@@ -16,6 +16,7 @@ from pyworkflow._api.functions import Described, without_result
 from pyworkflow._api.naming import check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
+from pyworkflow._engine.exits import is_from_signal
 from pyworkflow.errors import SagaError, UsageError
 from pyworkflow.retry import Retry
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
 
 P = ParamSpec("P")
-
-# Not failures of the block: its generator was closed, or the process is told to end.
-_NO_FAILURES = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
 class SagaCalls(_OfExecution):
@@ -96,7 +94,10 @@ class Saga:
     # -- when the block has failed ---------------------------------------------------------------
 
     def _is_failure(self, error: BaseException) -> bool:
-        return not (self._execution.is_closing or isinstance(error, _NO_FAILURES))
+        # Not failures: the block's generator was closed, or a signal ends the process.
+        return not (
+            self._execution.is_closing or isinstance(error, GeneratorExit) or is_from_signal(error)
+        )
 
     def _undo(self, reason: BaseException) -> None:
         failures: list[tuple[str, Exception]] = []

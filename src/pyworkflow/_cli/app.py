@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import traceback
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ from pyworkflow._cli.console import escape_what_cannot_be_encoded
 from pyworkflow._cli.exits import Exit, tell
 from pyworkflow._cli.loading import load_all, load_target
 from pyworkflow._cli.values import read_value
+from pyworkflow._runtime.host import run_to_end
 from pyworkflow._runtime.worker import MAX_CONCURRENT
 from pyworkflow.errors import PyWorkflowError
 from pyworkflow.services.base import ExecutionStatus
@@ -147,7 +148,7 @@ def worker(
     """
     modules = load_all(sources)
     logs.show_logs(worker=True)
-    asyncio.run(serving.serve(modules, db, concurrency))
+    run_to_end(partial(serving.serve, modules, db, concurrency))
 
 
 @app.command("list")

@@ -29,6 +29,7 @@ from pyworkflow._engine import codec
 from pyworkflow._runtime.async_client import DEFAULT_PATH, AsyncClient
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.ends import is_over
+from pyworkflow._runtime.host import run_to_end
 from pyworkflow.errors import ExecutionNotFoundError, UsageError
 from pyworkflow.services._refusals import check_execution_name
 from pyworkflow.services.base import ExecutionStatus
@@ -81,7 +82,7 @@ def run_and_show(run: Run, *, as_json: bool) -> Exit:
             _check_that_it_can_start(run)
         if run.skip_time:
             _check_that_no_other_time_is_skipped(run, db)
-        summary, operations, signal_number = asyncio.run(_follow(run, db))
+        summary, operations, signal_number = run_to_end(partial(_follow, run, db))
     if signal_number is not None and not is_over(summary):
         _say_how_to_go_on(run, summary)
         end_now(128 + signal_number)  # threads of steps that run on must not hold it up

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from greenlet import greenlet
 
+from pyworkflow._engine.exits import is_from_signal
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.tasks import (
     Future,
@@ -139,12 +140,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     continue
                 try:
                     handle.context.run(callback, *handle.args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
                 except BaseException as error:
                     self._on_error(callback, error)
 
     def _on_error(self, callback: Callable[..., Any], error: BaseException) -> None:
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            if is_from_signal(error):
+                raise error
+            if (task := task_of_step(callback)) is not None:
+                # asyncio's task has it, and raises it besides.
+                logger.debug("%r while %s ran", error, task.get_name())
+                return
         if isinstance(error, RuntimeError) and str(error).startswith("cannot enter context"):
             error = UsageError(
                 "a task or callback was to go on in a context (context=...) in which another task "

@@ -82,6 +82,14 @@ def take_unread(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception() if task._log_traceback else None
 
 
+def disown(loop: asyncio.AbstractEventLoop) -> None:
+    """Let a loop of the parent process be, after a fork.
+
+    Closing it, which its finaliser does, would change what its selector watches in the parent.
+    """
+    loop._closed = True  # type: ignore[attr-defined]
+
+
 def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     """Set asyncio's mark of a future that a coroutine has yielded; whether it was the other way.
 

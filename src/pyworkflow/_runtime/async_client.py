@@ -67,7 +67,7 @@ class AsyncClient:
         self.clock: Clock = VirtualClock(SystemClock().now_ms()) if skip_time else SystemClock()
         self._max_concurrent = max_concurrent
         check_count(max_concurrent, "max_concurrent", 1, "a client")
-        self._grace_seconds = parse_duration(grace)
+        self.grace_seconds = parse_duration(grace)
         self._open: _Open | None = None
 
     @classmethod
@@ -153,7 +153,7 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         opened, self._open = self._opened, None
-        await opened.close(self._grace_seconds)
+        await opened.close(self.grace_seconds)
 
     async def join(self) -> None:
         """Wait until the worker has ended, which it does by an error alone, and raise that."""

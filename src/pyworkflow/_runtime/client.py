@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from pyworkflow._engine.scope import current_execution
 from pyworkflow._runtime.async_client import DEFAULT_PATH, GRACE, AsyncClient
 from pyworkflow._runtime.loop_thread import LoopThread
-from pyworkflow._runtime.worker import MAX_CONCURRENT
+from pyworkflow._runtime.waits import waiting_for
+from pyworkflow._runtime.worker import MAX_CONCURRENT, UNWINDING_SECONDS
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Client:
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise UsageError("this client is open already; make another one")
-        thread = LoopThread("pyworkflow-client", self._client)
+        seconds = self._client.grace_seconds + UNWINDING_SECONDS
+        thread = LoopThread("a client", self._client, seconds)
         thread.start()
         self._thread = thread
         return self
@@ -122,7 +124,8 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         thread, self._thread = self._opened, None
-        thread.stop()
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        thread.stop(waits_if_blocked=not is_interrupted)
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that ``function`` makes on the client's loop, and return its result."""
@@ -284,10 +287,12 @@ class Handle(Generic[R_co]):
 
         It has the workflow's result type where the workflow is known to the client, else it is
         plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; and `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on.
+        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
+        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
+        in a step, if too many steps of this process wait for executions.
         """
-        return self._client.call(lambda: self._handle.result(timeout))
+        with waiting_for(self):
+            return self._client.call(lambda: self._handle.wait_for_result(timeout))
 
     def status(self) -> ExecutionStatus:
         """Return where the execution stands."""

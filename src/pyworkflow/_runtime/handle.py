@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pyworkflow._engine.failures import record_report
 from pyworkflow._runtime.outcome import result_of
+from pyworkflow._runtime.waits import waiting_for
 from pyworkflow.duration import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -60,9 +61,15 @@ class AsyncHandle(Generic[R_co]):
 
         It has the workflow's result type where the workflow is known to the client, else it is
         plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; and `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on.
+        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
+        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
+        in a step, if too many steps of this process wait for executions.
         """
+        with waiting_for(self):
+            return await self.wait_for_result(timeout)
+
+    async def wait_for_result(self, timeout: Duration | None) -> R_co:
+        """Do as `result`, for a caller that has lent what it occupies."""
         if timeout is None:
             summary = await self._ends.wait(self.id)
         else:

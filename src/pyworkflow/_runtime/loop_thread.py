@@ -1,17 +1,18 @@
-"""A loop on a thread of its own, with something open on it, for synchronous callers.
+"""Something open on this thread's host loop, which runs behind, for synchronous callers.
 
-Nobody waits for ever: calls that the loop did not finish before it ended are told so, those
-included that arrived while it was ending.
+No call blocks forever: those that are pending when it ends raise, and so do those that arrive while
+it is ending.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyworkflow._runtime.host import BLOCKED_SECONDS, host_loop
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,69 +21,87 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger("pyworkflow.steps")
+
+
+ANSWER_SECONDS = 2
+"""How long an interrupted caller waits for a sign of life from the loop."""
+
 
 class LoopThread:
     """Opens ``resource``, runs coroutines for other threads, and closes it at `stop`.
 
-    The thread is a daemon: a process that forgets to stop it can end. A step that raises
-    `SystemExit` on the loop ends the thread, as it would end a process; ``resource`` is closed.
+    ``closing_seconds`` is how long closing it takes at most, on a loop that is not blocked.
     """
 
-    def __init__(self, name: str, resource: AbstractAsyncContextManager[object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        resource: AbstractAsyncContextManager[object],
+        closing_seconds: float = 0,
+    ) -> None:
+        self._name = name
         self._resource = resource
+        self._wait_seconds = closing_seconds + BLOCKED_SECONDS
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
         self._has_ended = False
-        self._error: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._host = host_loop()
+        self._open: Future[None] | None = None
 
     def start(self) -> None:
         """Return once ``resource`` is open; raises what opening it raises."""
-        self._thread.start()
+        self._loop = self._host.begin_use()
+        self._open = asyncio.run_coroutine_threadsafe(self._main(), self._loop)
         self._is_ready.wait()
         if self._has_ended:
             self.stop()
 
-    def stop(self) -> None:
-        """End the loop and the thread; raises what ended it otherwise, or what closing raised."""
-        with suppress(RuntimeError):  # the loop has ended, or ends at this moment
-            if not self._has_ended:
-                self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
-        error, self._error = self._error, None
-        if isinstance(error, SystemExit):
-            raise UsageError(f"a step ended the client: it raised SystemExit({error.code})")
-        if error is not None:
-            raise error
+    def stop(self, *, waits_if_blocked: bool = True) -> None:
+        """Close ``resource``; raises what closing it raised.
+
+        On a loop that code has blocked it waits as long as closing may take, or not at all.
+        """
+        self._check_thread()
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        wait_seconds = self._wait_seconds
+        if not waits_if_blocked and not self._answers():
+            wait_seconds = 0
+        try:
+            opened.result(wait_seconds)
+        except TimeoutError:
+            if opened.done():  # it is what closing raised
+                raise
+            logger.warning(
+                "%s is left before it is closed: code on its loop blocks it. Blocking code belongs "
+                "in a def step, without inline=True",
+                self._name,
+            )
+            self._end_calls()
+        finally:
+            # Interrupted once more, it does not wait.
+            self._host.end_use(BLOCKED_SECONDS if opened.done() else 0)
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that ``function`` makes on the loop, and return its result.
 
         Interrupted by `KeyboardInterrupt`, it cancels the coroutine. Raises `UsageError` on the
-        loop's own thread, which would wait for itself, and when the loop has ended.
+        loop's own thread, which would wait for itself, and when the client has ended.
         """
-        if threading.current_thread() is self._thread:
-            raise UsageError(
-                "this was called on the loop that would have to do it: in an async step, use a "
-                "client of your own, or make it a sync step"
-            )
+        self._check_thread()
         with self._lock:
             if self._has_ended:
                 raise UsageError("this client has ended")
-            coroutine = function()
-            try:
-                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            except RuntimeError:  # the loop ends at this moment
-                coroutine.close()
-                raise UsageError("this client has ended") from None
+            future = asyncio.run_coroutine_threadsafe(function(), self._loop)
             self._calls.add(future)
         try:
             return future.result()
         except CancelledError:
-            coroutine.close()  # it may never have begun
             raise UsageError("the client was ended before this was done") from None
         except BaseException:
             future.cancel()
@@ -90,22 +109,33 @@ class LoopThread:
         finally:
             self._calls.discard(future)
 
-    # -- on the thread ---------------------------------------------------------------------------
+    def _answers(self) -> bool:
+        answered = threading.Event()
+        self._loop.call_soon_threadsafe(answered.set)
+        return answered.wait(ANSWER_SECONDS)
 
-    def _run(self) -> None:
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._host.thread:
+            raise UsageError(
+                "this was called on the loop that would have to do it, which the synchronous "
+                "clients, mocks and runs of a thread share: in an async step, use a client of your "
+                "own (AsyncClient), or make it a sync step"
+            )
+
+    # -- on the loop -----------------------------------------------------------------------------
+
+    async def _main(self) -> None:
+        self._stopping = asyncio.Event()
         try:
-            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                runner.run(self._main())
-        except BaseException as error:  # raised again by whoever stops it
-            self._error = error
+            async with self._resource:
+                self._is_ready.set()
+                await self._stopping.wait()
+        finally:
+            self._end_calls()
+            self._is_ready.set()
+
+    def _end_calls(self) -> None:
         with self._lock:
             self._has_ended = True
         for call in list(self._calls):
             call.cancel()
-        self._is_ready.set()
-
-    async def _main(self) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        async with self._resource:
-            self._is_ready.set()
-            await self._stopping.wait()

@@ -206,8 +206,11 @@ class Run:
         self._look_again_if_told()
         self._clock.release()
 
-    def _on_outcome(self, outcome: StepReturned | StepRaised) -> None:
+    def _on_outcome(self, outcome: StepReturned | StepRaised | BaseException) -> None:
         """Take the outcome of an attempt; those of one tick of the loop share a checkpoint."""
+        if isinstance(outcome, BaseException):
+            self._finish(outcome)
+            return
         self._outcomes.append(outcome)
         if len(self._outcomes) > 1:
             return
@@ -234,7 +237,7 @@ class Run:
             facts, self._left = [*self._left, *facts], ()
         try:
             self._go_on(facts)
-        except BaseException as error:  # from a service, or SystemExit and the like from the code
+        except BaseException as error:  # from a service, or from a signal's handler
             self._finish(error)
 
     def _refresh(self) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from pyworkflow._api.attempt import CurrentStep
+from pyworkflow._api.threads import BODIES, body_threads
 from pyworkflow._engine import codec
+from pyworkflow._engine.exits import is_from_signal, pass_on_signal
 from pyworkflow._engine.scope import running_step
 from pyworkflow._engine.turn import StepRaised, StepReturned
 from pyworkflow._runtime.eager import Starter
@@ -26,20 +27,19 @@ from pyworkflow.errors import StepTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._runtime.clock import Clock
 
     Outcome = StepReturned | StepRaised
+    Report = Callable[[Outcome | BaseException], None]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("pyworkflow.steps")
 
-SYNC_STEPS = 64
-"""How many sync steps run at once in one process; more wait for a thread."""
-
-_threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
+_threads: Executor = body_threads
 
 _overdue: set[_Attempt] = set()
 """Attempts in threads that took longer than their timeout, and whose bodies run still."""
@@ -48,11 +48,12 @@ _overdue: set[_Attempt] = set()
 class StepRunner:
     """Runs the attempts of one invocation and reports each one's outcome.
 
-    `launch` returns the outcome of an attempt that does not have to wait. Any other is told by
-    ``report``, which is called on the host's loop, in the task of an async body.
+    `launch` returns the outcome of an attempt that does not have to wait. Any other is passed to
+    ``report``, which is called on the host's loop, in the task of an async body. It is called with
+    an exception if a signal's handler raised that in a body; `launch` raises it.
     """
 
-    def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
+    def __init__(self, execution_id: str, clock: Clock, report: Report) -> None:
         self._execution_id = execution_id
         self._clock = clock
         self._report = report
@@ -106,10 +107,8 @@ class StepRunner:
                 partial(self._on_async_end, attempt),
                 self._context.copy(),
             )
-        except (SystemExit, KeyboardInterrupt) as error:
-            self._loop.call_soon(_end_loop, error)
-            return None
         except BaseException as error:
+            pass_on_signal(error)
             outcome: Outcome = self.raised(call, _as_own(call, error))
         else:
             if isinstance(begun, asyncio.Task):
@@ -170,8 +169,10 @@ class StepRunner:
             else:
                 value = await _within_timeout(call, call.settings.timeout_seconds)
             return self.returned(call, value)
-        except Exception as error:
-            return self.raised(call, error)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            return self.failed(call, error)
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
@@ -179,13 +180,21 @@ class StepRunner:
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))
-        except BaseException as error:  # a thread has nobody to raise to
-            return self.raised(call, error)
+        except BaseException as error:
+            return self.failed(call, error)
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         """Return the fact of an attempt that returned ``value``; raises `SerializationError`."""
         payload, decoded = codec.roundtrip(value, call.settings.result_type, what=call)
         return StepReturned(call.id, call.attempt, payload, decoded, self._clock.now_ms())
+
+    def failed(self, call: StepCall, error: BaseException) -> StepRaised:
+        """Return the fact of an attempt whose body raised ``error``, if it was the body's own.
+
+        What a signal's handler raised is raised again: it ends whoever runs the attempt.
+        """
+        pass_on_signal(error)
+        return self.raised(call, error)
 
     def raised(self, call: StepCall, error: BaseException) -> StepRaised:
         """Return the fact of an attempt that raised ``error``."""
@@ -195,12 +204,18 @@ class StepRunner:
 
     def _on_async_end(self, attempt: _Attempt, end: Outcome | BaseException) -> None:
         if isinstance(end, BaseException):
+            if is_from_signal(end):
+                self._report(end)
+                return
             end = self.raised(attempt.call, _as_own(attempt.call, end))
         self._end(attempt, end)
 
     def _on_sync_done(self, attempt: _Attempt, future: asyncio.Future[Outcome]) -> None:
-        if not future.cancelled():
-            self._end(attempt, future.result())
+        if future.cancelled():
+            return
+        error = future.exception()
+        # No signal reaches this thread, so whatever it raised is the body's own.
+        self._end(attempt, self.raised(attempt.call, error) if error else future.result())
 
     def _on_sync_timeout(self, attempt: _Attempt) -> None:
         call = attempt.call
@@ -237,12 +252,12 @@ def _keep_overdue(attempt: _Attempt) -> None:
     _overdue.add(attempt)
     if attempt.is_over:  # in its thread, this very moment
         _overdue.discard(attempt)
-    elif len(_overdue) == SYNC_STEPS:
+    elif len(_overdue) == BODIES:
         logger.warning(
             "all %d threads for sync steps are held by bodies that took longer than their "
             "timeouts, the last by step %r: no other sync step begins in this process until one of "
             "them returns. Give what they wait for a timeout of its own",
-            SYNC_STEPS,
+            BODIES,
             attempt.call.name,
         )
 
@@ -252,11 +267,6 @@ def _as_own(call: StepCall, error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError):
         return asyncio.CancelledError(f"step {call.name!r} cancelled itself")
     return error
-
-
-def _end_loop(error: BaseException) -> None:
-    """End the loop with ``error``, as one does that a task raises."""
-    raise error
 
 
 async def _within_timeout(call: StepCall, seconds: float) -> Any:

@@ -28,14 +28,17 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.leases import Heart
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.unserved import Unserved
+from pyworkflow._runtime.waits import LENT_SLOTS, lenders
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 from pyworkflow.services.base import LEASE_MS
 
@@ -84,6 +87,9 @@ class Worker:
         self._alarm: Alarm | None = None
         self._grace_seconds: float | None = None
         self._unserved = Unserved(service, registry)
+        self._lent: dict[str, int] = {}
+        """How many bodies of which execution wait for other executions; from any thread."""
+        self._lending = threading.Lock()
 
     async def run(self) -> None:
         """Work until `stop`; cancelled, hand back at once what runs.
@@ -94,6 +100,7 @@ class Worker:
             self._runner(name)
         heart = Heart(self._service, self.owner, lambda: list(self._driven), self._on_beat)
         unsubscribe = self._service.subscribe(self._wake_soon)
+        lenders.add(self)
         heart.start()
         try:
             self.wake()
@@ -101,6 +108,7 @@ class Worker:
             await self._wind_down()
         finally:
             unsubscribe()
+            lenders.discard(self)
             await self._abandon()
             await heart.stop()
 
@@ -124,6 +132,36 @@ class Worker:
     def driven(self) -> Collection[str]:
         """The ids of the executions that it drives now."""
         return tuple(self._driven)
+
+    # -- slots of executions that wait; see `waits` ----------------------------------------------
+
+    def serves(self, workflow_name: str) -> bool:
+        """Whether it runs executions of that workflow."""
+        return workflow_name in self._registry.names
+
+    def lend(self, execution_id: str) -> bool | None:
+        """Lend the slot of an execution: False if too many are, `None` if it is not run here."""
+        if execution_id not in self._driven:
+            return None
+        with self._lending:
+            count = self._lent.get(execution_id, 0)
+            if not count and len(self._lent) + 1 >= self._max_concurrent + LENT_SLOTS:
+                return False
+            self._lent[execution_id] = count + 1
+        if not count:
+            self._wake_soon()
+        return True
+
+    def take_back(self, execution_id: str) -> None:
+        """Take back what `lend` lent."""
+        with self._lending:
+            self._lent[execution_id] -= 1
+            if not self._lent[execution_id]:
+                del self._lent[execution_id]
+
+    @property
+    def _slots(self) -> int:
+        return self._max_concurrent + min(len(self._lent), LENT_SLOTS)
 
     def _on_beat(self) -> None:
         self._unserved.on_beat()
@@ -160,7 +198,7 @@ class Worker:
             if execution_id in self._driven:
                 self._loop.call_soon(self._driven[execution_id].run.look_again)
         names = self._registry.names
-        while (wanted := min(CLAIM, self._max_concurrent - len(self._driven))) > 0:
+        while (wanted := min(CLAIM, self._slots - len(self._driven))) > 0:
             claimed = await self._service.claim_due(self.owner, names, wanted)
             for invocation in claimed:
                 self._begin(invocation)
@@ -207,7 +245,8 @@ class Worker:
             end = await run.drive()
         except asyncio.CancelledError:
             end = OutOfTime()
-        except (Exception, SystemExit) as error:  # workflow code may well call sys.exit()
+        except FAILURES as error:
+            pass_on_signal(error)
             end = error
         with holding(self._clock):
             if self._driven[invocation.execution_id].run is run:
@@ -235,7 +274,8 @@ class Worker:
                     raise end
         except StaleTokenError as error:
             logger.info("%s was stopped, or another worker has it: %s", _name(invocation), error)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
+            pass_on_signal(error)
             await self._release_with_problem(invocation, run, error)
 
     async def _release_with_problem(

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.workflow import Workflow
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.failures import KnownErrors, stand_in
 from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._engine.turn import Broken, Failed, Succeeded
 from pyworkflow._runtime.clock import DEFAULT_START_MS, VirtualClock
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._runtime.host import run_on_kept_loop
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
-from pyworkflow.errors import ReplayHazardError, UsageError
+from pyworkflow.errors import ExecutionFailedError, ReplayHazardError, UsageError
 from pyworkflow.testing import traps
 from pyworkflow.testing.drive import CrashingService, Driver
 from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
@@ -163,7 +163,7 @@ class MockDurableContext(Senders):
         Warns of a fake for a step that has not run, unless the execution fails.
         """
         payload = codec.encode(event, what="the event")
-        result = run_to_end(functools.partial(self._run, workflow, payload))
+        result = run_on_kept_loop(functools.partial(self._run, workflow, payload))
         self._fakes.warn_of_unused(stack_level=2)
         return result
 
@@ -175,6 +175,9 @@ class MockDurableContext(Senders):
         if isinstance(end, Succeeded):
             return end.value
         assert isinstance(end, Failed | Broken)
+        if isinstance(end, Failed) and not isinstance(end.error, Exception):
+            # An exit of the workflow's must not end the process that asked for its result.
+            raise stand_in(end.record, ExecutionFailedError) from end.error
         raise end.error
 
     async def _run_invoked(

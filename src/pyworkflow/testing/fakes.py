@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyworkflow.testing.strictness import Strictness
 
     Outcome = StepReturned | StepRaised
+    Report = Callable[[Outcome | BaseException], None]
 
 _UNSET: Any = msgspec.UNSET
 
@@ -108,7 +109,7 @@ class FakingStepRunner(StepRunner):
         self,
         execution_id: str,
         clock: Clock,
-        report: Callable[[Outcome], None],
+        report: Report,
         fakes: Fakes,
         strictness: Strictness,
     ) -> None:
@@ -150,8 +151,10 @@ class FakingStepRunner(StepRunner):
             value = await fake.call(call)
             self._strictness.after(call, before)
             return self.returned(call, value)
-        except Exception as error:
-            return self.raised(call, error)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            return self.failed(call, error)
 
     async def _run_sync_fake(self, fake: Fake, call: StepCall) -> Outcome:
         """Run the body of a sync step where it always runs, or let its fake end as it would."""
@@ -162,8 +165,8 @@ class FakingStepRunner(StepRunner):
         try:
             value = fake.answer(call)
             value = await value if inspect.isawaitable(value) else value
-        except BaseException as error:  # as from a thread, which has nobody to raise to
-            return self.raised(call, error)
+        except BaseException as error:
+            return self.failed(call, error)
         self._strictness.after(call, before)
         return self.returned(call, value)
 

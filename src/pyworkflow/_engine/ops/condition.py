@@ -15,6 +15,7 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine import codec
+from pyworkflow._engine.exits import pass_on_signal
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.step import StepOp, StepSettings
 from pyworkflow._engine.records import Action, Operation, SubType
@@ -100,7 +101,8 @@ class ConditionOp(StepOp):
         """Record the state of a poll: it is the result, or another poll is to come."""
         try:
             is_met = bool(self.settings.until(value))
-        except Exception as error:
+        except BaseException as error:
+            pass_on_signal(error)
             self.give_up(error)
             return
         if (fault := self.refusal(payload, "state")) is not None:

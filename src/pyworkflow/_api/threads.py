@@ -1,0 +1,151 @@
+"""The threads in which synchronous bodies run: those of steps, checks, submitters, compensations.
+
+A process has one pool of them. Its threads are daemons, since a body can't be made to end: one that
+was left to itself must not keep the process. A body that waits for another execution lends its
+thread: as long as it waits, one more may run, or bodies that wait for each other would fill the
+pool and none of them could go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BODIES = 64
+"""Maximum number of bodies that run in threads at once; more are queued. Lent ones don't count."""
+
+LENT = 500
+"""Maximum number of threads that are lent at once."""
+
+
+class BodyThreads(Executor):
+    """Up to ``bodies`` threads, and one more for each that is lent, up to ``lent``."""
+
+    def __init__(self, bodies: int, lent: int) -> None:
+        self._most_bodies = bodies
+        self._most_lent = lent
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, without threads: those of a parent process are not in its child."""
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._here = threading.local()
+        self._threads = 0
+        self._idle = 0
+        """How many threads wait for an item that is not in the queue yet."""
+        self._backlog = 0
+        """How many items no thread is sure to take next."""
+        self._lent = 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn`` once a thread is free."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._backlog += 1
+                self._grow()
+        self._queue.put(partial(_run, future, partial(fn, *args, **kwargs)))
+        return future
+
+    @contextmanager
+    def lending(self) -> Iterator[bool]:
+        """Lend the current thread while it waits; False if too many are lent already.
+
+        In a thread that is not of this pool, or lent already, nothing needs to be lent.
+        """
+        if not getattr(self._here, "can_lend", False):
+            yield True
+            return
+        with self._lock:
+            lends = self._lent < self._most_lent
+            if lends:
+                self._lent += 1
+                self._grow()
+        if not lends:
+            yield False
+            return
+        self._here.can_lend = False
+        try:
+            yield True
+        finally:
+            self._here.can_lend = True
+            with self._lock:
+                self._lent -= 1
+                if self._are_many and self._idle:
+                    self._idle -= 1
+                    self._threads -= 1
+                    self._queue.put(None)
+
+    # -- threads ---------------------------------------------------------------------------------
+
+    @property
+    def _are_many(self) -> bool:
+        return self._threads > self._most_bodies + self._lent
+
+    def _grow(self) -> None:
+        """Start a thread for the backlog if there may be one more. Called under the lock."""
+        if self._backlog and self._threads < self._most_bodies + self._lent:
+            name = f"pyworkflow-step_{self._threads}"
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except RuntimeError:  # the system has no more: those that there are go on
+                if not self._threads:
+                    self._backlog -= 1
+                    raise
+                return
+            self._threads += 1
+            self._backlog -= 1
+
+    def _work(self) -> None:
+        self._here.can_lend = True
+        while (run := self._queue.get()) is not None:
+            run()
+            del run  # or its arguments would live on while this waits
+            with self._lock:
+                if self._are_many:
+                    self._threads -= 1
+                    return
+                if self._backlog:
+                    self._backlog -= 1
+                else:
+                    self._idle += 1
+
+
+def _run(future: Future[Any], function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        value = function()
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # it has the error, whose traceback has this frame
+    else:
+        future.set_result(value)
+
+
+body_threads = BodyThreads(BODIES, LENT)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=body_threads.forget)
+
+
+async def in_body_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run ``function`` in a thread of the pool, in a copy of the current context."""
+    run = contextvars.copy_context().run
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(body_threads, partial(run, function, *args, **kwargs))
