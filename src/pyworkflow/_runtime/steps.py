@@ -53,7 +53,7 @@ class StepRunner:
     """
 
     def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
-        self._execution_id = execution_id
+        self.execution_id = execution_id
         self._clock = clock
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -151,6 +151,11 @@ class StepRunner:
         """Whether no attempt runs."""
         return not self._running
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The names of the steps of which an attempt runs; on any thread."""
+        return tuple(attempt.call.name for attempt in list(self._running.values()))
+
     async def close(self) -> None:
         """Cancel what still runs, and see async bodies to their end."""
         for operation_id in list(self._running):
@@ -162,7 +167,7 @@ class StepRunner:
 
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        running_step.set(CurrentStep.of(call, self.execution_id))
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -175,7 +180,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        running_step.set(CurrentStep.of(call, self.execution_id))
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))
