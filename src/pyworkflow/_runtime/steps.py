@@ -53,7 +53,7 @@ class StepRunner:
     """
 
     def __init__(self, execution_id: str, clock: Clock, report: Callable[[Outcome], None]) -> None:
-        self.execution_id = execution_id
+        self._execution_id = execution_id
         self._clock = clock
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -167,7 +167,7 @@ class StepRunner:
 
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        running_step.set(CurrentStep.of(call, self.execution_id))
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -180,7 +180,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        running_step.set(CurrentStep.of(call, self.execution_id))
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))

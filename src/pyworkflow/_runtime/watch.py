@@ -98,8 +98,9 @@ class Watch:
         holder = find_holder(self._thread_id, self._runs())
         said = (
             f"The loop of the worker {self._owner!r} has not answered for {seconds:.0f} s: "
-            f"{holder.what} keeps it. Steps that run there keep their leases, and end when it "
-            "answers again or its process ends"
+            f"{holder.what} keeps it. Steps that run there keep their leases until it answers "
+            "again or its process ends. End that process, or let another worker run one of them a "
+            "second time: pyworkflow release EXECUTION"
         )
         if self._missed == BEATS:
             logger.warning(
@@ -167,6 +168,6 @@ def find_holder(thread_id: int, runs: Mapping[str, Run]) -> Holder:
 
 def _step_of(frame: FrameType, runs: Mapping[str, Run]) -> str:
     call, runner = frame.f_locals.get("call"), frame.f_locals.get("self")
-    run = runs.get(getattr(runner, "execution_id", ""))
+    run = runs.get(getattr(runner, "_execution_id", ""))
     of = "" if run is None else f" of {run.title}"
     return f"step {getattr(call, 'name', '?')!r}{of}"

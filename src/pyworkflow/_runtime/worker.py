@@ -237,9 +237,7 @@ class Worker:
         self._driven[execution_id] = _Driven(run, task)
         if invocation.losses:
             self._suspect = run
-            self._loop.call_later(
-                probation_seconds(invocation.losses), self._end_probation, run
-            )
+            self._loop.call_later(probation_seconds(invocation.losses), self._end_probation, run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -353,7 +351,6 @@ class Worker:
                 ", ".join(self._driven),
                 LEASE_MS // 1000,
             )
-
 
     async def _retire(self) -> None:
         try:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -69,7 +70,8 @@ def _lives(host: str, pid: int, started: object) -> bool:
 
 def _keepers(store: Store) -> list[str]:
     """Return the owners whose leases don't end by time alone."""
-    return [owner for owner, *process in store.owners() if _lives(*process)]
+    owners = store.owners()
+    return [owner for owner, host, pid, started in owners if _lives(host, pid, started)]
 
 
 class Leases:
@@ -82,7 +84,8 @@ class Leases:
         self._ledger = ledger
         self._now_ms = now_ms
         self._machine_ms = machine_ms
-        self._chance = random.Random()  # not the global one, which may be seeded alike everywhere
+        # Not the global one: that may be seeded alike everywhere.
+        self._chance = random.Random()  # noqa: S311 - no secret
         self._known: set[str] = set()
         """Those who have claimed here."""
 
@@ -134,8 +137,8 @@ class Leases:
 
         def look(which: str, limit: int) -> list[tuple[int, int, str]]:
             store = self._book.store
-            found = [store.due(workflow, now_ms, limit, which) for workflow in workflow_names]
-            return sorted(sum(found, []))[:limit]
+            found = (store.due(workflow, now_ms, limit, which) for workflow in workflow_names)
+            return sorted(chain.from_iterable(found))[:limit]
 
         if suspects is None:
             due = look(ANY, limit)
@@ -161,11 +164,15 @@ class Leases:
 
     def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
         store = self._book.store
-        lost = self._lost(store, limit, _dead_owners(store))
+        dead = _dead_owners(store)
+        lost = self._lost(store, limit, dead)
         for execution_id, reason in lost.items():
             with self._book.sparing(execution_id):
                 held = self._book.hold(execution_id)
-                _log_what_is_lost(held, reason)
+                # A process that is gone has nothing more to lose.
+                _log_what_is_lost(
+                    held, reason, logging.INFO if held.owner in dead else logging.WARNING
+                )
                 delay_ms = backoff_ms(held.losses) * self._chance.uniform(0.5, 1)
                 held.lose(ErrorRecord(message=reason, type="WorkerLost"), now_ms + round(delay_ms))
         if lost:
@@ -195,18 +202,20 @@ class Leases:
         late = store.ran_out(self._machine_ms(), -1)
         return any(who == owner and execution_id in execution_ids for execution_id, who in late)
 
-    def explain(self, store: Store, cells: Sequence[object], summary: ExecutionSummary) -> ExecutionSummary:
+    def explain(
+        self, store: Store, cells: Sequence[object], summary: ExecutionSummary
+    ) -> ExecutionSummary:
         """Return the summary; its problem says so if its owner doesn't go on with it."""
         row = dict(zip(rows.ExecutionRow._fields, cells, strict=False))
         if row["lease_ms"] is None or (found := store.owner(row["owner"])) is None:
             return summary
-        *process, report = found
+        host, pid, started, report = found
         problem = _report_of(report)
         late_ms = self._machine_ms() - lease_ms if type(lease_ms := row["lease_ms"]) is int else -1
-        if problem is None and late_ms >= 0 and _lives(*process):
+        if problem is None and late_ms >= 0 and _lives(host, pid, started):
             problem = ErrorRecord(
                 f"The lease of the worker {row['owner']!r} ran out {late_ms // 1000} s ago and is "
-                f"kept, for its process {process[1]} lives and may be running a step: it is "
+                f"kept, for its process {pid} lives and may be running a step: it is "
                 "stopped, its interpreter is busy, or it can't write to the file. End that "
                 f"process, or let others go on at once: pyworkflow release {summary.id}",
                 "LeaseKept",
@@ -271,20 +280,21 @@ class Leases:
                 f"{held.state.root.status} and which none has; there is nothing to release"
             )
         reason = f"It was released by hand from the worker {held.owner!r}"
-        _log_what_is_lost(held, reason)
+        _log_what_is_lost(held, reason, logging.WARNING)
         held.problem = ErrorRecord(reason, "LeaseReleased")
         held.free(now_ms)
         self._book.has_news = True
 
 
-def _log_what_is_lost(held: Held, reason: str) -> None:
+def _log_what_is_lost(held: Held, reason: str, level: int) -> None:
     state = held.state
     begun = [
         operation.name or operation.id
         for operation in state.operations.values()
         if operation.type is OperationType.STEP and operation.status is Status.STARTED
     ]
-    logger.warning(
+    logger.log(
+        level,
         "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
         "%s",
         state.root.name,

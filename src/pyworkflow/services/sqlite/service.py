@@ -178,9 +178,7 @@ class SqliteService:
         # Looking costs no write lock, and mostly there is nothing.
         if not await self._read(look):
             return ()
-        claim = partial(
-            self._leases.claim_due, owner, workflow_names, limit, suspects, keep=keep
-        )
+        claim = partial(self._leases.claim_due, owner, workflow_names, limit, suspects, keep=keep)
         return await self._writer.do(claim)
 
     async def renew(self, owner: str, execution_ids: Collection[str]) -> None:

@@ -38,10 +38,10 @@ _LAST_TIME = (1 << 63) - 1
 _COLUMNS = ", ".join(f"e.{column}" for column in ExecutionRow._fields)
 """By their names: a hand may have added others between them and those of a later version."""
 _WITH_ROOT = (
-    f"SELECT {_COLUMNS}, o.record FROM executions e"
+    f"SELECT {_COLUMNS}, o.record FROM executions e"  # noqa: S608 - constants
     " LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
 )
-_FIND = f"SELECT {_COLUMNS} FROM executions e WHERE e.id = ?"
+_FIND = f"SELECT {_COLUMNS} FROM executions e WHERE e.id = ?"  # noqa: S608 - constants
 ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
 """Which executions are looked for: suspected are those whose process died, or left them."""
 _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
@@ -183,15 +183,16 @@ class Store:
     ) -> list[tuple[int, int, str]]:
         """Return (time, number, id) of executions that are due, the longest due first."""
         return self._execute(
-            "SELECT wake_ms, number, id FROM executions"
+            "SELECT wake_ms, number, id FROM executions"  # noqa: S608 - constants
             f" WHERE workflow = ? AND wake_ms <= ?{which} ORDER BY wake_ms, number LIMIT ?",
             (workflow, now_ms, limit),
         ).fetchall()
 
     def next_wake(self, workflow: str | None, which: str = ANY) -> int | None:
-        sql, values = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}", [_LAST_TIME]
+        sql = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}"  # noqa: S608 - constants
+        values: list[object] = [_LAST_TIME]
         if workflow is not None:
-            sql, values = sql + " AND workflow = ?", [_LAST_TIME, workflow]  # type: ignore[list-item]
+            sql, values = sql + " AND workflow = ?", [_LAST_TIME, workflow]
         (wake_ms,) = self._execute(sql, values).fetchone()
         return wake_ms  # type: ignore[no-any-return]
 
@@ -228,9 +229,7 @@ class Store:
 
     # -- leases ----------------------------------------------------------------------------------
 
-    def ran_out(
-        self, now_ms: int, limit: int, kept: Iterable[str] = ()
-    ) -> list[tuple[str, str]]:
+    def ran_out(self, now_ms: int, limit: int, kept: Iterable[str] = ()) -> list[tuple[str, str]]:
         """Return (id, owner) of executions whose lease is over, without those owners' that keep."""
         return self._execute(
             "SELECT id, owner FROM executions WHERE lease_ms <= ?"
