@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pyworkflow._cli import documents, views, wording
 from pyworkflow._cli.console import plain, print_document, print_lines, stderr, stdout
-from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._engine.records import OperationType
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
@@ -151,18 +151,12 @@ def release_execution(db: Path, wanted: str, *, as_json: bool) -> None:
     """Take an execution from its worker and print how it stands then."""
     with _existing(db) as client:
         handle = _find(client, wanted)
-        running = [
-            operation.name or operation.id
-            for operation in handle.operations()
-            if operation.type is OperationType.STEP and operation.status is Status.STARTED
-        ]
         summary = client.release(handle)
     if as_json:
         print_document(documents.execution_document(summary))
         return
-    said = f"{summary.name} is released: others may go on with it. What its worker has not recorded"
-    lost = f"what these steps return: {', '.join(running)}" if running else "nothing was begun"
-    stderr().print(plain(f"{said} is lost ({lost})"))
+    # What is lost was logged.
+    stderr().print(plain(f"{summary.name} is released"))
 
 
 def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:

@@ -34,6 +34,7 @@ class LoopThread:
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
         self._has_ended = False
+        self._is_left = False
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -42,9 +43,19 @@ class LoopThread:
     def start(self) -> None:
         """Return once ``resource`` is open; raises what opening it raises."""
         self._thread.start()
-        self._is_ready.wait()
+        try:
+            self._is_ready.wait()
+        except BaseException:  # Ctrl-C: nobody is there to stop it
+            self._leave()
+            raise
         if self._has_ended:
             self.stop()
+
+    def _leave(self) -> None:
+        """Let the loop close ``resource`` as soon as that is open, and end."""
+        self._is_left = True
+        with suppress(AttributeError, RuntimeError):  # it has not begun, or has ended
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def stop(self) -> None:
         """End the loop and the thread; raises what ended it otherwise, or what closing raised."""
@@ -108,4 +119,5 @@ class LoopThread:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         async with self._resource:
             self._is_ready.set()
-            await self._stopping.wait()
+            if not self._is_left:
+                await self._stopping.wait()

@@ -214,10 +214,9 @@ class Leases:
         late_ms = self._machine_ms() - lease_ms if type(lease_ms := row["lease_ms"]) is int else -1
         if problem is None and late_ms >= 0 and _lives(host, pid, started):
             problem = ErrorRecord(
-                f"The lease of the worker {row['owner']!r} ran out {late_ms // 1000} s ago and is "
-                f"kept, for its process {pid} lives and may be running a step: it is "
-                "stopped, its interpreter is busy, or it can't write to the file. End that "
-                f"process, or let others go on at once: pyworkflow release {summary.id}",
+                f"process {pid} lives and keeps a lease that ran out {late_ms // 1000} s ago, for "
+                "a step may be running there; end that process, or let others go on: pyworkflow "
+                f"release {summary.id}",
                 "LeaseKept",
             )
         return summary if problem is None else replace(summary, problem=problem)
@@ -300,7 +299,7 @@ def _log_what_is_lost(held: Held, reason: str, level: int) -> None:
         state.root.name,
         state.workflow_name,
         reason,
-        f"what these steps return: {', '.join(begun)}" if begun else "steps that began just now",
+        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
     )
 
 
