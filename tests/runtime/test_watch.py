@@ -217,6 +217,66 @@ def test_what_has_no_body_is_handed_back_and_what_has_one_is_kept(file: Path) ->
     scenario()
 
 
+def test_what_is_taken_from_a_frozen_worker_is_logged_there(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @step
+    async def waits() -> None:
+        running.set()
+        await gate.wait()
+
+    @step
+    async def freezes() -> None:
+        assert attended.thawed.wait(PATIENCE)
+
+    @workflow
+    async def victim() -> None:
+        await waits()
+
+    @workflow
+    async def frozen() -> None:
+        await freezes()
+
+    class Releasing(Attended):
+        async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+            if "'freezes'" in self._said and not taken:
+                taken.append((await self._service.revoke(victims[0])).id)
+            return await super().held_by(owner, late=late)
+
+    victims: list[str] = []
+    taken: list[str] = []
+    attended: Attended
+    running: asyncio.Event
+    gate: asyncio.Event
+
+    @on_a_loop
+    async def scenario() -> None:
+        nonlocal attended, running, gate
+        running, gate = asyncio.Event(), asyncio.Event()
+        async with opened(file) as service:
+
+            async def look() -> None: ...
+
+            attended = Releasing(service, "'freezes'", look)
+            async with working(attended, victim, frozen) as worker:
+                victims.append(await service.start("victim", "null", execution_name="one"))
+                await running.wait()
+                freezing = await service.start("frozen", "null")
+                assert (await ended(service, freezing)).status is SUCCEEDED
+                running.clear()
+                await running.wait()  # a second time, here, for it was the only worker
+                gate.set()
+                assert (await ended(service, victims[0])).status is SUCCEEDED
+                while worker.driven:
+                    await asyncio.sleep(0)
+
+    scenario()
+    assert taken == victims
+    said = "execution 'one' of 'victim' was taken from this worker"
+    (told,) = [each.getMessage() for each in caplog.records if said in each.getMessage()]
+    assert told.endswith("lost: waits")
+
+
 @on_a_loop
 async def test_a_run_that_was_given_up_launches_no_body(file: Path) -> None:
     bodies: list[str] = []

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._runtime.steps import StepRunner
+from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,11 +125,16 @@ class Watch:
         taken = busy.difference(self._taken, (execution_id for execution_id, _ in leased))
         for execution_id in taken:
             self._taken.add(execution_id)
+            await self._tell_taken(execution_id, runs[execution_id])
+
+    async def _tell_taken(self, execution_id: str, run: Run) -> None:
+        summary = await self._service.get(execution_id)
+        if summary.status is ExecutionStatus.RUNNING:  # else its end is recorded, or it was stopped
             logger.warning(
                 "%s was taken from this worker, whose loop does not answer; what it has not "
                 "recorded is lost: %s",
-                runs[execution_id].title,
-                ", ".join(runs[execution_id].unrecorded) or "nothing",
+                run.title,
+                ", ".join(run.unrecorded) or "nothing",
             )
 
     async def _hand_back_strays(self) -> None:
