@@ -249,6 +249,10 @@ class ServiceUnavailableError(ServiceError):
     """The service could not be reached, or could not answer now, and retries did not help."""
 
 
+class ServiceBusyError(ServiceUnavailableError):
+    """Another process keeps the service from writing; nothing was written: ask it again."""
+
+
 class StorageError(ServiceError):
     """The file that keeps the executions can't be used as it is; the message says what to do.
 

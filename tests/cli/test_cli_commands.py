@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -17,8 +18,11 @@ import pyworkflow._cli
 from pyworkflow import Client
 from pyworkflow._cli import app as cli
 from pyworkflow._cli.loading import split_target
-from pyworkflow.errors import UsageError
+from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._runtime.clock import SystemClock
+from pyworkflow.errors import ServiceError, UsageError
 from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.sqlite import SqliteService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -412,6 +416,37 @@ def test_an_execution_is_stopped(kept: Path) -> None:
     assert told["status"] == "STOPPED"
     assert told["error"]["message"] == "no use"
     assert document("stop", "first")["status"] == "SUCCEEDED"
+
+
+def test_what_a_frozen_worker_has_is_shown_and_released(kept: Path) -> None:
+    async def freeze() -> None:
+        service = SqliteService.open("pyworkflow.db", SystemClock().now_ms)
+        (invocation,) = await service.claim_due("worker-1", ["approval"], 1, keep=True)
+        begun = Update(id="s", type=OperationType.STEP, action=Action.START, name="hang")
+        await service.commit(invocation.execution_id, invocation.token, (begun,))
+        said = "The loop of the worker 'worker-1' has not answered for 7 s"
+        stack = ('  File "shop.py", line 7, in hang\n    time.sleep(10**6)\n',)
+        await service.report("worker-1", ErrorRecord(said, "WorkerFrozen", stack_trace=stack))
+        await service.close()
+
+    asyncio.run(freeze())
+    assert "WorkerFrozen: The loop of the worker 'worker-1'" in invoke("list").stdout
+    shown = invoke("show", "third").stdout
+    assert "has not answered for 7 s" in shown
+    assert "time.sleep(10**6)" in shown
+    assert document("show", "third")["problem"]["type"] == "WorkerFrozen"
+    assert "third is released" in invoke("release", "third").stderr
+    told = document("show", "third")
+    assert told["problem"]["type"] == "LeaseReleased"
+    assert "'worker-1'" in told["problem"]["message"]
+    refused = invoke("release", "third")
+    assert refused.exit_code == 3
+    assert "nothing to release" in refused.stderr
+    with Client.local("pyworkflow.db", worker=False) as client:
+        with pytest.raises(ServiceError, match="nothing to release"):
+            client.release("third")
+        with pytest.raises(ServiceError, match="nothing to release"):
+            client.release(client.get("first"))
 
 
 def test_a_callback_that_is_not_there_is_told(kept: Path) -> None:

@@ -492,7 +492,7 @@ async def test_a_worker_that_can_not_go_on_is_told_to_whoever_waits(
 ) -> None:
     from pyworkflow.services.sqlite import SqliteService
 
-    async def refuse(*args: object) -> None:
+    async def refuse(*args: object, **kwargs: object) -> None:
         raise RequestRefusedError("the file is damaged")
 
     monkeypatch.setattr(SqliteService, "claim_due", refuse)

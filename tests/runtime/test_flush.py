@@ -7,8 +7,14 @@ import pytest
 
 from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.turn import Committed
+from pyworkflow._runtime import flush
 from pyworkflow._runtime.flush import Writer
-from pyworkflow.errors import InvalidUpdateError, ServiceUnavailableError, StaleTokenError
+from pyworkflow.errors import (
+    InvalidUpdateError,
+    ServiceBusyError,
+    ServiceUnavailableError,
+    StaleTokenError,
+)
 from pyworkflow.services.memory import MemoryService
 from tests.runtime.world import WatchedService
 
@@ -216,5 +222,70 @@ def test_a_checkpoint_that_was_cancelled_has_no_answer() -> None:
         await writer.close()
         assert desk.answers == []
         assert not writer.is_writing
+
+    run(main)
+
+
+class Busy:
+    """A service whose file another process has locked, for so many requests."""
+
+    def __init__(self, service: Any, times: int) -> None:
+        self._service = service
+        self.times = times
+        self.sent = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+    async def commit(self, *args: Any) -> Any:
+        self.sent += 1
+        if self.times:
+            self.times -= 1
+            raise ServiceBusyError("locked")
+        return await self._service.commit(*args)
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+def test_what_a_locked_file_did_not_take_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_end: bool
+) -> None:
+    monkeypatch.setattr(flush, "PAUSE_SECONDS", 0)
+
+    async def main() -> None:
+        desk = Desk()
+        busy = Busy(desk.memory, 3)
+        desk.service = busy  # type: ignore[assignment]
+        writer = desk.writer()
+        if is_end:
+            await writer.commit((succeed("a"),))
+        else:
+            assert writer.write((succeed("a"),), desk.answers.append) is None
+            while not desk.answers:
+                assert writer.is_writing
+                assert writer.unrecorded == ("a",)
+                await asyncio.sleep(0)
+        assert busy.sent == 4
+        assert [one.id for one in desk.memory.operations(desk.id)[1:]] == ["a"]
+        assert writer.unrecorded == ()
+        assert caplog.text.count("waits to be recorded: locked") == 3
+
+    run(main)
+
+
+def test_a_run_that_is_closed_asks_a_locked_file_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flush, "PAUSE_SECONDS", 0)
+
+    async def main() -> None:
+        desk = Desk()
+        desk.service = Busy(desk.memory, 1_000_000)  # type: ignore[assignment]
+        writer = desk.writer()
+        writer.write((succeed("a"),), desk.answers.append)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        await writer.close()
+        await asyncio.sleep(0)
+        (error,) = desk.answers
+        assert isinstance(error, ServiceBusyError)
+        assert writer.unrecorded == ("a",)
 
     run(main)

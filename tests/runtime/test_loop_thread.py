@@ -131,3 +131,24 @@ def test_an_exit_on_the_loop_does_not_end_it() -> None:
     assert thread.call(number) == 1
     thread.stop()
     assert resource.events == ["open", "closed"]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_start_that_is_interrupted_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, has_begun: bool
+) -> None:
+    resource = Resource()
+    thread = LoopThread("interrupted", resource.open())
+    real = thread._is_ready.wait
+
+    def interrupt() -> None:
+        if has_begun:
+            real()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thread._is_ready, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+    thread._thread.join(60)
+    assert not thread._thread.is_alive()
+    assert resource.events == ["open", "closed"]

@@ -27,7 +27,7 @@ from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._runtime import leases
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.registry import Registry
-from pyworkflow._runtime.worker import Worker
+from pyworkflow._runtime.worker import Worker, probation_seconds
 from pyworkflow.errors import InvokeError, RequestRefusedError, ServiceUnavailableError
 from pyworkflow.services.base import ExecutionStatus, Invocation
 from pyworkflow.services.sqlite import SqliteService
@@ -360,7 +360,8 @@ async def test_what_another_worker_took_over_is_dropped(
     assert (summary.status, summary.problem) == (RUNNING, None)
     assert [each.status for each in steps] in ([], [Status.STARTED])
     assert "another worker has it" in caplog.text
-    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert "has not recorded is lost: held" in warning.getMessage()
 
 
 # -- stopping ------------------------------------------------------------------------------------
@@ -654,8 +655,8 @@ async def test_an_execution_claimed_anew_ends_the_run_before(file: Path) -> None
     class Forgetful(Faulty):
         """Takes the execution for due although its own worker has it: its lease ran out."""
 
-        async def claim_due(self, *args: Any) -> list[Invocation]:
-            claimed = list(await self._service.claim_due(*args))
+        async def claim_due(self, *args: Any, **kwargs: Any) -> list[Invocation]:
+            claimed = list(await self._service.claim_due(*args, **kwargs))
             if not claimed and gate.entered.is_set() and not gate.was_cancelled:
                 gate.entered.clear()
                 claimed.append(await self._service.claim(execution_id))
@@ -673,6 +674,96 @@ async def test_an_execution_claimed_anew_ends_the_run_before(file: Path) -> None
             assert (await ended(service, execution_id)).status is SUCCEEDED
     assert bodies == {"held": 2, "after": 1}
     assert gate.passed == 1
+
+
+# -- suspects ------------------------------------------------------------------------------------
+
+
+async def lost_together(
+    service: SqliteService, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Start executions and have the process that ran them die."""
+    for number in range(count):
+        await service.start("main", str(number))
+    with monkeypatch.context() as patch:
+        patch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 0)
+        assert len(await service.claim_due("dead", ["main"], count)) == count
+
+
+@on_a_loop
+async def test_those_that_died_together_run_one_after_the_other(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworkflow._runtime.worker.probation_seconds", lambda _: 3600)
+    running: set[int] = set()
+    order: list[int] = []
+
+    @step
+    async def alone(number: int) -> int:
+        running.add(number)
+        order.append(number)
+        if number < 3:
+            # One that nobody suspects runs along.
+            other = await service.start("main", str(number + 10))
+            assert (await ended(service, other)).status is SUCCEEDED
+        assert {each for each in running if each < 10} <= {number, number - 10}
+        running.discard(number)
+        return number
+
+    @workflow
+    async def main(number: int) -> int:
+        return await alone(number)
+
+    async with opened(file) as service:
+        await lost_together(service, monkeypatch, 3)
+        async with working(service, main):
+            ids = [each.id for each in await service.list() if int(each.input_payload) < 3]
+            for execution_id in ids:
+                assert (await ended(service, execution_id)).status is SUCCEEDED
+    assert order == [0, 10, 1, 11, 2, 12]
+
+
+@on_a_loop
+async def test_a_probation_ends_by_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[int] = []
+
+    def at_once(number: int) -> int:
+        losses.append(number)
+        return 0
+
+    monkeypatch.setattr("pyworkflow._runtime.worker.probation_seconds", at_once)
+    gate, entered = asyncio.Event(), asyncio.Event()
+    count = 0
+
+    @step
+    async def long() -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            entered.set()
+        await gate.wait()
+
+    @workflow
+    async def main(number: int) -> None:
+        await long()
+
+    async with opened(file) as service:
+        await lost_together(service, monkeypatch, 3)
+        async with working(service, main):
+            await entered.wait()  # all at once: none of them has killed the process
+            gate.set()
+    assert losses == [1, 1, 1]
+
+
+def test_a_probation_grows_with_each_loss() -> None:
+    assert [probation_seconds(losses) for losses in (1, 2, 3, 9, 10, 1000)] == [
+        1,
+        2,
+        4,
+        256,
+        300,
+        300,
+    ]
 
 
 @on_a_loop

@@ -11,8 +11,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.error_classes import stand_for
 from pyworkflow._api.threads import in_body_thread
+from pyworkflow._engine.error_classes import stand_for
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:

@@ -195,6 +195,17 @@ def stop(
     reading.stop_execution(db, execution, reason, as_json=as_json)
 
 
+@app.command()
+def release(
+    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+) -> None:
+    """Take an execution from the worker that has it.
+
+    For one that is frozen: others go on at once, and what that worker has not recorded is lost.
+    """
+    reading.release_execution(db, execution, as_json=as_json)
+
+
 @callbacks.command()
 def succeed(
     callback_id: CallbackArgument,

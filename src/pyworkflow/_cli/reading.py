@@ -147,6 +147,18 @@ def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None
     stderr().print(plain(f"{summary.name} is {summary.status}"))
 
 
+def release_execution(db: Path, wanted: str, *, as_json: bool) -> None:
+    """Take an execution from its worker and print how it stands then."""
+    with _existing(db) as client:
+        handle = _find(client, wanted)
+        summary = client.release(handle)
+    if as_json:
+        print_document(documents.execution_document(summary))
+        return
+    # What is lost was logged.
+    stderr().print(plain(f"{summary.name} is released"))
+
+
 def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:
     """Let a callback succeed."""
     with _existing(db) as client:

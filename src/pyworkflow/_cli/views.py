@@ -79,6 +79,8 @@ def execution_lines(summary: ExecutionSummary, now_ms: int) -> Iterator[Text]:
     if summary.problem is not None:
         said = Text("\n    ").join(wording.error_lines(summary.problem))
         yield _field("problem", Text.assemble(_how_often(summary), said))
+        if summary.problem.type == "WorkerFrozen":  # with the stack of what keeps the worker
+            yield from wording.stack_lines(summary.problem)
     yield _field("input", value_text(summary.input_payload))
     if summary.result is not None:
         yield _field("result", value_text(summary.result))

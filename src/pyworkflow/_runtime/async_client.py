@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -16,6 +17,7 @@ from pyworkflow._runtime.arguments import status_of, timeout_of
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
+from pyworkflow._runtime.opening import Opening
 from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
@@ -136,7 +138,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise UsageError("this client is open already; make another one")
-        service = await asyncio.to_thread(self._open_service, self.clock)
+        service = await Opening(partial(self._open_service, self.clock)).wait()
         ends = Ends(service)
         worker = None
         if self._has_worker:
@@ -288,6 +290,19 @@ class AsyncClient:
             execution_name=execution_name,
             limit=check_count(limit, "limit", 0, "list()"),
         )
+
+    async def release(self, execution: str | AsyncHandle[Any]) -> ExecutionSummary:
+        """Take an execution from the worker that has it, for others to go on with, and return it.
+
+        For an execution whose worker is frozen: while that process lives, it keeps what it runs.
+        What it has not recorded is lost, and a step that runs there still runs a second time,
+        unless it is ``at_most_once``. Both sides log it. Takes a handle, an id or a name.
+
+        Raises `ExecutionNotFoundError`, and `ServiceError` when no worker has the execution.
+        """
+        given = execution.id if isinstance(execution, AsyncHandle) else execution
+        found = await self._find(given, None)
+        return await self._opened.service.revoke(found.id)
 
     # -- callbacks -------------------------------------------------------------------------------
 

@@ -240,6 +240,18 @@ class Client:
             )
         )
 
+    def release(self, execution: str | Handle[Any]) -> ExecutionSummary:
+        """Take an execution from the worker that has it, for others to go on with, and return it.
+
+        For an execution whose worker is frozen: while that process lives, it keeps what it runs.
+        What it has not recorded is lost, and a step that runs there still runs a second time,
+        unless it is ``at_most_once``. Both sides log it. Takes a handle, an id or a name.
+
+        Raises `ExecutionNotFoundError`, and `ServiceError` when no worker has the execution.
+        """
+        given = execution.id if isinstance(execution, Handle) else execution
+        return self.call(lambda: self._client.release(given))
+
     # -- callbacks -------------------------------------------------------------------------------
 
     def complete_callback(self, callback_id: str, result: Any = None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from pyworkflow._engine.records import Action
 from pyworkflow._engine.turn import Committed
-from pyworkflow.errors import ServiceUnavailableError
+from pyworkflow.errors import ServiceBusyError, ServiceUnavailableError
 from pyworkflow.services.base import ImmediateService
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from pyworkflow.services.base import Invocation, Service
 
 T = TypeVar("T")
+
+logger = logging.getLogger("pyworkflow.worker")
+
+PAUSE_SECONDS = 0.1
+"""How long to wait before a busy service is asked again, which has waited by itself."""
 
 
 class Writer:
@@ -35,6 +42,7 @@ class Writer:
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
+        self._updates: tuple[Update, ...] = ()
         self._is_closing = False
         self._on_done: Callable[[Committed | BaseException], None]
 
@@ -47,6 +55,12 @@ class Writer:
     def is_revoked(self) -> bool:
         """Whether nothing more may be written."""
         return self._token is None
+
+    @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """The names of what ended, was sent, and is not taken, or not yet."""
+        sent = self._updates
+        return tuple(each.name or each.id for each in sent if each.action is not Action.START)
 
     @property
     def is_writing(self) -> bool:
@@ -79,6 +93,7 @@ class Writer:
             return self._take(answer, on_done)
 
         self._on_done = on_done
+        self._updates = updates
         sending = self._service.commit(self._execution_id, self._checked_token(), updates)
         self._follow(sending, self._on_answer)
         return None
@@ -87,7 +102,7 @@ class Writer:
         self, answer: Answer, on_done: Callable[[Committed | BaseException], None]
     ) -> Committed | None:
         """Return what a whole answer says; one with more pages is told to ``on_done``, later."""
-        self._token = answer.token
+        self._token, self._updates = answer.token, ()
         if answer.marker is None or answer.token is None:
             return Committed(answer.operations)
         self._on_done = on_done
@@ -108,9 +123,26 @@ class Writer:
             self._tell_cancelled()
             return
         error = sent.exception()
+        if isinstance(error, ServiceBusyError) and not self._is_closing:
+            self._follow(self._send_once_free(error, is_last=False), self._on_answer)
+            return
         outcome = self._take(sent.result(), self._on_done) if error is None else error
         if outcome is not None:
             self._on_done(outcome)
+
+    async def _send_once_free(self, error: ServiceBusyError, *, is_last: bool) -> Answer:
+        """Send the checkpoint until it is taken: what a body returned must not be lost."""
+        while True:
+            logger.warning("execution %r waits to be recorded: %s", self._execution_id, error)
+            await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                return await self._service.commit(
+                    self._execution_id, self._checked_token(), self._updates
+                )
+            except ServiceBusyError as again:
+                error = again
+                if self._is_closing and not is_last:
+                    raise
 
     def _on_whole(self, sent: asyncio.Future[Committed]) -> None:
         self._sending = None
@@ -126,8 +158,12 @@ class Writer:
 
     async def commit(self, updates: tuple[Update, ...]) -> Committed:
         """Send a checkpoint and return its answer."""
-        answer = await self._service.commit(self._execution_id, self._checked_token(), updates)
-        self._token = answer.token
+        self._updates = updates
+        try:
+            answer = await self._service.commit(self._execution_id, self._checked_token(), updates)
+        except ServiceBusyError as error:
+            answer = await self._send_once_free(error, is_last=True)
+        self._token, self._updates = answer.token, ()
         return await self._whole(answer)
 
     async def _whole(self, answer: Answer) -> Committed:

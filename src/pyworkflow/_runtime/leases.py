@@ -19,6 +19,7 @@ from pyworkflow.services.base import LEASE_MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from pyworkflow._runtime.watch import Watch
     from pyworkflow.services.base import SchedulingService
 
 logger = logging.getLogger("pyworkflow.worker")
@@ -29,7 +30,8 @@ BEAT_SECONDS = LEASE_MS / 3000
 class Heart:
     """Renews the leases of ``owner`` on the executions that ``held`` returns, until `stop`.
 
-    ``on_beat`` is called after each beat, from the thread.
+    ``on_beat`` is called after each beat, from the thread; before it, ``watch`` looks after the
+    worker's loop. Whatever goes wrong at one beat, the next one comes.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Heart:
         owner: str,
         held: Callable[[], Collection[str]],
         on_beat: Callable[[], None],
+        watch: Watch | None = None,
     ) -> None:
         self._service = service
         self._owner = owner
         self._held = held
         self._on_beat = on_beat
+        self._watch = watch
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="pyworkflow-heart", daemon=True)
 
@@ -58,13 +62,26 @@ class Heart:
     def _beat(self) -> None:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             while not self._stopped.wait(BEAT_SECONDS):
-                held = self._held()
-                if held:
-                    runner.run(self._renew(held))
-                self._on_beat()
+                for part in (self._renew, self._look, self._tell):
+                    try:
+                        runner.run(part())
+                    except BaseException:  # there is nobody else to beat
+                        logger.exception("a heartbeat of the worker failed; the next one follows")
 
-    async def _renew(self, held: Collection[str]) -> None:
-        try:
-            await self._service.renew(self._owner, held)
-        except ServiceError as error:
-            logger.warning("could not renew the leases of %d executions: %s", len(held), error)
+    async def _renew(self) -> None:
+        held = self._held()
+        if held:
+            try:
+                await self._service.renew(self._owner, held)
+            except ServiceError as error:
+                logger.warning("could not renew the leases of %d executions: %s", len(held), error)
+
+    async def _look(self) -> None:
+        if self._watch is not None:
+            try:
+                await self._watch.beat(BEAT_SECONDS)
+            except ServiceError as error:
+                logger.warning("could not look after the leases of this worker: %s", error)
+
+    async def _tell(self) -> None:
+        self._on_beat()

@@ -55,7 +55,13 @@ class LoopThread:
         """Return once ``resource`` is open; raises what opening it raises."""
         self._loop = self._host.begin_use()
         self._open = asyncio.run_coroutine_threadsafe(self._main(), self._loop)
-        self._is_ready.wait()
+        try:
+            self._is_ready.wait()
+        except BaseException:  # Ctrl-C: nobody is there to stop it
+            self._open.cancel()
+            self._open = None
+            self._host.end_use(BLOCKED_SECONDS)
+            raise
         if self._has_ended:
             self.stop()
 

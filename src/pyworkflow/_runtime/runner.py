@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._api.workflow import Workflow
     from pyworkflow._engine.observer import Observer
+    from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.deadline import Deadline
@@ -105,6 +106,11 @@ class Runner:
         return await self.run(invocation, must_record=lambda _: True)
 
 
+def title_of(invocation: Invocation) -> str:
+    """Return which execution it is, for the log."""
+    return f"execution {invocation.execution_name!r} of {invocation.workflow_name!r}"
+
+
 class Run:
     """One invocation on its way."""
 
@@ -128,6 +134,11 @@ class Run:
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
         self._looked_for_ms: int | None = None
+        self.is_inside = False
+        """Whether workflow code runs, or did when it broke off."""
+        self._is_launching = False
+        self._is_given_up = False
+        self._unrecorded: tuple[str, ...] = ()
         self._has_begun = False
         self._winds_down = False
         self._looks_again = False
@@ -168,6 +179,34 @@ class Run:
     def token(self) -> str | None:
         """The token with which the service can be told more; `None` if that is not wanted."""
         return self._writer.token
+
+    @property
+    def title(self) -> str:
+        """Which execution it is, for the log."""
+        return title_of(self._invocation)
+
+    @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """The steps whose outcome is lost if the run ends without another record."""
+        return (*self._unrecorded, *self._steps.running, *self._writer.unrecorded)
+
+    def give_up(self) -> bool:
+        """Launch no body from now on, unless something runs by now; on any thread.
+
+        Return whether nothing did. The run ends, at the latest, where it would launch one.
+        """
+        # The loop says that it launches before it looks whether it may: see `watch`.
+        self._is_given_up = True
+        if (
+            self.is_inside
+            or self._is_launching
+            or not self._steps.are_idle
+            or self._outcomes
+            or self._left
+            or self._writer.is_writing
+        ):
+            self._is_given_up = False
+        return self._is_given_up
 
     def look_again(self) -> None:
         """Read what changed from outside: a callback, a chained invoke, a stop.
@@ -258,7 +297,10 @@ class Run:
         for _ in range(TURNS):
             for fact in facts:
                 execution.resolve(fact)
-            facts = self._carry_out(execution.advance())
+            self.is_inside = True
+            turn = execution.advance()
+            self.is_inside = False
+            facts = self._carry_out(turn)
             if not facts:
                 return
         self._left = facts
@@ -291,14 +333,25 @@ class Run:
             facts.append(answer)
         if self._end.done():
             return []
-        for call in turn.launch:
-            if (outcome := self._steps.launch(call)) is not None:
-                facts.append(outcome)
+        if turn.launch and not self._launch(turn.launch, facts):
+            return []
         if turn.lags and self._lag is None and not facts:
             self._lag = self._clock.call_at(self._clock.now_ms() + LAG_MS, self._on_lag)
         if turn.next_due_ms is not None:
             self._look_again_at(turn.next_due_ms)
         return facts
+
+    def _launch(self, calls: Sequence[StepCall], facts: list[Fact]) -> bool:
+        """Begin attempts, and add the outcomes of those that are over; return whether it may."""
+        self._is_launching = True
+        if self._is_given_up:
+            self._finish(OutOfTime())
+            return False
+        for call in calls:
+            if (outcome := self._steps.launch(call)) is not None:
+                facts.append(outcome)
+        self._is_launching = False
+        return True
 
     def _write(self, updates: tuple[Update, ...]) -> Committed | None:
         """Send a checkpoint; return its answer if the service has it at once and lets us go on."""
@@ -355,6 +408,7 @@ class Run:
             self._lag.cancel()
         if self._due is not None:
             self._due[1].cancel()
+        self._unrecorded = self._steps.running
         try:  # each of these, also when the caller does not wait for one of them to its end
             await self._steps.close()
         finally:

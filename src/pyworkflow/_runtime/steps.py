@@ -150,6 +150,11 @@ class StepRunner:
         """Whether no attempt runs."""
         return not self._running
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The names of the steps of which an attempt runs; on any thread."""
+        return tuple(attempt.call.name for attempt in list(self._running.values()))
+
     async def close(self) -> None:
         """Cancel what still runs, and see async bodies to their end."""
         for operation_id in list(self._running):

@@ -17,6 +17,12 @@ What goes wrong with an execution is its own affair: it is released with the pro
 later, and nothing recorded is lost. A refused token means that it was stopped, or that another
 process has it: what this one still knows of it is dropped.
 
+An execution that lost its process may be what ended it. Such a *suspect* is claimed alone: while
+one is on probation, no other is. The probation lasts until its invocation ends, and at most for a
+second, twice as long after each further loss: longer than it takes to kill the process, in the end.
+So a process that dies takes one suspect along, and its neighbours of the last time are claimed one
+after the other.
+
 Runs are told by plain callbacks of the loop, for the engine never advances inside of a task.
 Virtual time stands still from each wake-up to the end of its look, and while a run begins or ends.
 """
@@ -36,9 +42,10 @@ from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.leases import Heart
-from pyworkflow._runtime.runner import Runner
+from pyworkflow._runtime.runner import Runner, title_of
 from pyworkflow._runtime.unserved import Unserved
 from pyworkflow._runtime.waits import LENT_SLOTS, lenders
+from pyworkflow._runtime.watch import Watch
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 from pyworkflow.services.base import LEASE_MS
 
@@ -58,6 +65,14 @@ UNWINDING_SECONDS = 5
 """How long steps that are cancelled at the end may take to clean up; one may never be over."""
 CLAIM = 50
 """How many executions one claim takes at most: histories are read with it."""
+
+
+LONGEST_PROBATION_SECONDS = 300
+
+
+def probation_seconds(losses: int) -> int:
+    """Return how long a suspect is run alone after that many losses in a row."""
+    return min(1 << min(losses - 1, 20), LONGEST_PROBATION_SECONDS)
 
 
 class Worker:
@@ -90,6 +105,8 @@ class Worker:
         self._lent: dict[str, int] = {}
         """How many bodies of which execution wait for other executions; from any thread."""
         self._lending = threading.Lock()
+        self._suspect: Run | None = None
+        """The one that is on probation."""
 
     async def run(self) -> None:
         """Work until `stop`; cancelled, hand back at once what runs.
@@ -98,7 +115,10 @@ class Worker:
         """
         for name in self._registry.names:
             self._runner(name)
-        heart = Heart(self._service, self.owner, lambda: list(self._driven), self._on_beat)
+        self._watch = Watch(self._service, self.owner, self._runs)
+        heart = Heart(
+            self._service, self.owner, lambda: list(self._driven), self._on_beat, self._watch
+        )
         unsubscribe = self._service.subscribe(self._wake_soon)
         lenders.add(self)
         heart.start()
@@ -111,6 +131,7 @@ class Worker:
             lenders.discard(self)
             await self._abandon()
             await heart.stop()
+            await self._retire()
 
     def stop(self, grace_seconds: float) -> None:
         """Claim nothing more, let steps in flight end within ``grace_seconds``, and end `run`.
@@ -163,6 +184,10 @@ class Worker:
     def _slots(self) -> int:
         return self._max_concurrent + min(len(self._lent), LENT_SLOTS)
 
+    def _runs(self) -> dict[str, Run]:
+        """Return what it drives; on any thread."""
+        return {execution_id: each.run for execution_id, each in list(self._driven.items())}
+
     def _on_beat(self) -> None:
         self._unserved.on_beat()
         self._wake_soon()
@@ -199,13 +224,28 @@ class Worker:
                 self._loop.call_soon(self._driven[execution_id].run.look_again)
         names = self._registry.names
         while (wanted := min(CLAIM, self._slots - len(self._driven))) > 0:
-            claimed = await self._service.claim_due(self.owner, names, wanted)
+            rounds = self._watch.rounds
+            claimed = await self._service.claim_due(
+                self.owner, names, wanted, suspects=self._room_for_suspects, keep=True
+            )
             for invocation in claimed:
                 self._begin(invocation)
+            if rounds != self._watch.rounds:  # what was claimed may have been handed back by then
+                for invocation in claimed:
+                    self._driven[invocation.execution_id].run.give_up()
             if len(claimed) < wanted:
-                self._set_alarm(await self._service.next_due(names))
+                self._set_alarm(await self._next_due(names))
                 return
         self._set_alarm(None)
+
+    @property
+    def _room_for_suspects(self) -> int:
+        return 1 if self._suspect is None else 0
+
+    async def _next_due(self, names: Collection[str]) -> int | None:
+        if self._room_for_suspects:
+            return await self._service.next_due(names)
+        return await self._service.next_due(names, suspects=False)
 
     def _set_alarm(self, due_ms: int | None) -> None:
         if self._alarm is not None:
@@ -228,13 +268,21 @@ class Worker:
     def _begin(self, invocation: Invocation) -> None:
         execution_id = invocation.execution_id
         if len(invocation.operations) == 1:
-            logger.info("%s begins", _name(invocation))
+            logger.info("%s begins", title_of(invocation))
         run = self._runner(invocation.workflow_name).begin(invocation)
         former = self._driven.get(execution_id)
         task = self._loop.create_task(self._drive(invocation, run, former))
         self._driven[execution_id] = _Driven(run, task)
+        if invocation.losses:
+            self._suspect = run
+            self._loop.call_later(probation_seconds(invocation.losses), self._end_probation, run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _end_probation(self, run: Run) -> None:
+        if self._suspect is run:
+            self._suspect = None
+            self.wake()
 
     async def _drive(self, invocation: Invocation, run: Run, former: _Driven | None) -> None:
         if former is not None:  # its lease ran out before it could be renewed
@@ -252,6 +300,7 @@ class Worker:
             if self._driven[invocation.execution_id].run is run:
                 del self._driven[invocation.execution_id]
             await self._leave(invocation, run, end)
+            self._end_probation(run)
             self.wake()
 
     # -- leaving ---------------------------------------------------------------------------------
@@ -263,9 +312,9 @@ class Worker:
                 case Succeeded() | Failed():
                     await run.record(end)
                     if isinstance(end, Failed):  # as its client is told, too
-                        logger.info("%s failed", _name(invocation), exc_info=end.error)
+                        logger.info("%s failed", title_of(invocation), exc_info=end.error)
                     else:
-                        logger.info("%s succeeded", _name(invocation))
+                        logger.info("%s succeeded", title_of(invocation))
                 case Suspended() | OutOfTime():
                     await self._release(invocation, run, is_unfinished=isinstance(end, OutOfTime))
                 case Broken():
@@ -273,7 +322,15 @@ class Worker:
                 case _:
                     raise end
         except StaleTokenError as error:
-            logger.info("%s was stopped, or another worker has it: %s", _name(invocation), error)
+            lost = ", ".join(run.unrecorded)
+            logger.log(
+                logging.WARNING if lost else logging.INFO,
+                "%s was stopped, or another worker has it; what it has not recorded is lost: %s: "
+                "%s",
+                title_of(invocation),
+                lost or "nothing",
+                error,
+            )
         except FAILURES as error:
             pass_on_signal(error)
             await self._release_with_problem(invocation, run, error)
@@ -283,13 +340,13 @@ class Worker:
     ) -> None:
         logger.error(
             "%s can't go on now; it is tried again later, nothing recorded is lost",
-            _name(invocation),
+            title_of(invocation),
             exc_info=error,
         )
         try:
             await self._release(invocation, run, problem=error)
         except ServiceError as fault:  # then its lease runs out
-            logger.warning("%s could not be handed back: %s", _name(invocation), fault)
+            logger.warning("%s could not be handed back: %s", title_of(invocation), fault)
 
     async def _release(
         self,
@@ -335,11 +392,13 @@ class Worker:
                 LEASE_MS // 1000,
             )
 
+    async def _retire(self) -> None:
+        try:
+            await self._service.retire(self.owner)
+        except ServiceError as error:  # others do it some time
+            logger.warning("the worker %r could not be signed off: %s", self.owner, error)
+
 
 class _Driven(NamedTuple):
     run: Run
     task: asyncio.Task[None]
-
-
-def _name(invocation: Invocation) -> str:
-    return f"execution {invocation.execution_name!r} of {invocation.workflow_name!r}"

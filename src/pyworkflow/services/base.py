@@ -29,6 +29,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
     names the next page, `None` on the last. ``max_operations`` is how many operations the service
     allows an execution, ``max_payload_bytes`` how large the result of one may be; `None`: any.
+    ``losses`` is how many processes in a row died, or left it, while they ran it.
     """
 
     execution_id: str
@@ -39,6 +40,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     marker: str | None = None
     max_operations: int | None = None
     max_payload_bytes: int | None = None
+    losses: int = 0
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -84,7 +86,7 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     wake_ms: int | None = None
     """When a service that schedules looks at it next; `None` when only an outside event can."""
     problem: ErrorRecord | None = None
-    """Why the last invocation could not go on: its process died, or its code does not fit."""
+    """Why it does not go on: its process died, its worker is frozen, or its code does not fit."""
     troubles: int = 0
     """How many invocations in a row ended in a problem; reset when one records anything."""
 
@@ -149,9 +151,20 @@ class SchedulingService(Service, Protocol):
         ...
 
     async def claim_due(
-        self, owner: str, workflow_names: Collection[str], limit: int
+        self,
+        owner: str,
+        workflow_names: Collection[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        keep: bool = False,
     ) -> Sequence[Invocation]:
-        """Lease up to ``limit`` due executions of those workflows and begin their invocations."""
+        """Lease up to ``limit`` due executions of those workflows and begin their invocations.
+
+        Of those that lost their process, ``suspects`` are taken at most (`None`: any number). With
+        ``keep``, leases of ``owner`` that run out are kept while this process is known to live,
+        until `retire`: what it claimed may have a body running. `hand_back` is for what has none.
+        """
         ...
 
     async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
@@ -178,9 +191,41 @@ class SchedulingService(Service, Protocol):
         """
         ...
 
-    async def next_due(self, workflow_names: Collection[str] | None = None) -> int | None:
+    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        """Return what ``owner`` has leased: ids, each with the number of tokens issued by now.
+
+        With ``late``, only that of which the lease ran out.
+        """
+        ...
+
+    async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
+        """Let others go on at once with these of what `held_by` returned.
+
+        Those for which a token was issued since are passed over: they go on.
+        """
+        ...
+
+    async def report(self, owner: str, report: ErrorRecord | None) -> None:
+        """Say why ``owner`` does not go on; it is the problem of what it has leased."""
+        ...
+
+    async def retire(self, owner: str) -> None:
+        """Forget an owner, which claims nothing more; leases that it still has run out by time."""
+        ...
+
+    async def revoke(self, execution_id: str) -> ExecutionSummary:
+        """Take an execution from its owner, for others to go on with at once, and return it.
+
+        Raises `ExecutionNotFoundError`, `ServiceError` when nobody has leased it.
+        """
+        ...
+
+    async def next_due(
+        self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
+    ) -> int | None:
         """Return when a worker of those workflows (all) has to look next; `None`: after a change.
 
+        Without ``suspects``, executions that lost their process are passed over.
         That is when the first of their executions that nobody holds is due, or when one that
         somebody holds is over its time. (Leases are no part of it: workers look for those that ran
         out whenever they renew their own.)

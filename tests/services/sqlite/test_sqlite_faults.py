@@ -229,7 +229,11 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path, application_id:
 
 
 @pytest.mark.parametrize(
-    ("difference", "told"), [(1, "newer PyWorkflow; upgrade"), (-1, "older PyWorkflow; use that")]
+    ("difference", "told"),
+    [
+        (1, "newer PyWorkflow; upgrade"),
+        (-schema.SCHEMA_VERSION, "older PyWorkflow; use that"),
+    ],
 )
 def test_a_file_of_another_version_is_left_alone(
     tmp_path: Path, difference: int, told: str
@@ -240,7 +244,9 @@ def test_a_file_of_another_version_is_left_alone(
     newer.execute(f"PRAGMA user_version={version}")
     newer.close()
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=rf"version 1, found .*version {version}.*{told}"):
+    with pytest.raises(
+        StorageError, match=rf"version {schema.SCHEMA_VERSION}, found .*version {version}.*{told}"
+    ):
         Place(path).open()
     assert path.read_bytes() == before
 

@@ -11,7 +11,7 @@ import pytest
 from pyworkflow._engine.records import Status
 from pyworkflow.errors import StaleTokenError
 from pyworkflow.services.base import LEASE_MS
-from pyworkflow.services.sqlite import leases
+from pyworkflow.services.sqlite import leases, processes
 from pyworkflow.testing._updates import ERROR, RETRY, SUCCEED, callback, end, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
 
@@ -217,8 +217,8 @@ def test_the_leases_of_a_dead_process_are_void_at_once(
         here.clock.advance(LEASE_MS)
         # The two whose leases ran out; the third is backed off, for it is its second time.
         assert len(await lease(service, "heir")) == 2
-        store = service._book.store
-        assert {owner for owner, _, _ in store.owners()} == {"alive", "elsewhere", "heir"}
+        # Nobody else has leased anything now.
+        assert [owner for owner, *_ in service._book.store.owners()] == ["heir"]
 
     play(path, scene)
 
@@ -228,19 +228,19 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    assert not leases.is_gone(1)
+    assert not processes.is_gone(1)
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(os, "kill", None)
-    assert not leases.is_gone(1)
+    assert not processes.is_gone(1)
 
 
 def test_a_host_without_namespaces_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_path: str) -> str:
         raise FileNotFoundError
 
-    here = leases.this_host()
+    here = processes.this_host()
     monkeypatch.setattr(os, "readlink", missing)
-    assert leases.this_host() == here.split()[0] + " "
+    assert processes.this_host() == here.split()[0] + " "
 
 
 async def _delays(here: Place, service: SqliteService, troubles: int) -> list[int]:
@@ -266,12 +266,11 @@ def test_one_whose_process_dies_again_and_again_is_backed_off(path: str) -> None
         service = here.open()
         await service.start("greet", "1")
         (first,) = await lease(service, "first")
-        assert await _delays(here, service, 12) == [
-            0,
-            *(1000 * 2**n for n in range(9)),
-            300_000,
-            300_000,
-        ]
+        delays = await _delays(here, service, 12)
+        longest = [0, *(1000 * 2**n for n in range(9)), 300_000, 300_000]
+        # Those that died together come back at different times.
+        assert all(most // 2 <= delay <= most for delay, most in zip(delays, longest, strict=True))
+        assert delays != longest
         summary = await service.get(first.id)
         assert summary.troubles == 12
         assert summary.problem is not None

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow._engine.records import Action, ErrorRecord
-from pyworkflow.errors import ExecutionNotFoundError, ServiceError, ServiceUnavailableError
+from pyworkflow.errors import (
+    ExecutionNotFoundError,
+    ServiceBusyError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from pyworkflow.services.sqlite import recent
 from pyworkflow.testing._updates import end, step
@@ -112,7 +117,7 @@ def test_an_error_of_the_file_is_told_to_each_who_reads_and_the_next_read_works(
             found = await asyncio.gather(
                 service.get(holder.id), service.get(holder.id), return_exceptions=True
             )
-        assert [type(error) for error in found] == [ServiceUnavailableError] * 2
+        assert [type(error) for error in found] == [ServiceBusyError] * 2
         assert len({id(error) for error in found}) == 2
         assert (await service.get(holder.id)).status is ExecutionStatus.RUNNING
 

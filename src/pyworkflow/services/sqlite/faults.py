@@ -3,7 +3,7 @@
 =======================  =========================  ============================================
 code                     error                      what is to be done
 =======================  =========================  ============================================
-BUSY, LOCKED             `ServiceUnavailableError`  nothing: another process writes, try again
+BUSY, LOCKED             `ServiceBusyError`         nothing: another process writes, try again
 FULL, IOERR, CANTOPEN    `ServiceUnavailableError`  make room; work goes on by itself then
 TOOBIG                   `ServiceError`             keep what is that large elsewhere
 READONLY, PERM, AUTH     `StorageError`             make the file and its folder writable
@@ -21,6 +21,7 @@ import sqlite3
 
 from pyworkflow.errors import (
     DamagedExecutionError,
+    ServiceBusyError,
     ServiceError,
     ServiceUnavailableError,
     StorageError,
@@ -32,7 +33,7 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
     **dict.fromkeys(
         (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
         (
-            ServiceUnavailableError,
+            ServiceBusyError,
             "another process holds the write lock and did not let go in time; try again, and find "
             "the process that keeps a transaction open",
         ),

@@ -32,6 +32,7 @@ class Held:
         "is_new",
         "is_over",
         "lines",
+        "losses",
         "not_before_ms",
         "number",
         "owner",
@@ -59,6 +60,8 @@ class Held:
         self.not_before_ms: int | None = state.root.start_ms
         """Not due sooner, whatever happens, and due then: the first time, and after a trouble."""
         self.troubles = 0
+        self.losses = 0
+        """How many processes in a row died, or left it, while it was theirs."""
         self.problem: ErrorRecord | None = None
         self.is_new = True
         """Whether it has no row yet."""
@@ -82,6 +85,7 @@ class Held:
         held.wake_ms = row.wake_ms
         held.not_before_ms = row.not_before_ms
         held.troubles = row.troubles
+        held.losses = row.losses or 0
         held.problem = None if row.problem is None else rows.decode_error(row.problem)
         held.is_new = False
         held.is_over = not state.is_running
@@ -109,6 +113,11 @@ class Held:
         self.troubles += 1
         self.problem = problem
         self.free(due_ms)
+
+    def lose(self, problem: ErrorRecord, due_ms: int) -> None:
+        """Do as `trouble`, for one that may be what ended its process."""
+        self.losses += 1
+        self.trouble(problem, due_ms)
 
     def free(self, due_ms: int | None = None) -> None:
         """Take it from its owner, whose token is void from now on."""
@@ -186,6 +195,7 @@ class Held:
             _time(self.not_before_ms),
             _time(self.state.deadline_ms),
             self.troubles,
+            self.losses,
             _blob(self.problem),
         )
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyworkflow.services.sqlite.held import Held
 
 _INVOKE = OperationType.CHAINED_INVOKE
+_BEGINNINGS = {OperationType.STEP, OperationType.CONTEXT}
 
 
 class Ledger:
@@ -47,7 +48,7 @@ class Ledger:
         for update in updates:
             if update.type is _INVOKE and update.action is Action.START:
                 self._start_child(held.state.root, update, now_ms)
-        if updates and held.troubles:
+        if updates and held.troubles and (not held.losses or any(map(_is_progress, updates))):
             held.troubles, held.problem, held.has_moved = 0, None, True
         return answer
 
@@ -148,6 +149,12 @@ class Ledger:
             state, operation_id, self._now_ms(), status, payload=payload, error=error
         )
         return execution_id
+
+
+def _is_progress(update: Update) -> bool:
+    """Return whether the same can't be recorded again, however often its process dies."""
+    # That a step began says nothing: its body may be what ends the process.
+    return update.action is not Action.START or update.type not in _BEGINNINGS
 
 
 def _root(now_ms: int, name: str | None, input_payload: str) -> Operation:

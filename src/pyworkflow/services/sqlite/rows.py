@@ -57,6 +57,7 @@ class ExecutionRow(NamedTuple):
     result: str | None
     parent_id: str | None
     parent_operation: str | None
+    losses: int | None
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):

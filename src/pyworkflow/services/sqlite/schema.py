@@ -30,8 +30,13 @@ from pyworkflow.errors import StorageError
 from pyworkflow.services.sqlite.faults import fault_of
 
 APPLICATION_ID = 0x50795766
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MEMORY = ":memory:"
+
+_SUSPECTED = (
+    "CREATE INDEX suspected ON executions (workflow, wake_ms)"
+    " WHERE losses IS NOT NULL AND wake_ms IS NOT NULL"
+)
 
 _TABLES = (
     """
@@ -54,7 +59,8 @@ _TABLES = (
         problem BLOB,
         result TEXT,
         parent_id TEXT,
-        parent_operation TEXT
+        parent_operation TEXT,
+        losses INTEGER
     )
     """,
     "CREATE INDEX named ON executions (name, workflow)",
@@ -62,10 +68,30 @@ _TABLES = (
     "CREATE INDEX due ON executions (workflow, wake_ms) WHERE wake_ms IS NOT NULL",
     "CREATE INDEX leased ON executions (lease_ms, owner) WHERE lease_ms IS NOT NULL",
     "CREATE INDEX limited ON executions (deadline_ms) WHERE deadline_ms IS NOT NULL",
-    "CREATE TABLE owners (owner TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL)",
+    _SUSPECTED,
+    """
+    CREATE TABLE owners (
+        owner TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started INTEGER,
+        report BLOB
+    )
+    """,
     "CREATE TABLE operations (key INTEGER PRIMARY KEY, record BLOB NOT NULL, deadlines BLOB)",
     "CREATE TABLE history (key INTEGER PRIMARY KEY, lines BLOB NOT NULL)",
 )
+
+_UPGRADES: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE executions ADD COLUMN losses INTEGER",
+        "ALTER TABLE owners ADD COLUMN started INTEGER",
+        "ALTER TABLE owners ADD COLUMN report BLOB",
+        _SUSPECTED,
+    ),
+}
+"""What makes a file of that version one of the next. New columns come last: others are read by
+their names. A process of the older version that has the file open still ends at its next claim."""
 
 
 def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
@@ -139,13 +165,16 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         else:
             _check_ours(application_id, version, path)
+            for older in range(version, SCHEMA_VERSION):
+                for statement in _UPGRADES[older]:
+                    connection.execute(statement)
         # A file that can't be written to refuses here, and not at BEGIN.
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT" if is_new else "ROLLBACK")
+    connection.execute("COMMIT" if is_new or version < SCHEMA_VERSION else "ROLLBACK")
     _use_wal(connection, path)
 
 
@@ -155,7 +184,7 @@ def _check_ours(application_id: int, version: int, path: str) -> None:
             f"Expected a file of PyWorkflow, found {path!r}, which is an SQLite file of another "
             "program; choose another path"
         )
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION and version not in _UPGRADES:
         by, remedy = ("a newer", "upgrade to") if version > SCHEMA_VERSION else ("an older", "use")
         raise StorageError(
             f"Expected a file of version {SCHEMA_VERSION}, found {path!r}, which has version "

@@ -22,7 +22,7 @@ from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
 from pyworkflow.services.sqlite.schema import MEMORY, check_wal, open_file
-from pyworkflow.services.sqlite.store import Store
+from pyworkflow.services.sqlite.store import ANY, UNSUSPECTED, Store
 from pyworkflow.services.sqlite.writer import Writer
 
 if TYPE_CHECKING:
@@ -157,16 +157,29 @@ class SqliteService:
     # -- for workers -----------------------------------------------------------------------------
 
     async def claim_due(
-        self, owner: str, workflow_names: Collection[str], limit: int
+        self,
+        owner: str,
+        workflow_names: Collection[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        keep: bool = False,
     ) -> Sequence[Invocation]:
         """Lease up to ``limit`` due executions of those workflows and begin their invocations.
 
-        Leases that ran out are taken back first, and executions whose timeout is over end.
+        Leases that are lost are taken back first, and executions whose timeout is over end. Of
+        executions that lost their process ``suspects`` are taken at most. With ``keep``, leases of
+        ``owner`` end when its process does.
         """
+
+        def look(store: Store) -> bool:
+            return self._leases.has_work(store, workflow_names, suspects)
+
         # Looking costs no write lock, and mostly there is nothing.
-        if not await self._read(lambda store: self._leases.has_work(store, workflow_names)):
+        if not await self._read(look):
             return ()
-        return await self._writer.do(partial(self._leases.claim_due, owner, workflow_names, limit))
+        claim = partial(self._leases.claim_due, owner, workflow_names, limit, suspects, keep=keep)
+        return await self._writer.do(claim)
 
     async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
         """Prolong the leases of ``owner`` on these executions."""
@@ -186,15 +199,39 @@ class SqliteService:
         )
         await self._writer.do(release)
 
-    async def next_due(self, workflow_names: Collection[str] | None = None) -> int | None:
+    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        """Return what ``owner`` has leased: ids, each with the number of tokens issued by now."""
+        return await self._read(lambda store: self._leases.held_by(store, owner, late=late))
+
+    async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
+        """Let others go on at once with these of what `held_by` returned."""
+        await self._writer.do(partial(self._leases.hand_back, owner, leased))
+
+    async def report(self, owner: str, report: ErrorRecord | None) -> None:
+        """Say why ``owner`` does not go on; it is the problem of what it has leased."""
+        await self._writer.do(partial(self._leases.report, owner, report))
+
+    async def retire(self, owner: str) -> None:
+        """Forget an owner, which claims nothing more; leases that it still has run out by time."""
+        await self._writer.do(partial(self._leases.retire, owner))
+
+    async def revoke(self, execution_id: str) -> ExecutionSummary:
+        """Take an execution from its owner, for others to go on with at once, and return it."""
+        await self._writer.do(partial(self._leases.revoke, execution_id))
+        return await self.get(execution_id)
+
+    async def next_due(
+        self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
+    ) -> int | None:
         """Return when a worker of those workflows has to look next; `None`: after a change.
 
         Without ``workflow_names`` every execution that sleeps is looked at.
         """
+        which = ANY if suspects else UNSUSPECTED
 
         def read(store: Store) -> int | None:
             names = (None,) if workflow_names is None else workflow_names
-            times = [store.next_deadline(), *(store.next_wake(name) for name in names)]
+            times = [store.next_deadline(), *(store.next_wake(name, which) for name in names)]
             return min((time for time in times if time is not None), default=None)
 
         return await self._read(read)
@@ -283,7 +320,7 @@ class SqliteService:
             found = store.execution(execution_id)
             if found is None:
                 raise not_found(execution_id)
-            return cells.summary_of(*found)
+            return self._leases.explain(store, found[0], cells.summary_of(*found))
 
         return await self._read(read)
 
@@ -300,7 +337,9 @@ class SqliteService:
         def read(store: Store) -> Sequence[ExecutionSummary]:
             stored_status = Status.STARTED if status is ExecutionStatus.RUNNING else status
             found = store.executions(workflow_name, stored_status, execution_name, limit)
-            return tuple(cells.summary_for_list(*one) for one in found)
+            return tuple(
+                self._leases.explain(store, one[0], cells.summary_for_list(*one)) for one in found
+            )
 
         return await self._read(read)
 

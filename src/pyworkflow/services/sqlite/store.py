@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow.services.sqlite.rows import PLACES
+from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,9 +35,15 @@ _LAST_PLACE = (1 << PLACES) - 1
 _FILES = {"the file": "", "the -wal file beside it": "-wal"}
 _LAST_TIME = (1 << 63) - 1
 """Above it are texts and blobs alone, which are no times."""
+_COLUMNS = ", ".join(f"e.{column}" for column in ExecutionRow._fields)
+"""By their names: a hand may have added others between them and those of a later version."""
 _WITH_ROOT = (
-    "SELECT e.*, o.record FROM executions e LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
+    f"SELECT {_COLUMNS}, o.record FROM executions e"  # noqa: S608 - constants
+    " LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
 )
+_FIND = f"SELECT {_COLUMNS} FROM executions e WHERE e.id = ?"  # noqa: S608 - constants
+ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
+"""Which executions are looked for: suspected are those whose process died, or left them."""
 _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
 
 
@@ -125,9 +131,7 @@ class Store:
     # -- reading ---------------------------------------------------------------------------------
 
     def find(self, execution_id: str) -> Cells | None:
-        row: Cells | None = self._execute(
-            "SELECT * FROM executions WHERE id = ?", (execution_id,)
-        ).fetchone()
+        row: Cells | None = self._execute(_FIND, (execution_id,)).fetchone()
         return row
 
     def version(self, number: int) -> int | None:
@@ -174,18 +178,21 @@ class Store:
 
     # -- what is due -----------------------------------------------------------------------------
 
-    def due(self, workflow: str, now_ms: int, limit: int) -> list[tuple[int, int, str]]:
+    def due(
+        self, workflow: str, now_ms: int, limit: int, which: str = ANY
+    ) -> list[tuple[int, int, str]]:
         """Return (time, number, id) of executions that are due, the longest due first."""
         return self._execute(
-            "SELECT wake_ms, number, id FROM executions"
-            " WHERE workflow = ? AND wake_ms <= ? ORDER BY wake_ms, number LIMIT ?",
+            "SELECT wake_ms, number, id FROM executions"  # noqa: S608 - constants
+            f" WHERE workflow = ? AND wake_ms <= ?{which} ORDER BY wake_ms, number LIMIT ?",
             (workflow, now_ms, limit),
         ).fetchall()
 
-    def next_wake(self, workflow: str | None) -> int | None:
-        sql, values = "SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?", (_LAST_TIME,)
+    def next_wake(self, workflow: str | None, which: str = ANY) -> int | None:
+        sql = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}"  # noqa: S608 - constants
+        values: list[object] = [_LAST_TIME]
         if workflow is not None:
-            sql, values = sql + " AND workflow = ?", (_LAST_TIME, workflow)  # type: ignore[assignment]
+            sql, values = sql + " AND workflow = ?", [_LAST_TIME, workflow]
         (wake_ms,) = self._execute(sql, values).fetchone()
         return wake_ms  # type: ignore[no-any-return]
 
@@ -222,11 +229,13 @@ class Store:
 
     # -- leases ----------------------------------------------------------------------------------
 
-    def ran_out(self, now_ms: int, limit: int) -> list[tuple[str, str]]:
-        """Return (id, owner) of executions whose lease is over."""
+    def ran_out(self, now_ms: int, limit: int, kept: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """Return (id, owner) of executions whose lease is over, without those owners' that keep."""
         return self._execute(
-            "SELECT id, owner FROM executions WHERE lease_ms <= ? ORDER BY lease_ms LIMIT ?",
-            (now_ms, limit),
+            "SELECT id, owner FROM executions WHERE lease_ms <= ?"
+            " AND ifnull(owner, '') NOT IN (SELECT value FROM json_each(?))"
+            " ORDER BY lease_ms LIMIT ?",
+            (now_ms, json_list(kept), limit),
         ).fetchall()
 
     def leased(self, owner: str, limit: int) -> list[tuple[str, str]]:
@@ -236,17 +245,49 @@ class Store:
             (owner, limit),
         ).fetchall()
 
-    def owners(self) -> list[tuple[str, str, int]]:
-        """Return (owner, host, process id) of all who have leased."""
+    def held_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
+        """Return (id, tokens) of what ``owner`` has leased up to a time at most."""
         return self._execute(
-            "SELECT owner, host, pid FROM owners WHERE pid BETWEEN 1 AND 2147483647"
+            "SELECT id, tokens FROM executions WHERE lease_ms <= ? AND owner = ?",
+            (until_ms, owner),
         ).fetchall()
 
-    def add_owner(self, owner: str, host: str, pid: int) -> None:
-        self._execute("INSERT OR IGNORE INTO owners VALUES (?, ?, ?)", (owner, host, pid))
+    def owners(self) -> list[tuple[str, str, int, object]]:
+        """Return (owner, host, process id, start) of all who have leased."""
+        return self._execute(
+            "SELECT owner, host, pid, started FROM owners WHERE pid BETWEEN 1 AND 2147483647"
+        ).fetchall()
 
-    def drop_owner(self, owner: str) -> None:
-        self._execute("DELETE FROM owners WHERE owner = ?", (owner,))
+    def owner(self, owner: object) -> tuple[str, int, object, object] | None:
+        """Return (host, process id, start, report) of one who has leased."""
+        row: tuple[str, int, object, object] | None = self._execute(
+            "SELECT host, pid, started, report FROM owners"
+            " WHERE owner = ? AND pid BETWEEN 1 AND 2147483647",
+            (owner,),
+        ).fetchone()
+        return row
+
+    def add_owner(self, owner: str, host: str, pid: int, started: int | str) -> None:
+        self._execute(
+            "INSERT OR IGNORE INTO owners (owner, host, pid, started)"
+            " VALUES (?, ?, ?, nullif(?, ''))",
+            (owner, host, pid, started),
+        )
+
+    def put_report(self, owner: str, report: Blob) -> None:
+        """Write what an owner says of itself."""
+        self._execute("UPDATE owners SET report = nullif(?, '') WHERE owner = ?", (report, owner))
+
+    def forget_process(self, owner: str) -> None:
+        """Let the leases of ``owner`` run out, whether its process lives or not."""
+        self._execute("UPDATE owners SET started = NULL WHERE owner = ?", (owner,))
+
+    def drop_idle_owners(self) -> None:
+        """Drop all owners that have leased nothing now; one that claims again is added again."""
+        self._execute(
+            "DELETE FROM owners WHERE owner NOT IN"
+            " (SELECT owner FROM executions WHERE lease_ms IS NOT NULL AND owner IS NOT NULL)"
+        )
 
     def put_off(self, execution_id: str, due_ms: int, problem: Blob) -> None:
         """Take it from its owner, to be due at ``due_ms``; its row may hold anything."""
@@ -313,7 +354,7 @@ class Store:
         self._execute_all(
             _PUT_PROGRESS + ", owner = nullif(?, ''), lease_ms = CASE WHEN ? THEN lease_ms END,"
             " wake_ms = nullif(?, ''), not_before_ms = nullif(?, ''), deadline_ms = nullif(?, ''),"
-            " troubles = ?, problem = nullif(?, '') WHERE number = ?",
+            " troubles = ?, losses = nullif(?, 0), problem = nullif(?, '') WHERE number = ?",
             rows,
         )
 

@@ -1,0 +1,58 @@
+"""Opening a service on a thread, for a caller that may stop waiting.
+
+A thread can't be cancelled. So whoever is cancelled while it waits leaves the service behind: what
+was opened by then, or is afterwards, is closed at once, by nobody's leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyworkflow.services.base import SchedulingService
+
+
+class Opening:
+    """Opens one service; `wait` returns it."""
+
+    def __init__(self, open_service: Callable[[], SchedulingService]) -> None:
+        self._open_service = open_service
+        self._lock = threading.Lock()
+        self._service: SchedulingService | None = None
+        self._is_abandoned = False
+
+    async def wait(self) -> SchedulingService:
+        """Return the open service; raises what opening it raises."""
+        try:
+            return await asyncio.to_thread(self._open)
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+
+    def _open(self) -> SchedulingService:
+        with self._lock:
+            if self._is_abandoned:
+                raise asyncio.CancelledError
+        service = self._open_service()
+        with self._lock:
+            self._service = service
+            is_abandoned = self._is_abandoned
+        if is_abandoned:
+            _close(service)
+        return service
+
+    def _abandon(self) -> None:
+        with self._lock:
+            self._is_abandoned = True
+            service = self._service
+        if service is not None:  # the cancellation came together with the answer
+            # Not the loop's executor: that may be shut down by now.
+            threading.Thread(target=_close, args=(service,), name="pyworkflow-closing").start()
+
+
+def _close(service: SchedulingService) -> None:
+    asyncio.run(service.close())
