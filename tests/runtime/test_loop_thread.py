@@ -149,6 +149,6 @@ def test_a_start_that_is_interrupted_leaves_nothing_open(
     monkeypatch.setattr(thread._is_ready, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         thread.start()
-    thread._thread.join(60)
-    assert not thread._thread.is_alive()
-    assert resource.events == ["open", "closed"]
+    assert thread._host.thread is None, "nobody uses the loop any more"
+    assert resource.events in ([], ["open", "closed"])
+    assert resource.events or not has_begun

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.workflow import Workflow
 from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors, stand_in
+from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ops.step import StepOp
+from pyworkflow._engine.rebuilding import stand_in
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._engine.turn import Broken, Failed, Succeeded
 from pyworkflow._runtime.clock import DEFAULT_START_MS, VirtualClock
