@@ -356,7 +356,7 @@ def _polling(
 
     async def poll(*states: Any) -> Any:
         own = [
-            state if state is None else codec.roundtrip(state, result_type, what=what)[1]
+            state if state is None else codec.copied(state, result_type, what=what)
             for state in states
         ]
         found = await look(*own)

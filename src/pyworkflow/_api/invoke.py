@@ -69,7 +69,7 @@ class InvokeCall:
             check_name(name, what)
         if tenant_id is not None and not (isinstance(tenant_id, str) and tenant_id):
             raise UsageError(f"the tenant_id of {what} must be a non-empty str, not {tenant_id!r}")
-        codec.decoder_for(result_type, what=f"the result of {what}")
+        codec.check_outside(result_type, what=f"the result of {what}")
         payload = codec.encode(input, what=f"the input of {what}")
         self._what = what
         self._name = name

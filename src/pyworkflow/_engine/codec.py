@@ -4,27 +4,41 @@ What is stored must come back: a value that JSON would change in silence (NaN, k
 text, an offset with seconds) is refused while its author can still see why. What JSON merely spells
 differently, such as a `datetime`, comes back through the annotation, or as plain JSON without one.
 
-The check is done backwards, at C speed. The text is decoded and encoded again: another text means
+That check is done backwards, at C speed. The text is decoded and encoded again: another text means
 that keys collided. A ``null`` in it must have been `None` in the value. Only what looks suspicious
 is walked through (`_engine/stumbles.py`), to find out where and why.
+
+What is about to be recorded must also come back equal through its annotation. Where the type has
+builtins alone, one comparison tells; any other value is compared by structure (`_engine/losses.py`).
+What was recorded is not judged again: a replay reads it as it was read when it was recorded, also
+where a validator refuses by now what it accepted then.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pyworkflow._engine import pydantic_values
-from pyworkflow._engine.annotations import parameter_annotations, return_annotation
+from pyworkflow._engine.annotations import (
+    parameter_annotations,
+    replace_parts,
+    return_annotation,
+)
+from pyworkflow._engine.constraints import Survey, UnenforcedError, for_pydantic
+from pyworkflow._engine.losses import Loss, find_loss, is_told_by_equality
 from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
 __all__ = [
     "Encoding",
+    "admit",
+    "copied",
     "decode",
     "decoder_for",
     "encode",
@@ -62,6 +76,8 @@ def plain_form(value: object) -> object:
     """
     if pydantic_values.is_model(value):
         return pydantic_values.dump(value)
+    if (text := pydantic_values.plain_scalar(value)) is not None:
+        return text
     match value:
         case bool():
             # Only as a key is it unknown: there it would become "1".
@@ -82,6 +98,8 @@ def _restore(kind: type, plain: object) -> object:
         return plain
     if pydantic_values.is_model_class(kind):
         return pydantic_values.load(kind, plain)
+    if pydantic_values.is_type(kind):
+        return _known_reader(kind).load(_encode(plain))
     for base in (float, int, str):
         if issubclass(kind, base) and isinstance(plain, base) and not isinstance(plain, bool):
             return kind(plain)
@@ -98,89 +116,241 @@ _SUSPECT_END = re.compile(rb'"(?<=nan"|inf"|:\d\d")').search
 _PATH = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?")
 
 
+class _Reader(NamedTuple):
+    """How text becomes a value of one type.
+
+    ``tells_by_equality`` says that such a value differs from another one if ``==`` says so.
+    """
+
+    load: Decode
+    tells_by_equality: bool
+
+
 def encode(value: object, *, what: object) -> str:
     """Return ``value`` as JSON text.
 
     ``what`` names it in messages, as its `str` does: ``"the result of step 'charge'"``.
 
-    Raises `SerializationError` with the path to whatever can't be stored, or would be lost.
+    Raises `SerializationError` with the path to whatever can't be stored, or would be lost to
+    whoever reads it as what it is.
     """
-    return _checked(value, what)[0].decode()
+    data, plain = _checked(value, what)
+    if not _is_equal(value, plain):
+        if (loss := find_loss(value, plain)) is not None:
+            raise _changed(what, Any, loss)
+        _check_instances(value, what)
+    return data.decode()
 
 
 def decode(text: str | None, annotation: object = Any, *, what: object) -> object:
-    """Return the value that JSON text stands for, converted to ``annotation``.
+    """Return the value that recorded JSON text stands for, converted to ``annotation``.
 
-    No text is JSON null.
+    No text is JSON null. What a constraint or a validator of pydantic refuses today was accepted
+    when it was recorded, so it is read without that.
 
     Raises `SerializationError` with the path to whatever does not fit.
     """
     try:
-        return _known_decoder(annotation)(text or "null")
+        return _known_reader(annotation).load(text or "null")
     except Exception:  # an unhashable annotation, or a fault that is told here
         if isinstance(annotation, Encoding):
             return annotation.decode(text)
-        return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
+        try:
+            return admit(text, annotation, what=what)
+        except SerializationError as error:
+            if pydantic_values.faults_of(error):
+                for load in _lenient(annotation):
+                    try:
+                        return load(text or "null")
+                    except Exception:  # noqa: S112 - the first error is the one to tell
+                        continue
+            raise
+
+
+def admit(text: str | None, annotation: object, *, what: object) -> object:
+    """Do what `decode` does for text that comes from outside: all constraints apply."""
+    return _load(text or "null", _reader(annotation, what).load, annotation, what)
 
 
 def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, object]:
     """Return the JSON text of ``value``, and the value that ``annotation`` makes of that text.
 
-    Raises `SerializationError` as `encode` and `decode` do, or what an `Encoding` raises.
+    Raises `SerializationError` as `encode` and `admit` do, also where the two values differ; or
+    what an `Encoding` raises.
     """
     if isinstance(annotation, Encoding):
         text: Any = annotation.encode(value)
         return text, annotation.decode(text)
-    data, plain = _checked(value, what)
-    if annotation is Any:
-        return data.decode(), plain
-    load = decoder_for(annotation, what=what)
-    typed = _load(data, load, annotation, what)
-    if isinstance(load, pydantic_values.Adapter) and _encode(typed) != data:
-        raise SerializationError(
-            f"{_start(what)} would not come back equal through {_name(annotation)}: "
-            "what pydantic reads there differs from what was written."
-        )
+    data, typed = _checked(value, what)
+    tells = True
+    if annotation is not Any:
+        load, tells = _reader(annotation, what)
+        typed = _load(data, load, annotation, what)
+    if not (tells and _is_equal(value, typed)) and (loss := find_loss(value, typed)) is not None:
+        raise _changed(what, annotation, loss, value, data)
     return data.decode(), typed
+
+
+def copied(value: object, annotation: object, *, what: object) -> object:
+    """Return a copy of a value that came back through ``annotation`` before."""
+    return decode(_checked(value, what)[0].decode(), annotation, what=what)
 
 
 def decoder_for(annotation: object, *, what: object) -> Decode:
     """Return the function from JSON text to ``annotation``; use it to check a type early.
 
-    Raises `SerializationError` if values of that type can't be read from JSON.
+    Raises `SerializationError` if values of that type can't be read from JSON, or if a constraint
+    in it would not be enforced.
     """
-    if annotation is Any:
-        return _decode
-    try:
-        hash(annotation)
-    except TypeError:
-        make: Callable[[object], Decode] = _make_decoder
-    else:
-        make = _known_decoder
-    try:
-        return make(annotation)
-    except Exception as error:
+    return _decode if annotation is Any else _reader(annotation, what).load
+
+
+def check_outside(annotation: object, *, what: object) -> None:
+    """Check the type of a value that others send, and that each replay reads anew.
+
+    Raises `SerializationError` as `decoder_for` does, or if values of that type are good at one
+    time and not at another.
+    """
+    decoder_for(annotation, what=what)
+    if (part := Survey(annotation).reads_clock) is not None:
         raise SerializationError(
-            f"{_start(what)} can't be of the type {_name(annotation)}: {error}. Use JSON types, "
-            "dataclasses, msgspec Structs, TypedDict, NamedTuple, Enum of all str or all int "
-            "values, datetime, Decimal, UUID, bytes or pydantic models."
-        ) from error
+            f"{_start(what)} can't be of the type {_name(annotation)}: whether a value fits {part} "
+            "depends on when it is read, and each replay reads it again. Use date or datetime, and "
+            "compare it with ctx.now()."
+        )
+
+
+def _reader(annotation: object, what: object) -> _Reader:
+    try:
+        return _known_reader(annotation)
+    except Exception as error:
+        fault = error
+    if isinstance(fault, TypeError):  # it may be unhashable alone
+        try:
+            return _make_reader(annotation)
+        except Exception as error:
+            fault = error
+    remedy = (
+        ""
+        if isinstance(fault, UnenforcedError)
+        else " Use JSON types, dataclasses, msgspec Structs, TypedDict, NamedTuple, Enum of all "
+        "str or all int values, datetime, Decimal, UUID, bytes or pydantic models."
+    )
+    raise SerializationError(
+        f"{_start(what)} can't be of the type {_name(annotation)}: {fault}.{remedy}"
+    ) from fault
+
+
+def _make_reader(annotation: object) -> _Reader:
+    return _Reader(_make_decoder(annotation), is_told_by_equality(annotation))
 
 
 def _make_decoder(annotation: object) -> Decode:
-    if pydantic_values.mentions(annotation, pydantic_values.is_dataclass):
-        # msgspec takes it for a plain one and would leave out validators and Field(default=…).
-        return pydantic_values.Adapter(annotation)
+    survey = Survey(annotation)
+    if survey.fault is not None:
+        raise UnenforcedError(survey.fault)
+    if survey.is_pydantics:
+        # msgspec would leave out validators, constraints and Field(default=…).
+        return pydantic_values.Adapter(for_pydantic(annotation))
     try:
         return msgspec.json.Decoder(annotation, dec_hook=_restore).decode
     except TypeError:
-        if not pydantic_values.mentions(annotation, pydantic_values.is_model_class):
+        if not pydantic_values.mentions(annotation, _is_pydantics):
             raise
         # A union of models, say, which msgspec can't tell apart.
-        return pydantic_values.Adapter(annotation)
+        return pydantic_values.Adapter(for_pydantic(annotation))
 
 
-_known_decoder = lru_cache(maxsize=512)(_make_decoder)
+def _is_pydantics(kind: type) -> bool:
+    return pydantic_values.is_model_class(kind) or pydantic_values.is_type(kind)
+
+
+_known_reader = lru_cache(maxsize=512)(_make_reader)
+
+
+def _lenient(annotation: object) -> Iterator[Decode]:
+    """Return the ways to read what pydantic refuses now, the strictest first."""
+    with suppress(Exception):
+        yield pydantic_values.Adapter(for_pydantic(annotation)).reread
+    with suppress(TypeError):
+        yield msgspec.json.Decoder(annotation, dec_hook=_restore).decode
+
+
+# -- what would be lost --------------------------------------------------------------------------
+
+
+def _is_equal(value: object, typed: object) -> bool:
+    try:
+        return bool(value == typed)
+    except Exception:  # whatever the value's own code raises
+        return False
+
+
+def _check_instances(value: object, what: object) -> None:
+    """Refuse instances that their own class would not read as they are."""
+    match value:
+        case dict():
+            parts: Iterable[object] = value.values()
+        case list() | tuple() | set() | frozenset():
+            parts = value
+        case _:
+            kind: Any = type(value)
+            try:
+                data = _encode(value)
+                typed = _known_reader(kind).load(data)
+            except Exception:
+                return  # whoever reads it takes it as something else
+            if (loss := find_loss(value, typed)) is not None:
+                raise _changed(what, kind, loss, value, data)
+            return
+    for each in parts:
+        if type(each) not in _JSON_SCALARS:
+            _check_instances(each, what)
+
+
+_JSON_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _changed(
+    what: object, annotation: object, loss: Loss, value: object = None, data: bytes = b""
+) -> SerializationError:
+    path = f"${loss.path}"
+    remedy = _remedy(loss, annotation, value, data) if loss.kinds is not None else loss.remedy
+    return SerializationError(
+        f"{_start(what)} would not come back equal through {_name(annotation)}: {path}: "
+        f"{loss.fault}. {remedy}.",
+        path=path,
+    )
+
+
+def _remedy(loss: Loss, annotation: object, value: object, data: bytes) -> str:
+    """Return what helps where a value came back as an instance of another class."""
+    assert loss.kinds is not None
+    found, back = loss.kinds
+    union = back | found
+    itself = f"or return an instance of {back.__qualname__} itself"
+    wider = replace_parts(annotation, lambda part: union if part is back else part)
+    if wider is not annotation:
+        try:
+            if find_loss(value, _make_decoder(wider)(data)) is None:
+                return f"Annotate {_name(wider)}, {itself}"
+        except Exception:  # noqa: S110 - it does not help
+            pass
+    else:
+        try:
+            _make_decoder(union)
+        except Exception:  # noqa: S110 - as above
+            pass
+        else:
+            return f"Annotate that field with {_name(union)}, {itself}"
+    return (
+        f"Annotate {found.__qualname__} there, if it always is one; for a mixture of both, make "
+        "them pydantic models, or msgspec Structs with tag=True, and annotate their union; "
+        f"{itself}"
+    )
+
+
+# -- what can't be stored ------------------------------------------------------------------------
 
 
 def _checked(value: object, what: object) -> tuple[bytes, object]:

@@ -85,7 +85,7 @@ class _Walk:
             try:
                 (text,) = msgspec.json.decode(self._encode({key: 0}))
             except Exception as error:
-                return path, f"has the key {_shown(key)} ({error}); use str keys"
+                return path, f"has the key {shown(key)} ({error}); use str keys"
             if text in texts:
                 return path, f"has the keys {texts[text]!r} and {key!r}; as JSON both are {text!r}"
             texts[text] = key
@@ -107,7 +107,7 @@ class _Walk:
         except TypeError:
             return self._unknown(value, path, above)
         except Exception as error:
-            return path, f"is {_shown(value)} ({error})"
+            return path, f"is {shown(value)} ({error})"
         return None
 
     def _unknown(self, value: object, path: str, above: tuple[int, ...]) -> tuple[str, str] | None:
@@ -121,20 +121,20 @@ class _Walk:
 def _children(value: object) -> Iterator[tuple[str, object]] | None:
     match value:
         case dict():
-            return ((_step(key), each) for key, each in value.items())
+            return ((step_of_path(key), each) for key, each in value.items())
         case list() | tuple() | set() | frozenset():
             return ((f"[{at}]", each) for at, each in enumerate(value))
-    names = _field_names(value)
+    names = field_names(type(value))
     if names is None:
         return None
     fields = ((name, getattr(value, name, msgspec.UNSET)) for name in names)
     return ((f".{name}", each) for name, each in fields if each is not msgspec.UNSET)
 
 
-def _field_names(value: object) -> tuple[str, ...] | None:
-    kind: Any = type(value)
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
+def field_names(kind: Any) -> tuple[str, ...] | None:
+    """Return the names of the fields that instances of a class have, `None` if it has no fields."""
+    if issubclass(kind, msgspec.Struct):
+        return tuple(kind.__struct_fields__)
     if hasattr(kind, "__dataclass_fields__"):
         return tuple(kind.__dataclass_fields__)
     if hasattr(kind, "__attrs_attrs__"):
@@ -162,7 +162,7 @@ def _difference(value: Any, decoded: Any, path: str) -> str | None:
         case set() | frozenset():
             # Equal elements of another type (1 and True) are found through the set's own equality.
             return _dict_difference({a: a for a in value}, {b: b for b in decoded}, path)
-    names = _field_names(value)
+    names = field_names(type(value))
     if names is None and pydantic_values.is_model(value):
         return _dict_difference(vars(value), vars(decoded), path)
     if names is None:
@@ -176,7 +176,7 @@ def _dict_difference(value: dict[Any, Any], decoded: dict[Any, Any], path: str) 
     for key, each in value.items():
         if key not in theirs or type(theirs[key]) is not type(key):
             return f"{path}: {key!r} came back as another value or type; {_REMEDY}"
-        if found := _difference(each, decoded[key], path + _step(key)):
+        if found := _difference(each, decoded[key], path + step_of_path(key)):
             return found
     if len(value) != len(decoded):
         return f"{path}: {len(value)} entries came back as {len(decoded)}"
@@ -196,11 +196,13 @@ def _same_leaf(value: Any, decoded: Any) -> bool:
     return bool(value == decoded)
 
 
-def _step(key: object) -> str:
-    return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{_shown(key)}]"
+def step_of_path(key: object) -> str:
+    """Return what a key or an index adds to a path."""
+    return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{shown(key)}]"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as text for a message: ASCII, at most 61 characters."""
     try:
         text = ascii(value)
     except Exception:

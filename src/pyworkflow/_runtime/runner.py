@@ -141,7 +141,9 @@ class Run:
         with holding(self._clock):
             self._operations = operations = await self._writer.load(self._invocation)
             try:
-                call = self._runner._workflow.bind(operations[0].payload, self._execution)
+                call = self._runner._workflow.bind(
+                    operations[0].payload, self._execution, was_accepted=len(operations) > 1
+                )
             except UsageError as error:
                 # An input that did fit once: the code has changed, and may yet be put right.
                 return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)

@@ -72,7 +72,9 @@ class DurableWorkflow(Workflow[..., Any]):
         invoked._lambda_context = lambda_context
         return invoked
 
-    def bind(self, payload: str | None, execution: Execution) -> Callable[[], Any]:
+    def bind(
+        self, payload: str | None, execution: Execution, *, was_accepted: bool = False
+    ) -> Callable[[], Any]:
         """Return the call of the function with a recorded input."""
         (event,), _ = self.binder.bind(payload)
 
