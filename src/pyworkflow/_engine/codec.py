@@ -9,7 +9,7 @@ that keys collided. A ``null`` in it must have been `None` in the value. Only wh
 is walked through (`_engine/stumbles.py`), to find out where and why.
 
 What is about to be recorded must also come back equal through its annotation. Where the type has
-builtins alone, one comparison tells; any other value is compared by structure (`_engine/losses.py`).
+builtins alone, one comparison tells; any other is compared by structure (`_engine/losses.py`).
 What was recorded is not judged again: a replay reads it as it was read when it was recorded, also
 where a validator refuses by now what it accepted then.
 """
@@ -17,10 +17,8 @@ where a validator refuses by now what it accepted then.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -30,12 +28,24 @@ from pyworkflow._engine.annotations import (
     replace_parts,
     return_annotation,
 )
-from pyworkflow._engine.constraints import Survey, UnenforcedError, for_pydantic
-from pyworkflow._engine.losses import Loss, find_loss, is_told_by_equality
+from pyworkflow._engine.constraints import Survey, UnenforcedError
+from pyworkflow._engine.losses import Loss, find_loss
+from pyworkflow._engine.readers import (
+    Decode,
+    Reader,
+    from_json,
+    known_reader,
+    lenient,
+    make_decoder,
+    make_reader,
+    plain_form,
+    to_json,
+)
 from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
 __all__ = [
+    "Decode",
     "Encoding",
     "admit",
     "copied",
@@ -44,11 +54,10 @@ __all__ = [
     "encode",
     "lossless",
     "parameter_annotations",
+    "plain_form",
     "return_annotation",
     "roundtrip",
 ]
-
-Decode = Callable[[bytes | str], object]
 
 
 class Encoding:
@@ -69,61 +78,11 @@ class Encoding:
         raise NotImplementedError
 
 
-def plain_form(value: object) -> object:
-    """Return what stands in JSON for a value that msgspec does not know.
-
-    Raises `TypeError` if nothing does.
-    """
-    if pydantic_values.is_model(value):
-        return pydantic_values.dump(value)
-    if (text := pydantic_values.plain_scalar(value)) is not None:
-        return text
-    match value:
-        case bool():
-            # Only as a key is it unknown: there it would become "1".
-            pass
-        case float():
-            return float.__float__(value)
-        case int():
-            return int.__int__(value)
-        case str():
-            return str.__str__(value)
-        case bytes():
-            return bytes.__getitem__(value, slice(None))
-    raise TypeError(f"{type(value).__qualname__} has no JSON form")
-
-
-def _restore(kind: type, plain: object) -> object:
-    if isinstance(plain, kind):  # of `object`, everything is
-        return plain
-    if pydantic_values.is_model_class(kind):
-        return pydantic_values.load(kind, plain)
-    if pydantic_values.is_type(kind):
-        return _known_reader(kind).load(_encode(plain))
-    for base in (float, int, str):
-        if issubclass(kind, base) and isinstance(plain, base) and not isinstance(plain, bool):
-            return kind(plain)
-    raise ValueError(f"Expected `{kind.__qualname__}`, got `{type(plain).__name__}`")
-
-
-_encode = msgspec.json.Encoder(enc_hook=plain_form).encode
-_decode = msgspec.json.Decoder().decode
-
 # NaN, infinity, and clock times whose offset may have had seconds: msgspec writes them, changed.
 _SUSPECT_TEXT = re.compile(rb'(?:nan|inf)"|:\d\d(?:\.\d+)?[+-]\d\d:\d\d"').search
 # Most texts do not even have this, which is found out in a third of the time.
 _SUSPECT_END = re.compile(rb'"(?<=nan"|inf"|:\d\d")').search
 _PATH = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?")
-
-
-class _Reader(NamedTuple):
-    """How text becomes a value of one type.
-
-    ``tells_by_equality`` says that such a value differs from another one if ``==`` says so.
-    """
-
-    load: Decode
-    tells_by_equality: bool
 
 
 def encode(value: object, *, what: object) -> str:
@@ -151,7 +110,7 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
     Raises `SerializationError` with the path to whatever does not fit.
     """
     try:
-        return _known_reader(annotation).load(text or "null")
+        return known_reader(annotation).load(text or "null")
     except Exception:  # an unhashable annotation, or a fault that is told here
         if isinstance(annotation, Encoding):
             return annotation.decode(text)
@@ -159,7 +118,7 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
             return admit(text, annotation, what=what)
         except SerializationError as error:
             if pydantic_values.faults_of(error):
-                for load in _lenient(annotation):
+                for load in lenient(annotation):
                     try:
                         return load(text or "null")
                     except Exception:  # noqa: S112 - the first error is the one to tell
@@ -202,7 +161,7 @@ def decoder_for(annotation: object, *, what: object) -> Decode:
     Raises `SerializationError` if values of that type can't be read from JSON, or if a constraint
     in it would not be enforced.
     """
-    return _decode if annotation is Any else _reader(annotation, what).load
+    return from_json if annotation is Any else _reader(annotation, what).load
 
 
 def check_outside(annotation: object, *, what: object) -> None:
@@ -220,14 +179,14 @@ def check_outside(annotation: object, *, what: object) -> None:
         )
 
 
-def _reader(annotation: object, what: object) -> _Reader:
+def _reader(annotation: object, what: object) -> Reader:
     try:
-        return _known_reader(annotation)
+        return known_reader(annotation)
     except Exception as error:
         fault = error
     if isinstance(fault, TypeError):  # it may be unhashable alone
         try:
-            return _make_reader(annotation)
+            return make_reader(annotation)
         except Exception as error:
             fault = error
     remedy = (
@@ -239,41 +198,6 @@ def _reader(annotation: object, what: object) -> _Reader:
     raise SerializationError(
         f"{_start(what)} can't be of the type {_name(annotation)}: {fault}.{remedy}"
     ) from fault
-
-
-def _make_reader(annotation: object) -> _Reader:
-    return _Reader(_make_decoder(annotation), is_told_by_equality(annotation))
-
-
-def _make_decoder(annotation: object) -> Decode:
-    survey = Survey(annotation)
-    if survey.fault is not None:
-        raise UnenforcedError(survey.fault)
-    if survey.is_pydantics:
-        # msgspec would leave out validators, constraints and Field(default=…).
-        return pydantic_values.Adapter(for_pydantic(annotation))
-    try:
-        return msgspec.json.Decoder(annotation, dec_hook=_restore).decode
-    except TypeError:
-        if not pydantic_values.mentions(annotation, _is_pydantics):
-            raise
-        # A union of models, say, which msgspec can't tell apart.
-        return pydantic_values.Adapter(for_pydantic(annotation))
-
-
-def _is_pydantics(kind: type) -> bool:
-    return pydantic_values.is_model_class(kind) or pydantic_values.is_type(kind)
-
-
-_known_reader = lru_cache(maxsize=512)(_make_reader)
-
-
-def _lenient(annotation: object) -> Iterator[Decode]:
-    """Return the ways to read what pydantic refuses now, the strictest first."""
-    with suppress(Exception):
-        yield pydantic_values.Adapter(for_pydantic(annotation)).reread
-    with suppress(TypeError):
-        yield msgspec.json.Decoder(annotation, dec_hook=_restore).decode
 
 
 # -- what would be lost --------------------------------------------------------------------------
@@ -296,8 +220,8 @@ def _check_instances(value: object, what: object) -> None:
         case _:
             kind: Any = type(value)
             try:
-                data = _encode(value)
-                typed = _known_reader(kind).load(data)
+                data = to_json(value)
+                typed = known_reader(kind).load(data)
             except Exception:
                 return  # whoever reads it takes it as something else
             if (loss := find_loss(value, typed)) is not None:
@@ -332,13 +256,13 @@ def _remedy(loss: Loss, annotation: object, value: object, data: bytes) -> str:
     wider = replace_parts(annotation, lambda part: union if part is back else part)
     if wider is not annotation:
         try:
-            if find_loss(value, _make_decoder(wider)(data)) is None:
+            if find_loss(value, make_decoder(wider)(data)) is None:
                 return f"Annotate {_name(wider)}, {itself}"
         except Exception:  # noqa: S110 - it does not help
             pass
     else:
         try:
-            _make_decoder(union)
+            make_decoder(union)
         except Exception:  # noqa: S110 - as above
             pass
         else:
@@ -355,9 +279,9 @@ def _remedy(loss: Loss, annotation: object, value: object, data: bytes) -> str:
 
 def _checked(value: object, what: object) -> tuple[bytes, object]:
     try:
-        data = _encode(value)
-        plain = _decode(data)
-        if _encode(plain) == data and not (_SUSPECT_END(data) and _SUSPECT_TEXT(data)):
+        data = to_json(value)
+        plain = from_json(data)
+        if to_json(plain) == data and not (_SUSPECT_END(data) and _SUSPECT_TEXT(data)):
             if b"null" not in data:
                 return data, plain
             if msgspec.to_builtins(value, str_keys=True, enc_hook=plain_form) == plain:
@@ -398,4 +322,4 @@ def _start(what: object) -> str:
 
 
 def _name(annotation: object) -> str:
-    return annotation.__qualname__ if type(annotation) is type else str(annotation)
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

@@ -37,7 +37,8 @@ _BASES = (
     *(str, bytes, int, float, Decimal, uuid.UUID),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
 )
-_ATOMS = frozenset({*_BASES, bool, types.NoneType})
+ATOMS = frozenset({*_BASES, bool, types.NoneType})
+"""Types whose own equality tells all."""
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
 _CONTAINERS = (*_SEQUENCES, *_SETS)
@@ -91,7 +92,7 @@ class _Comparison:
         if value is typed:
             return None
         kind: Any = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return None if value == typed else _scalar_loss(value, typed)
         if isinstance(value, dict):
             return self._mapping(value, typed)
@@ -197,7 +198,7 @@ class _Comparison:
                 return self.visit(value.root, typed)
             if isinstance(typed, dict):
                 return self._as_dict(value, typed, fields)
-            if type(typed) in _ATOMS or isinstance(typed, (list, tuple)):
+            if type(typed) in ATOMS or isinstance(typed, (list, tuple)):
                 return None  # the form that it has in JSON
             return _replaced(value, typed)
         for name in fields.names:
@@ -266,7 +267,7 @@ class _Comparison:
         if isinstance(value, types.MethodType) and isinstance(typed, types.MethodType):
             return self.visit(value.__func__, typed.__func__)
         if kind is not type(typed):
-            plain = type(typed) in _ATOMS or type(typed) in (dict, list)
+            plain = type(typed) in ATOMS or type(typed) in (dict, list)
             return None if plain or value == typed else _replaced(value, typed)
         if kind.__eq__ is not _BY_IDENTITY:
             return None if value == typed else _different(value, typed)
@@ -299,7 +300,7 @@ def _is_same_instant(value: object, typed: object) -> bool:
         isinstance(value, datetime.datetime)
         and isinstance(typed, datetime.datetime)
         and value.utcoffset() is not None
-        and value.utcoffset() == typed.utcoffset()
+        and typed.utcoffset() is not None
         and value - typed == datetime.timedelta(0)
     )
 
@@ -378,24 +379,3 @@ def _slots_of(kind: type) -> tuple[str, ...]:
             elif name not in ("__dict__", "__weakref__"):
                 found.append(name)
     return tuple(found)
-
-
-# -- annotations that make the comparison cheap ---------------------------------------------------
-
-_EQUAL_CONTAINERS = frozenset(
-    {list, dict, tuple, set, frozenset, typing.Union, types.UnionType, typing.Literal}
-)
-
-
-def is_told_by_equality(annotation: object) -> bool:
-    """Whether values of this type consist of builtins alone, whose own equality tells all."""
-    if annotation is Any or annotation is object or annotation is None:
-        return True
-    if isinstance(annotation, type) and annotation in _ATOMS | {list, dict, tuple, set, frozenset}:
-        return True
-    origin = typing.get_origin(annotation)
-    if origin is typing.Literal:
-        return True
-    if origin not in _EQUAL_CONTAINERS:
-        return False
-    return all(each is ... or is_told_by_equality(each) for each in typing.get_args(annotation))

@@ -51,7 +51,9 @@ class WholeInput(InputBinder):
     def __init__(self) -> None:
         pass
 
-    def bind(self, payload: str | None) -> tuple[list[Any], dict[str, Any]]:
+    def bind(
+        self, payload: str | None, *, was_accepted: bool = False
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Return the one argument that there is."""
         return [json.loads(payload) if payload and payload.strip() else {}], {}
 
