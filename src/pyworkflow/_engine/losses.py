@@ -17,7 +17,6 @@ from __future__ import annotations
 import datetime
 import functools
 import types
-import typing
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._engine.records import Action, Limits, OperationType, Update
 from pyworkflow._engine.tasks import current_task
 from pyworkflow._engine.turn import (
     Broken,
@@ -121,8 +121,9 @@ class Run:
             runner._known_errors,
             runner._observer,
         )
-        self._execution.max_operations = invocation.max_operations
-        self._execution.max_payload_bytes = invocation.max_payload_bytes
+        self._execution.limits = Limits(
+            invocation.max_operations, invocation.max_payload_bytes, invocation.max_result_bytes
+        )
         self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_outcome)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None

@@ -22,8 +22,15 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ids import Namespace, Scope
 from pyworkflow._engine.mismatch import mismatch_error
-from pyworkflow._engine.ops.base import Op, size_of
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.records import (
+    Action,
+    Operation,
+    OperationType,
+    Status,
+    SubType,
+    size_of,
+)
 from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 

@@ -32,6 +32,8 @@ from pyworkflow.services.sqlite.faults import fault_of
 APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 1
 MEMORY = ":memory:"
+_ROW_BYTES = 64 * 1024
+"""What a row may hold beside a payload."""
 
 _TABLES = (
     """
@@ -66,6 +68,11 @@ _TABLES = (
     "CREATE TABLE operations (key INTEGER PRIMARY KEY, record BLOB NOT NULL, deadlines BLOB)",
     "CREATE TABLE history (key INTEGER PRIMARY KEY, lines BLOB NOT NULL)",
 )
+
+
+def largest_payload(connection: sqlite3.Connection) -> int:
+    """Return how many bytes a payload may have; its row has more than the payload."""
+    return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _ROW_BYTES
 
 
 def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
