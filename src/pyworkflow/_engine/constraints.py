@@ -27,6 +27,11 @@ if typing.TYPE_CHECKING:
 
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 _CLOCKS = {"PastDate", "FutureDate", "PastDatetime", "FutureDatetime"}
+_NOT_INSTANCES = _CLOCKS | {
+    *("AwareDatetime", "NaiveDatetime", "Json", "EmailStr", "ImportString"),
+    *("IPvAnyAddress", "IPvAnyInterface", "IPvAnyNetwork"),
+}
+"""Classes of pydantic's that only stand in annotations: no value is an instance of one."""
 _HARMLESS = {"DocInfo", "Unit"}
 
 
@@ -97,20 +102,26 @@ class Survey:
                 if any(getattr(each, name) is not None for name in _LIMITS):
                     self._foreign = self._foreign or label
             elif _is_constraint(each):
-                self.is_pydantics = True
-                self._limit = self._limit or label
-                if holder is not None and not _is_pydantics_to_read(holder):
-                    self._unknown = self._unknown or (
-                        f"{label} is not enforced there: msgspec reads {holder.__qualname__} and "
-                        "knows msgspec.Meta alone; use that, or a dataclass or a pydantic model"
-                    )
+                self._add_limit(label, holder)
+
+    def _add_limit(self, label: str, holder: type | None) -> None:
+        """Take note of what pydantic alone enforces."""
+        self.is_pydantics = True
+        self._limit = self._limit or label
+        if holder is not None and not _is_pydantics_to_read(holder):
+            self._unknown = self._unknown or (
+                f"{label} is not enforced there: msgspec reads {holder.__qualname__} and knows "
+                "msgspec.Meta alone; use that, or a dataclass or a pydantic model"
+            )
 
     def _look_at_class(self, kind: Any, where: str, holder: type | None) -> None:
+        if kind.__module__.partition(".")[0] == "pydantic" and kind.__name__ in _NOT_INSTANCES:
+            self._add_limit(f"{kind.__name__}{where}", holder)
+            if kind.__name__ in _CLOCKS:
+                self.reads_clock = self.reads_clock or f"{kind.__name__}{where}"
         if kind in self._seen:
             return
         self._seen.add(kind)
-        if kind.__module__.partition(".")[0] == "pydantic" and kind.__name__ in _CLOCKS:
-            self.reads_clock = self.reads_clock or f"{kind.__name__}{where}"
         if pydantic_values.is_model_class(kind):
             for field in kind.__pydantic_fields__.values():
                 self._look_at_clock(field.annotation, where)
@@ -207,13 +218,6 @@ def _is_old_typed_dict(kind: type) -> bool:
     )
 
 
-def _without_presence(annotation: Any) -> Any:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Required or origin is typing.NotRequired:
-        return typing.get_args(annotation)[0]
-    return annotation
-
-
 def for_pydantic(annotation: Any) -> Any:
     """Return an annotation as pydantic takes it: up to 3.11 it refuses `typing.TypedDict`."""
     return replace_parts(annotation, _new_typed_dict)
@@ -224,9 +228,13 @@ def _new_typed_dict(kind: Any) -> Any:
         return kind
     extensions: Any = sys.modules["typing_extensions"]
     required: Any = kind.__required_keys__  # type: ignore[attr-defined] # a typed dict
-    presence = {True: extensions.Required, False: extensions.NotRequired}
-    fields = {
-        name: presence[name in required][for_pydantic(_without_presence(each))]
-        for name, each in hints_of(kind).items()
-    }
+    fields = {}
+    for name, each in hints_of(kind).items():
+        presence = typing.get_origin(each)
+        if presence is typing.Required or presence is typing.NotRequired:
+            (part,) = typing.get_args(each)
+        else:
+            presence = typing.Required if name in required else typing.NotRequired
+            part = each
+        fields[name] = presence[for_pydantic(part)]
     return extensions.TypedDict(kind.__name__, fields)

@@ -151,7 +151,7 @@ class Adapter:
 
 def _has_own_config(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
-    return isinstance(kind, type) and (is_model_class(kind) or is_dataclass(kind))
+    return isinstance(kind, type) and (is_model_class(kind) or is_dataclass(kind) or is_type(kind))
 
 
 def _item_of(schema: Any) -> Any:

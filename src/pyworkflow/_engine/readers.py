@@ -47,13 +47,16 @@ def plain_form(value: object) -> object:
     raise TypeError(f"{type(value).__qualname__} has no JSON form")
 
 
+_adapter_of = lru_cache(maxsize=128)(pydantic_values.Adapter)
+
+
 def _restore(kind: type, plain: object) -> object:
     if isinstance(plain, kind):  # of `object`, everything is
         return plain
     if pydantic_values.is_model_class(kind):
         return pydantic_values.load(kind, plain)
     if pydantic_values.is_type(kind):
-        return known_reader(kind).load(to_json(plain))
+        return _adapter_of(kind)(to_json(plain))
     for base in (float, int, str):
         if issubclass(kind, base) and isinstance(plain, base) and not isinstance(plain, bool):
             return kind(plain)
