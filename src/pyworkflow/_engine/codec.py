@@ -57,6 +57,7 @@ __all__ = [
     "plain_form",
     "return_annotation",
     "roundtrip",
+    "text_of",
 ]
 
 
@@ -150,9 +151,17 @@ def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, 
     return data.decode(), typed
 
 
+def text_of(value: object, *, what: object) -> str:
+    """Return ``value`` as JSON text; what its reader would lose is not looked for.
+
+    For what a replay writes again. Raises `SerializationError` for what can't be stored.
+    """
+    return _checked(value, what)[0].decode()
+
+
 def copied(value: object, annotation: object, *, what: object) -> object:
     """Return a copy of a value that came back through ``annotation`` before."""
-    return decode(_checked(value, what)[0].decode(), annotation, what=what)
+    return decode(text_of(value, what=what), annotation, what=what)
 
 
 def decoder_for(annotation: object, *, what: object) -> Decode:
