@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import operator
 import types
-import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -27,17 +27,13 @@ from typing import Any
 import msgspec
 
 from pyworkflow._engine import pydantic_values
+from pyworkflow._engine.constraints import hints_of
+from pyworkflow._engine.equality import ATOMS, BASES, is_told_by_equality
 from pyworkflow._engine.stumbles import field_names, shown, step_of_path
 
 _MISSING: Any = msgspec.UNSET
 _BY_IDENTITY: Any = object.__eq__
 _JSON_SCALARS = (str, int, float, types.NoneType)
-_BASES = (
-    *(str, bytes, int, float, Decimal, uuid.UUID),
-    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
-)
-ATOMS = frozenset({*_BASES, bool, types.NoneType})
-"""Types whose own equality tells all."""
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
 _CONTAINERS = (*_SEQUENCES, *_SETS)
@@ -75,9 +71,15 @@ def find_loss(value: object, typed: object) -> Loss | None:
 
 
 class _Fields(msgspec.Struct, frozen=True):
-    """What instances of a class consist of. ``stored`` maps names in JSON to those of fields."""
+    """What instances of a class consist of. ``stored`` maps names in JSON to those of fields.
+
+    ``plain`` gets the fields that are compared by ``==``, `None` if there are none, and ``others``
+    are those that are walked through.
+    """
 
     names: frozenset[str]
+    plain: Callable[[Any], Any] | None
+    others: tuple[str, ...]
     slots: tuple[str, ...]
     stored: dict[str, str]
     is_model: bool
@@ -104,7 +106,7 @@ class _Comparison:
             if isinstance(typed, Enum):
                 return _replaced(value, typed)
             return None if value == typed else self.visit(value.value, typed)
-        if isinstance(value, _BASES):
+        if isinstance(value, BASES):
             loss = _scalar_loss(value, typed)
             if loss is None and kind is type(typed):
                 return self._hidden(value, typed, frozenset(), ())
@@ -200,7 +202,7 @@ class _Comparison:
             if type(typed) in ATOMS or isinstance(typed, (list, tuple)):
                 return None  # the form that it has in JSON
             return _replaced(value, typed)
-        for name in fields.names:
+        for name in _to_walk(value, typed, fields):
             one, other = getattr(value, name, _MISSING), getattr(typed, name, _MISSING)
             if one is other or one is _MISSING:
                 continue
@@ -277,6 +279,17 @@ class _Comparison:
         return self._hidden(value, typed, frozenset(), _slots_of(kind))
 
 
+def _to_walk(value: object, typed: object, fields: _Fields) -> Iterable[str]:
+    """Return the fields that may differ."""
+    if fields.plain is not None:
+        try:
+            if fields.plain(value) == fields.plain(typed):
+                return fields.others
+        except Exception:  # one is missing, or does not compare
+            return fields.names
+    return fields.names
+
+
 def _scalar_loss(value: Any, typed: Any) -> Loss | None:
     if value is None or typed is None:
         return _different(value, typed)
@@ -284,7 +297,7 @@ def _scalar_loss(value: Any, typed: Any) -> Loss | None:
     if isinstance(value, numbers) and isinstance(typed, numbers):
         is_same = value == typed or (isinstance(typed, Decimal) and Decimal(str(value)) == typed)
         return None if is_same else _different(value, typed)
-    for base in _BASES:
+    for base in BASES:
         if isinstance(value, base) and isinstance(typed, base):
             is_same = value == typed or _is_same_instant(value, typed)
             return None if is_same else _different(value, typed)
@@ -361,9 +374,17 @@ def _fields_of(kind: type) -> _Fields | None:
         if tag_field := kind.__struct_config__.tag_field:
             stored[tag_field] = ""
     known = frozenset(names)
-    own = (*_slots_of(kind),) if not is_model else ()
-    slots = tuple(name for name in own if name not in known)
-    return _Fields(known, slots, stored, is_model)
+    hints = hints_of(kind)
+    plain = tuple(name for name in names if is_told_by_equality(hints.get(name, kind)))
+    own = _slots_of(kind) if not is_model else ()
+    return _Fields(
+        known,
+        operator.attrgetter(*plain) if plain else None,
+        tuple(name for name in names if name not in plain),
+        tuple(name for name in own if name not in known),
+        stored,
+        is_model,
+    )
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:

@@ -7,18 +7,16 @@ without that: whether a date lies in the future is not asked again on a replay.
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from pyworkflow._engine import pydantic_values
 from pyworkflow._engine.constraints import Survey, UnenforcedError, for_pydantic
-from pyworkflow._engine.losses import ATOMS
+from pyworkflow._engine.equality import is_told_by_equality
 
 Decode = Callable[[bytes | str], object]
 
@@ -110,22 +108,3 @@ def lenient(annotation: object) -> Iterator[Decode]:
         yield pydantic_values.Adapter(for_pydantic(annotation)).reread
     with suppress(TypeError):
         yield msgspec.json.Decoder(annotation, dec_hook=_restore).decode
-
-
-_EQUAL_CONTAINERS = frozenset(
-    {list, dict, tuple, set, frozenset, typing.Union, types.UnionType, typing.Literal}
-)
-
-
-def is_told_by_equality(annotation: object) -> bool:
-    """Whether values of this type consist of builtins alone, whose own equality tells all."""
-    if annotation is Any or annotation is object or annotation is None:
-        return True
-    if isinstance(annotation, type) and annotation in ATOMS | {list, dict, tuple, set, frozenset}:
-        return True
-    origin = typing.get_origin(annotation)
-    if origin is typing.Literal:
-        return True
-    if origin not in _EQUAL_CONTAINERS:
-        return False
-    return all(each is ... or is_told_by_equality(each) for each in typing.get_args(annotation))

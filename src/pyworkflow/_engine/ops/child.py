@@ -91,7 +91,9 @@ class ChildOp(Op):
             super().replay_end(record)
         elif self.namespace.scope.is_disturbed:
             self._end_unrecorded(Status.SUCCEEDED, payload=payload)
-        elif size_of(payload) > MAX_PAYLOAD_BYTES:
+        elif size_of(payload) > min(
+            MAX_PAYLOAD_BYTES, self.execution.limits.max_payload_bytes or MAX_PAYLOAD_BYTES
+        ):
             summary = self.summarize()
             self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)
         else:
