@@ -281,12 +281,11 @@ class _Comparison:
 
 def _to_walk(value: object, typed: object, fields: _Fields) -> Iterable[str]:
     """Return the fields that may differ."""
-    if fields.plain is not None:
-        try:
-            if fields.plain(value) == fields.plain(typed):
-                return fields.others
-        except Exception:  # one is missing, or does not compare
-            return fields.names
+    try:
+        if fields.plain is not None and fields.plain(value) == fields.plain(typed):
+            return fields.others
+    except Exception:  # one is missing, or does not compare
+        return fields.names
     return fields.names
 
 
