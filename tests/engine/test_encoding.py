@@ -8,7 +8,7 @@ import pytest
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.codec import Encoding
-from pyworkflow._engine.ops.base import size_of
+from pyworkflow._engine.records import size_of
 from pyworkflow._engine.turn import Failed, Succeeded
 from tests.engine.harness import Run
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator, BaseModel, Field
 
 import pyworkflow
 from pyworkflow import (
@@ -599,3 +600,45 @@ def test_run_goes_on_with_what_another_client_started(file: Path) -> None:
     assert ran == ["first", "second"]
     with Client.local(file, worker=False) as client:
         assert len(client.list()) == 1
+
+
+class Day:
+    today = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def not_over(value: datetime) -> datetime:
+    if value < Day.today:
+        raise ValueError("is over")
+    return value
+
+
+@workflow
+async def remind(ctx: WorkflowContext, at: Annotated[datetime, AfterValidator(not_over)]) -> str:
+    return str(at.year)
+
+
+def test_an_input_that_was_accepted_names_its_execution_later_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"at": "2026-02-01T00:00:00Z"}
+    with Client.local(tmp_path / "shop.db", workflows=[remind]) as client:
+        assert client.start(remind, given, execution_name="one").result() == "2026"
+        monkeypatch.setattr(Day, "today", datetime(2026, 3, 1, tzinfo=UTC))
+        assert client.start(remind, given, execution_name="one").result() == "2026"
+        with pytest.raises(InputError, match="at: .*is over"):
+            client.start(remind, given, execution_name="two")
+        with pytest.raises(InputError, match="at: .*is over"):
+            client.start(remind, given)
+
+
+class Hidden(BaseModel):
+    name: str
+    token: str = Field("none", exclude=True)
+
+
+def test_what_a_callback_would_lose_is_not_sent(tmp_path: Path) -> None:
+    with Client.local(tmp_path / "shop.db", worker=False) as client:
+        with pytest.raises(SerializationError, match="'token', which is excluded|\\.token"):
+            client.complete_callback("any", Hidden(name="a", token="T"))
+        with pytest.raises(SerializationError, match="'token', which is excluded|\\.token"):
+            client.start("remind", {"at": [Hidden(name="a", token="T")]})

@@ -59,15 +59,23 @@ class InputBinder:
         self._rest = next((p for p in parameters if p.kind is _REST), None)
         self._types: Mapping[str, object] | None = None
 
-    def bind(self, payload: str | None) -> tuple[list[Any], dict[str, Any]]:
+    def bind(
+        self, payload: str | None, *, was_accepted: bool = False
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for ``payload`` (JSON text; `None` or empty: no input).
+
+        An input that ``was_accepted`` when its execution began is not judged again: whether a date
+        lies in the future, say, was decided then.
 
         Raises `InputError` with a line for each wrong, missing or unexpected field.
         """
         fields = self._fields(payload)
         problems: list[str] = []
+        convert = functools.partial(
+            self._convert, problems, codec.decode if was_accepted else codec.admit
+        )
         values = {
-            parameter.name: self._convert(fields.pop(parameter.name), parameter, problems)
+            parameter.name: convert(parameter, parameter.name, fields.pop(parameter.name))
             for parameter in self._named
             if parameter.name in fields
         }
@@ -78,7 +86,7 @@ class InputBinder:
         ]
         if self._rest is not None:
             rest = {k: v for k, v in fields.items() if k not in self._reserved}
-            values |= {k: self._convert(v, self._rest, problems, k) for k, v in rest.items()}
+            values |= {k: convert(self._rest, k, v) for k, v in rest.items()}
             fields = {k: v for k, v in fields.items() if k in self._reserved}
         problems += [f"{name}: unexpected" for name in fields]
         if problems:
@@ -118,14 +126,15 @@ class InputBinder:
 
     def _convert(
         self,
-        raw: msgspec.Raw,
-        parameter: inspect.Parameter,
         problems: list[str],
-        field: str | None = None,
+        read: Callable[..., Any],
+        parameter: inspect.Parameter,
+        field: str,
+        raw: msgspec.Raw,
     ) -> Any:
-        text, field = bytes(raw).decode(), field or parameter.name
+        text = bytes(raw).decode()
         try:
-            return codec.decode(text, self._type(parameter.name), what=f"field {field!r}")
+            return read(text, self._type(parameter.name), what=f"field {field!r}")
         except SerializationError as error:
             # Of several faults pydantic tells all, each by its place in the value at `error.path`.
             faults = [f"{fault} at {error.path}{path}" for path, fault in faults_of(error)]

@@ -15,7 +15,7 @@ from pyworkflow._api.child import run_child, run_child_blocking
 from pyworkflow._api.functions import without_result
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._api.step import step
-from pyworkflow._engine.codec import decoder_for
+from pyworkflow._engine.codec import check_outside
 from pyworkflow._engine.ops.callback import CallbackOp, CallbackOptions, WaitForCallbackOp
 from pyworkflow._engine.scope import current_execution
 from pyworkflow.duration import whole_seconds
@@ -113,7 +113,7 @@ def callback_options(
 ) -> CallbackOptions:
     """Return the options of a callback; raise `UsageError` where they can't be or contradict."""
     what = _what(name)
-    decoder_for(result_type, what=f"the result of {what}")
+    check_outside(result_type, what=f"the result of {what}")
     whole = _seconds(what, "timeout", timeout)
     beat = _seconds(what, "heartbeat_timeout", heartbeat_timeout)
     if whole is not None and beat is not None and beat > whole:

@@ -206,7 +206,7 @@ class FanOut:
         types = [code.result_type for code in self._codes]
         sources = [code.source for code in self._codes]
         op = self._kind(execution, self._name, self._key, types, sources)
-        journal, most = execution.journal, execution.max_operations
+        journal, most = execution.journal, execution.limits.max_operations
         if most is not None and not journal.knows(op.id):
             used, needed = journal.count_operations(), len(self._codes) + 1
             if used + needed > most:

@@ -228,6 +228,7 @@ class ConditionCall:
                 f"until= of {what} takes a function of the state, not {until!r}: "
                 'until=lambda state: state["done"]'
             )
+        self._initial = initial
         self._takes_state = _takes_state(check, initial is not _NONE_GIVEN, what)
         is_typed = result_type is not Any
         if not is_typed:
@@ -258,7 +259,11 @@ class ConditionCall:
         return await self._issue(execution).outcome()
 
     def _issue(self, execution: Execution) -> ConditionOp:
-        op = ConditionOp(execution, self._settings, self._poll, takes_state=self._takes_state)
+        settings = self._settings
+        op = ConditionOp(execution, settings, self._poll, takes_state=self._takes_state)
+        if settings.initial != "null" and not execution.journal.knows(op.id):
+            what = f"the initial state of {self._what}"
+            codec.roundtrip(self._initial, settings.result_type, what=what)
         execution.issue(op)
         return op
 
@@ -346,7 +351,9 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
 def _encoded(initial: Any, result_type: object, what: str) -> str:
     if initial is _NONE_GIVEN or initial is None:
         return "null"
-    return codec.roundtrip(initial, result_type, what=what)[0]
+    text = codec.text_of(initial, what=what)
+    codec.decode(text, result_type, what=what)
+    return text
 
 
 def _polling(
@@ -357,7 +364,7 @@ def _polling(
 
     async def poll(*states: Any) -> Any:
         own = [
-            state if state is None else codec.roundtrip(state, result_type, what=what)[1]
+            state if state is None else codec.copied(state, result_type, what=what)
             for state in states
         ]
         found = await look(*own)

@@ -69,8 +69,9 @@ class InvokeCall:
             check_name(name, what)
         if tenant_id is not None and not (isinstance(tenant_id, str) and tenant_id):
             raise UsageError(f"the tenant_id of {what} must be a non-empty str, not {tenant_id!r}")
-        codec.decoder_for(result_type, what=f"the result of {what}")
-        payload = codec.encode(input, what=f"the input of {what}")
+        codec.check_outside(result_type, what=f"the result of {what}")
+        payload = codec.text_of(input, what=f"the input of {what}")
+        self._input = input
         self._what = what
         self._name = name
         self._key = None if key is None else check_key(key, what)
@@ -78,9 +79,7 @@ class InvokeCall:
 
     def blocking(self, execution: Execution) -> Any:
         """Invoke; block until the result is there."""
-        op = InvokeOp(execution, self._name, self._key, self._options)
-        execution.issue(op)
-        return execution.wait(op)
+        return execution.wait(self._issue(execution))
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that invokes."""
@@ -89,6 +88,11 @@ class InvokeCall:
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:
+        return await self._issue(execution).outcome()
+
+    def _issue(self, execution: Execution) -> InvokeOp:
         op = InvokeOp(execution, self._name, self._key, self._options)
+        if not execution.journal.knows(op.id):
+            codec.encode(self._input, what=f"the input of {self._what}")
         execution.issue(op)
-        return await op.outcome()
+        return op

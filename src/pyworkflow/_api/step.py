@@ -25,6 +25,7 @@ from pyworkflow._api.futures import StepFuture
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
 from pyworkflow._engine.codec import decoder_for
+from pyworkflow._engine.constraints import check_result
 from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.recall import recall_step
 from pyworkflow._engine.scope import current_execution, require_execution
@@ -263,6 +264,7 @@ def step(
                 f"step {step_name!r}: inline=True is for sync functions; an async one runs on the "
                 "loop anyway"
             )
+        check_result(function, f"step {step_name!r}")
         settings = StepSettings(
             name=step_name,
             function=function,

@@ -16,6 +16,7 @@ from pyworkflow._api.context import BaseContext, SyncWorkflowContext, WorkflowCo
 from pyworkflow._api.functions import Described, check_function, is_async, name_of, take_for
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
+from pyworkflow._engine.constraints import check_signature
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.scope import current_execution
 from pyworkflow.errors import UsageError
@@ -100,10 +101,15 @@ class Workflow(Described, Generic[P, R_co]):
         """The evaluated return annotation, to which the result is converted."""
         return return_annotation(self._function)
 
-    def bind(self, payload: str | None, execution: Execution) -> Callable[[], Any]:
-        """Return the call of this workflow with a recorded input; raises `InputError`."""
+    def bind(
+        self, payload: str | None, execution: Execution, *, was_accepted: bool = False
+    ) -> Callable[[], Any]:
+        """Return the call of this workflow with a recorded input; raises `InputError`.
+
+        ``was_accepted`` says that the execution has begun with it before.
+        """
         _ = self.result_type  # one that is no use is told before the code runs
-        args, kwargs = self.binder.bind(payload)
+        args, kwargs = self.binder.bind(payload, was_accepted=was_accepted)
         if self.binder.takes_context:
             args.insert(0, self._context_kind(execution))
         return functools.partial(self._function, *args, **kwargs)
@@ -189,6 +195,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
             ),
         )
         made.binder  # noqa: B018 - an unusable signature is told where it is written
+        check_signature(function, f"workflow {made.name!r}")
         return made
 
     return decorate if function is None else decorate(function)

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What stands for "anything" or "never" in a signature says nothing about stored values.
 _AS_ANY = (typing.NoReturn, typing.Never, typing.Self, object)
@@ -41,6 +45,25 @@ def parameter_annotations(fn: object, *, omit: str = "") -> dict[str, object]:
         for name in scope.annotations
         if name not in ("return", omit)
     }
+
+
+def replace_parts(annotation: Any, change: Callable[[Any], Any]) -> Any:
+    """Return an annotation in which ``change`` was applied to each part that has none itself."""
+    arguments = typing.get_args(annotation)
+    origin: Any = typing.get_origin(annotation)
+    if not arguments:
+        return change(annotation)
+    if origin is typing.Literal:
+        return annotation
+    if origin is typing.Annotated:
+        return typing.Annotated[(replace_parts(arguments[0], change), *arguments[1:])]
+    parts = tuple(replace_parts(each, change) for each in arguments)
+    if all(new is old for new, old in zip(parts, arguments, strict=True)):
+        return annotation
+    if isinstance(annotation, types.UnionType):
+        return functools.reduce(operator.or_, parts)
+    of: Any = origin
+    return of[parts] if isinstance(origin, type) else annotation.copy_with(parts)
 
 
 class _Scope:

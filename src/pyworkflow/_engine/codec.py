@@ -4,38 +4,62 @@ What is stored must come back: a value that JSON would change in silence (NaN, k
 text, an offset with seconds) is refused while its author can still see why. What JSON merely spells
 differently, such as a `datetime`, comes back through the annotation, or as plain JSON without one.
 
-The check is done backwards, at C speed. The text is decoded and encoded again: another text means
+That check is done backwards, at C speed. The text is decoded and encoded again: another text means
 that keys collided. A ``null`` in it must have been `None` in the value. Only what looks suspicious
 is walked through (`_engine/stumbles.py`), to find out where and why.
+
+What is about to be recorded must also come back equal through its annotation. Where the type has
+builtins alone, one comparison tells; any other is compared by structure (`_engine/losses.py`).
+What was recorded is not judged again: a replay reads it as it was read when it was recorded, also
+where a validator refuses by now what it accepted then.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from pyworkflow._engine import pydantic_values
-from pyworkflow._engine.annotations import parameter_annotations, return_annotation
+from pyworkflow._engine.annotations import (
+    parameter_annotations,
+    replace_parts,
+    return_annotation,
+)
+from pyworkflow._engine.constraints import Survey, UnenforcedError
+from pyworkflow._engine.losses import Loss, find_loss
 from pyworkflow._engine.misfits import Text, find_misfit
+from pyworkflow._engine.readers import (
+    Decode,
+    Reader,
+    from_json,
+    known_reader,
+    lenient,
+    make_decoder,
+    make_reader,
+    plain_form,
+    to_json,
+)
 from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
 __all__ = [
+    "Decode",
     "Encoding",
+    "admit",
+    "copied",
     "decode",
     "decoder_for",
     "encode",
     "lossless",
     "parameter_annotations",
+    "plain_form",
     "return_annotation",
     "roundtrip",
+    "text_of",
 ]
-
-Decode = Callable[[bytes | str], object]
 
 
 class Encoding:
@@ -56,42 +80,6 @@ class Encoding:
         raise NotImplementedError
 
 
-def plain_form(value: object) -> object:
-    """Return what stands in JSON for a value that msgspec does not know.
-
-    Raises `TypeError` if nothing does.
-    """
-    if pydantic_values.is_model(value):
-        return pydantic_values.dump(value)
-    match value:
-        case bool():
-            # Only as a key is it unknown: there it would become "1".
-            pass
-        case float():
-            return float.__float__(value)
-        case int():
-            return int.__int__(value)
-        case str():
-            return str.__str__(value)
-        case bytes():
-            return bytes.__getitem__(value, slice(None))
-    raise TypeError(f"{type(value).__qualname__} has no JSON form")
-
-
-def _restore(kind: type, plain: object) -> object:
-    if isinstance(plain, kind):  # of `object`, everything is
-        return plain
-    if pydantic_values.is_model_class(kind):
-        return pydantic_values.load(kind, plain)
-    for base in (float, int, str):
-        if issubclass(kind, base) and isinstance(plain, base) and not isinstance(plain, bool):
-            return kind(plain)
-    raise ValueError(f"Expected `{kind.__qualname__}`, got `{type(plain).__name__}`")
-
-
-_encode = msgspec.json.Encoder(enc_hook=plain_form).encode
-_decode = msgspec.json.Decoder().decode
-
 # NaN, infinity, and clock times whose offset may have had seconds: msgspec writes them, changed.
 _SUSPECT_TEXT = re.compile(rb'(?:nan|inf)"|:\d\d(?:\.\d+)?[+-]\d\d:\d\d"').search
 # Most texts do not even have this, which is found out in a third of the time.
@@ -103,91 +91,206 @@ def encode(value: object, *, what: object) -> str:
 
     ``what`` names it in messages, as its `str` does: ``"the result of step 'charge'"``.
 
-    Raises `SerializationError` with the path to whatever can't be stored, or would be lost.
+    Raises `SerializationError` with the path to whatever can't be stored, or would be lost to
+    whoever reads it as what it is.
     """
-    return _checked(value, what)[0].decode()
+    data, plain = _checked(value, what)
+    if not _is_equal(value, plain):
+        if (loss := find_loss(value, plain)) is not None:
+            raise _changed(what, Any, loss)
+        _check_instances(value, what)
+    return data.decode()
 
 
 def decode(text: str | None, annotation: object = Any, *, what: object) -> object:
-    """Return the value that JSON text stands for, converted to ``annotation``.
+    """Return the value that recorded JSON text stands for, converted to ``annotation``.
 
-    No text is JSON null.
+    No text is JSON null. What a constraint or a validator of pydantic refuses today was accepted
+    when it was recorded, so it is read without that.
 
     Raises `SerializationError` with the path to whatever does not fit.
     """
     try:
-        return _known_decoder(annotation)(text or "null")
+        return known_reader(annotation).load(text or "null")
     except Exception:  # an unhashable annotation, or a fault that is told here
         if isinstance(annotation, Encoding):
             return annotation.decode(text)
-        return _load(text or "null", decoder_for(annotation, what=what), annotation, what)
+        try:
+            return admit(text, annotation, what=what)
+        except SerializationError as error:
+            if pydantic_values.faults_of(error):
+                for load in lenient(annotation):
+                    try:
+                        return load(text or "null")
+                    except Exception:  # noqa: S112 - the first error is the one to tell
+                        continue
+            raise
+
+
+def admit(text: str | None, annotation: object, *, what: object) -> object:
+    """Do what `decode` does for text that comes from outside: all constraints apply."""
+    return _load(text or "null", _reader(annotation, what).load, annotation, what)
 
 
 def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, object]:
     """Return the JSON text of ``value``, and the value that ``annotation`` makes of that text.
 
-    Raises `SerializationError` as `encode` and `decode` do, or what an `Encoding` raises.
+    Raises `SerializationError` as `encode` and `admit` do, also where the two values differ; or
+    what an `Encoding` raises.
     """
     if isinstance(annotation, Encoding):
         text: Any = annotation.encode(value)
         return text, annotation.decode(text)
-    data, plain = _checked(value, what)
-    if annotation is Any:
-        return data.decode(), plain
-    load = decoder_for(annotation, what=what)
-    typed = _load(data, load, annotation, what)
-    if isinstance(load, pydantic_values.Adapter) and _encode(typed) != data:
-        raise SerializationError(
-            f"{_start(what)} would not come back equal through {_name(annotation)}: "
-            "what pydantic reads there differs from what was written."
-        )
+    data, typed = _checked(value, what)
+    tells = True
+    if annotation is not Any:
+        load, tells = _reader(annotation, what)
+        typed = _load(data, load, annotation, what)
+    if not (tells and _is_equal(value, typed)) and (loss := find_loss(value, typed)) is not None:
+        raise _changed(what, annotation, loss, value, data)
     return data.decode(), typed
+
+
+def text_of(value: object, *, what: object) -> str:
+    """Return ``value`` as JSON text; what its reader would lose is not looked for.
+
+    For what a replay writes again. Raises `SerializationError` for what can't be stored.
+    """
+    return _checked(value, what)[0].decode()
+
+
+def copied(value: object, annotation: object, *, what: object) -> object:
+    """Return a copy of a value that came back through ``annotation`` before."""
+    return decode(text_of(value, what=what), annotation, what=what)
 
 
 def decoder_for(annotation: object, *, what: object) -> Decode:
     """Return the function from JSON text to ``annotation``; use it to check a type early.
 
-    Raises `SerializationError` if values of that type can't be read from JSON.
+    Raises `SerializationError` if values of that type can't be read from JSON, or if a constraint
+    in it would not be enforced.
     """
-    if annotation is Any:
-        return _decode
-    try:
-        hash(annotation)
-    except TypeError:
-        make: Callable[[object], Decode] = _make_decoder
-    else:
-        make = _known_decoder
-    try:
-        return make(annotation)
-    except Exception as error:
+    return from_json if annotation is Any else _reader(annotation, what).load
+
+
+def check_outside(annotation: object, *, what: object) -> None:
+    """Check the type of a value that others send, and that each replay reads anew.
+
+    Raises `SerializationError` as `decoder_for` does, or if values of that type are good at one
+    time and not at another.
+    """
+    decoder_for(annotation, what=what)
+    if (part := Survey(annotation).reads_clock) is not None:
         raise SerializationError(
-            f"{_start(what)} can't be of the type {_name(annotation)}: {error}. Use JSON types, "
-            "dataclasses, msgspec Structs, TypedDict, NamedTuple, Enum of all str or all int "
-            "values, datetime, Decimal, UUID, bytes or pydantic models."
-        ) from error
+            f"{_start(what)} can't be of the type {_name(annotation)}: whether a value fits {part} "
+            "depends on when it is read, and each replay reads it again. Use date or datetime, and "
+            "compare it with ctx.now()."
+        )
 
 
-def _make_decoder(annotation: object) -> Decode:
-    if pydantic_values.mentions(annotation, pydantic_values.is_dataclass):
-        # msgspec takes it for a plain one and would leave out validators and Field(default=…).
-        return pydantic_values.Adapter(annotation)
+def _reader(annotation: object, what: object) -> Reader:
     try:
-        return msgspec.json.Decoder(annotation, dec_hook=_restore).decode
-    except TypeError:
-        if not pydantic_values.mentions(annotation, pydantic_values.is_model_class):
-            raise
-        # A union of models, say, which msgspec can't tell apart.
-        return pydantic_values.Adapter(annotation)
+        return known_reader(annotation)
+    except Exception as error:
+        fault = error
+    if isinstance(fault, TypeError):  # it may be unhashable alone
+        try:
+            return make_reader(annotation)
+        except Exception as error:
+            fault = error
+    remedy = (
+        ""
+        if isinstance(fault, UnenforcedError)
+        else " Use JSON types, dataclasses, msgspec Structs, TypedDict, NamedTuple, Enum of all "
+        "str or all int values, datetime, Decimal, UUID, bytes or pydantic models."
+    )
+    raise SerializationError(
+        f"{_start(what)} can't be of the type {_name(annotation)}: {fault}.{remedy}"
+    ) from fault
 
 
-_known_decoder = lru_cache(maxsize=512)(_make_decoder)
+# -- what would be lost --------------------------------------------------------------------------
+
+
+def _is_equal(value: object, typed: object) -> bool:
+    try:
+        return bool(value == typed)
+    except Exception:  # whatever the value's own code raises
+        return False
+
+
+def _check_instances(value: object, what: object) -> None:
+    """Refuse instances that their own class would not read as they are."""
+    match value:
+        case dict():
+            parts: Iterable[object] = value.values()
+        case list() | tuple() | set() | frozenset():
+            parts = value
+        case _:
+            kind: Any = type(value)
+            try:
+                data = to_json(value)
+                typed = known_reader(kind).load(data)
+            except Exception:
+                return  # whoever reads it takes it as something else
+            if (loss := find_loss(value, typed)) is not None:
+                raise _changed(what, kind, loss, value, data)
+            return
+    for each in parts:
+        if type(each) not in _JSON_SCALARS:
+            _check_instances(each, what)
+
+
+_JSON_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _changed(
+    what: object, annotation: object, loss: Loss, value: object = None, data: bytes = b""
+) -> SerializationError:
+    path = f"${loss.path}"
+    remedy = _remedy(loss, annotation, value, data) if loss.kinds is not None else loss.remedy
+    return SerializationError(
+        f"{_start(what)} would not come back equal through {_name(annotation)}: {path}: "
+        f"{loss.fault}. {remedy}.",
+        path=path,
+    )
+
+
+def _remedy(loss: Loss, annotation: object, value: object, data: bytes) -> str:
+    """Return what helps where a value came back as an instance of another class."""
+    assert loss.kinds is not None
+    found, back = loss.kinds
+    union = back | found
+    itself = f"or return an instance of {back.__qualname__} itself"
+    wider = replace_parts(annotation, lambda part: union if part is back else part)
+    if wider is not annotation:
+        try:
+            if find_loss(value, make_decoder(wider)(data)) is None:
+                return f"Annotate {_name(wider)}, {itself}"
+        except Exception:  # noqa: S110 - it does not help
+            pass
+    else:
+        try:
+            make_decoder(union)
+        except Exception:  # noqa: S110 - as above
+            pass
+        else:
+            return f"Annotate that field with {_name(union)}, {itself}"
+    return (
+        f"Annotate {found.__qualname__} there, if it always is one; for a mixture of both, make "
+        "them pydantic models, or msgspec Structs with tag=True, and annotate their union; "
+        f"{itself}"
+    )
+
+
+# -- what can't be stored ------------------------------------------------------------------------
 
 
 def _checked(value: object, what: object) -> tuple[bytes, object]:
     try:
-        data = _encode(value)
-        plain = _decode(data)
-        if _encode(plain) == data and not (_SUSPECT_END(data) and _SUSPECT_TEXT(data)):
+        data = to_json(value)
+        plain = from_json(data)
+        if to_json(plain) == data and not (_SUSPECT_END(data) and _SUSPECT_TEXT(data)):
             if b"null" not in data:
                 return data, plain
             if msgspec.to_builtins(value, str_keys=True, enc_hook=plain_form) == plain:
@@ -229,4 +332,4 @@ def _start(what: object) -> str:
 
 
 def _name(annotation: object) -> str:
-    return annotation.__qualname__ if type(annotation) is type else str(annotation)
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

@@ -34,7 +34,7 @@ from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error,
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import OperationType
+from pyworkflow._engine.records import Limits, OperationType, check_size
 from pyworkflow._engine.tasks import are_done
 from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
@@ -94,8 +94,7 @@ class Execution:
         self.outside = Outside()
         self.now_ms = 0
         self.is_closing = False
-        self.max_operations: int | None = None
-        self.max_payload_bytes: int | None = None
+        self.limits = Limits()
         self._start_ms = 0
         self.known_errors = known_errors
         self.observer = observer
@@ -280,6 +279,7 @@ class Execution:
             self.calls.check(self.loop.root)
             what = "the result of the workflow"
             payload, value = codec.roundtrip(value, self._result_type, what=what)
+            check_size(payload, self.limits.max_result_bytes, what)
         except BaseException as error:
             return Failed(self.known_errors.record(error, home_of(self._code)), error)
         return Succeeded(payload, value)

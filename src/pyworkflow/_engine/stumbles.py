@@ -85,7 +85,7 @@ class _Walk:
             try:
                 (text,) = msgspec.json.decode(self._encode({key: 0}))
             except Exception as error:
-                return path, f"has the key {_shown(key)} ({error}); use str keys"
+                return path, f"has the key {shown(key)} ({error}); use str keys"
             if text in texts:
                 return path, f"has the keys {texts[text]!r} and {key!r}; as JSON both are {text!r}"
             texts[text] = key
@@ -107,7 +107,7 @@ class _Walk:
         except TypeError:
             return self._unknown(value, path, above)
         except Exception as error:
-            return path, f"is {_shown(value)} ({error})"
+            return path, f"is {shown(value)} ({error})"
         return None
 
     def _unknown(self, value: object, path: str, above: tuple[int, ...]) -> tuple[str, str] | None:
@@ -124,17 +124,17 @@ def _children(value: object) -> Iterator[tuple[str, object]] | None:
             return ((step_to(key), each) for key, each in value.items())
         case list() | tuple() | set() | frozenset():
             return ((f"[{at}]", each) for at, each in enumerate(value))
-    names = _field_names(value)
+    names = field_names(type(value))
     if names is None:
         return None
     fields = ((name, getattr(value, name, msgspec.UNSET)) for name in names)
     return ((f".{name}", each) for name, each in fields if each is not msgspec.UNSET)
 
 
-def _field_names(value: object) -> tuple[str, ...] | None:
-    kind: Any = type(value)
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
+def field_names(kind: Any) -> tuple[str, ...] | None:
+    """Return the names of the fields that instances of a class have, `None` if it has no fields."""
+    if issubclass(kind, msgspec.Struct):
+        return tuple(kind.__struct_fields__)
     if hasattr(kind, "__dataclass_fields__"):
         return tuple(kind.__dataclass_fields__)
     if hasattr(kind, "__attrs_attrs__"):
@@ -162,7 +162,7 @@ def _difference(value: Any, decoded: Any, path: str) -> str | None:
         case set() | frozenset():
             # Equal elements of another type (1 and True) are found through the set's own equality.
             return _dict_difference({a: a for a in value}, {b: b for b in decoded}, path)
-    names = _field_names(value)
+    names = field_names(type(value))
     if names is None and pydantic_values.is_model(value):
         return _dict_difference(vars(value), vars(decoded), path)
     if names is None:
@@ -198,10 +198,11 @@ def _same_leaf(value: Any, decoded: Any) -> bool:
 
 def step_to(key: object) -> str:
     """Return how a path goes on from a mapping to the value at ``key``."""
-    return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{_shown(key)}]"
+    return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{shown(key)}]"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as text for a message: ASCII, at most 61 characters."""
     try:
         text = ascii(value)
     except Exception:

@@ -34,6 +34,8 @@ MAX_UPDATES = 250
 MAX_BATCH_BYTES = 750 * 1024
 """How large a checkpoint may be; a single update may be larger."""
 MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_RESULT_BYTES = 6 * 1024 * 1024
+"""How large the result of an execution may be on Lambda."""
 MAX_ERROR_BYTES = 32 * 1024
 MAX_CALLBACK_SECONDS = 99_999_999
 

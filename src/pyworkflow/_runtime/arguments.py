@@ -5,11 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyworkflow.duration import whole_seconds
-from pyworkflow.errors import ExecutionStatusError, UsageError
+from pyworkflow.errors import ExecutionStatusError, InputError, UsageError
 from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pyworkflow._api.workflow import Workflow
     from pyworkflow.duration import Duration
+    from pyworkflow.services.base import SchedulingService
+
+
+async def check_input(
+    service: SchedulingService,
+    workflow: Workflow[..., Any],
+    payload: str,
+    execution_name: str | None,
+) -> None:
+    """Raise `InputError` for an input that does not fit the workflow.
+
+    Where an execution of that name is there, its input was accepted when it began.
+    """
+    try:
+        workflow.binder.bind(payload)
+    except InputError:
+        if execution_name is None or not await service.list(
+            workflow_name=workflow.name, execution_name=execution_name, limit=1
+        ):
+            raise
 
 
 def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:

@@ -13,7 +13,7 @@ import msgspec
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
-from pyworkflow._runtime.arguments import status_of, timeout_of
+from pyworkflow._runtime.arguments import check_input, status_of, timeout_of
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
@@ -224,7 +224,7 @@ class AsyncClient:
         payload = codec.encode(input, what=f"the input of workflow {name!r}")
         if known is not None:
             self._registry.add(known)
-            known.binder.bind(payload)
+            await check_input(opened.service, known, payload, execution_name)
         elif opened.worker is not None:
             self._registry.get(name)
         identity = await self._start(name, payload, execution_name, seconds)

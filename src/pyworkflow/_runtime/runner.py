@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._engine.records import Action, Limits, OperationType, Update
 from pyworkflow._engine.tasks import current_task
 from pyworkflow._engine.turn import (
     Broken,
@@ -127,8 +127,9 @@ class Run:
             runner._known_errors,
             runner._observer,
         )
-        self._execution.max_operations = invocation.max_operations
-        self._execution.max_payload_bytes = invocation.max_payload_bytes
+        self._execution.limits = Limits(
+            invocation.max_operations, invocation.max_payload_bytes, invocation.max_result_bytes
+        )
         self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_outcome)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
@@ -152,7 +153,9 @@ class Run:
         with holding(self._clock):
             self._operations = operations = await self._writer.load(self._invocation)
             try:
-                call = self._runner._workflow.bind(operations[0].payload, self._execution)
+                call = self._runner._workflow.bind(
+                    operations[0].payload, self._execution, was_accepted=len(operations) > 1
+                )
             except UsageError as error:
                 # An input that did fit once: the code has changed, and may yet be put right.
                 return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)

@@ -266,7 +266,7 @@ class ExecutionState:
         self.rest = operations if len(operations) > page_size else ()
         return token
 
-    def begin(self, page_size: int) -> Invocation:
+    def begin(self, page_size: int, max_payload_bytes: int | None) -> Invocation:
         """Return a new invocation, with the whole history; every older token is void."""
         operations = tuple(self.operations.values())
         token, page = self.issue(operations, page_size), self.page(operations, 0, page_size)
@@ -278,6 +278,8 @@ class ExecutionState:
             token=token,
             operations=page.operations,
             marker=page.marker,
+            max_payload_bytes=max_payload_bytes,
+            max_result_bytes=max_payload_bytes,
         )
 
     def page_at(self, token: str, marker: str, page_size: int) -> Page:

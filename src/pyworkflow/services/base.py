@@ -28,7 +28,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
     names the next page, `None` on the last. ``max_operations`` is how many operations the service
-    allows an execution, ``max_payload_bytes`` how large the result of one may be; `None`: any.
+    allows an execution, ``max_payload_bytes`` how large the payload of one may be, and
+    ``max_result_bytes`` how large the result of the execution itself, in UTF-8; `None`: any.
     ``losses`` is how many processes in a row died, or left it, while they ran it.
     """
 
@@ -40,6 +41,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     marker: str | None = None
     max_operations: int | None = None
     max_payload_bytes: int | None = None
+    max_result_bytes: int | None = None
     losses: int = 0
 
 
@@ -146,7 +148,7 @@ class SchedulingService(Service, Protocol):
         """Start an execution and return its id; one with this workflow, name and input is returned.
 
         Without a name its id is its name. Raises `ExecutionAlreadyStartedError` when the name is
-        taken by another input.
+        taken by another input, `SerializationError` when the input is too large.
         """
         ...
 
@@ -262,7 +264,10 @@ class SchedulingService(Service, Protocol):
         ...
 
     async def complete_callback(self, callback_id: str, payload: str | None) -> str:
-        """Let a callback succeed with the raw text ``payload``; return the execution's id."""
+        """Let a callback succeed with the raw text ``payload``; return the execution's id.
+
+        Raises `SerializationError` when that is too large.
+        """
         ...
 
     async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:

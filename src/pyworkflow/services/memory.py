@@ -11,7 +11,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status, check_size
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services import _outside
@@ -43,12 +43,20 @@ class MemoryService:
     """Keep executions in this process's memory.
 
     ``now_ms`` returns the time in milliseconds since the epoch, and is the only source of it.
-    Histories are handed out in pages of ``page_size`` operations.
+    Histories are handed out in pages of ``page_size`` operations. No input, result or answer may
+    have more than ``max_payload_bytes`` (`None`: any).
     """
 
-    def __init__(self, now_ms: Callable[[], int], *, page_size: int = 1000) -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        *,
+        page_size: int = 1000,
+        max_payload_bytes: int | None = None,
+    ) -> None:
         self._now_ms = now_ms
         self._page_size = page_size
+        self._max_payload_bytes = max_payload_bytes
         self._executions: dict[str, ExecutionState] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._due: list[tuple[int, str]] = []
@@ -90,8 +98,10 @@ class MemoryService:
         """Start an execution and return its id; one that has this name and input is returned.
 
         Names are per workflow. Raises `ExecutionAlreadyStartedError` when the name is taken by
-        another input, `ServiceError` when it is malformed.
+        another input, `ServiceError` when it is malformed, `SerializationError` when the input is
+        too large.
         """
+        check_size(input_payload, self._max_payload_bytes, f"the input of {workflow_name!r}")
         if execution_name is not None:
             check_execution_name(execution_name)
             known_id = self._ids.get((workflow_name, execution_name))
@@ -121,7 +131,7 @@ class MemoryService:
         execution = self._execution(execution_id)
         execution.fire(self._now_ms())
         _outside.check_running(execution)
-        return execution.begin(self._page_size)
+        return execution.begin(self._page_size, self._max_payload_bytes)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
         """End an execution from outside as STOPPED; one that is over already stays as it is."""
@@ -168,8 +178,10 @@ class MemoryService:
     def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
-        Raises `ServiceError` for an unknown id, `InvalidUpdateError` when the callback has ended.
+        Raises `ServiceError` for an unknown id, `InvalidUpdateError` when the callback has ended,
+        `SerializationError` when ``payload`` is too large.
         """
+        check_size(payload, self._max_payload_bytes, "the answer of a callback")
         execution = self._of_callback(callback_id)
         now_ms = self._now_ms()
         _outside.end_callback(execution, callback_id, now_ms, Status.SUCCEEDED, payload=payload)

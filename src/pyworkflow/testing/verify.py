@@ -43,7 +43,11 @@ class Replay:
 
     def _run(self, done: asyncio.Future[Turn]) -> None:
         try:
-            call = self._workflow.bind(self._operations[0].payload, self._execution)
+            call = self._workflow.bind(
+                self._operations[0].payload,
+                self._execution,
+                was_accepted=len(self._operations) > 1,
+            )
             self._execution.start(call, self._workflow.result_type, self._operations)
             done.set_result(self._execution.advance())
         except BaseException as error:

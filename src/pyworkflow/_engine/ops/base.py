@@ -16,7 +16,15 @@ from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.mismatch import lost_class_error
 from pyworkflow._engine.rebuilding import LostClassError
-from pyworkflow._engine.records import Action, ErrorRecord, Operation, OperationType, Update
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Update,
+    check_size,
+    size_of,
+)
 from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -136,14 +144,14 @@ class Op:
 
         ``what`` of this operation it is: ``"result"``.
         """
-        most = self.execution.max_payload_bytes
-        if most is None or (size := size_of(payload)) <= most:
+        most = self.execution.limits.max_payload_bytes
+        if most is None or size_of(payload) <= most:
             return None
-        return SerializationError(
-            f"The {what} of {self.awaits()} can't be stored: it has {size} bytes as JSON, and the "
-            f"service takes at most {most}. Keep it elsewhere, in S3 for example, and hand on "
-            "where it is"
-        )
+        try:
+            check_size(payload, most, f"the {what} of {self.awaits()}")
+        except SerializationError as error:
+            return error
+        return None
 
     def update(
         self,
@@ -178,10 +186,3 @@ class Op:
         """Queue an update of this operation; see `update`."""
         update = self.update(action, payload, error, **details)
         return self.execution.outbox.put(update, urgent, patient)
-
-
-def size_of(payload: str | None) -> int:
-    """Return how many bytes a payload has."""
-    if payload is None:
-        return 0
-    return len(payload) if payload.isascii() else len(payload.encode())

@@ -139,7 +139,7 @@ class CallbackOp(Op):
     def _read(self, text: str | None) -> tuple[Any, Exception | None]:
         result_type = self._options.result_type
         try:
-            return codec.decode(text, result_type, what=f"the result of {self.awaits()}"), None
+            return codec.admit(text, result_type, what=f"the result of {self.awaits()}"), None
         except SerializationError as fault:
             if result_type is str or result_type is Any:
                 return text or "", None  # it is no JSON, or no JSON string: the text is the value

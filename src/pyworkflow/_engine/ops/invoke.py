@@ -79,7 +79,7 @@ class InvokeOp(Op):
             self.future.set_exception(stand_in(said, InvokeError))
             return
         try:
-            value = codec.decode(
+            value = codec.admit(
                 record.payload, self._options.result_type, what=f"the result of {self.awaits()}"
             )
         except SerializationError as fault:

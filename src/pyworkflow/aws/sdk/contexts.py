@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from aws_durable_execution_sdk_python.exceptions import ChildContextError
 
-from pyworkflow._engine.ops.base import size_of
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.records import Action, Operation, Status
+from pyworkflow._engine.records import Action, Operation, Status, size_of
 from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.aws.sdk.errors import (
     ends_invocation,

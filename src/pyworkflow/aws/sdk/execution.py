@@ -51,7 +51,9 @@ class WholeInput(InputBinder):
     def __init__(self) -> None:
         pass
 
-    def bind(self, payload: str | None) -> tuple[list[Any], dict[str, Any]]:
+    def bind(
+        self, payload: str | None, *, was_accepted: bool = False
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Return the one argument that there is."""
         return [json.loads(payload) if payload and payload.strip() else {}], {}
 
@@ -72,7 +74,9 @@ class DurableWorkflow(Workflow[..., Any]):
         invoked._lambda_context = lambda_context
         return invoked
 
-    def bind(self, payload: str | None, execution: Execution) -> Callable[[], Any]:
+    def bind(
+        self, payload: str | None, execution: Execution, *, was_accepted: bool = False
+    ) -> Callable[[], Any]:
         """Return the call of the function with a recorded input."""
         (event,), _ = self.binder.bind(payload)
 

@@ -21,6 +21,7 @@ from pyworkflow._engine.transitions import (
     MAX_BATCH_BYTES,
     MAX_ERROR_BYTES,
     MAX_PAYLOAD_BYTES,
+    MAX_RESULT_BYTES,
     MAX_UPDATES,
 )
 from pyworkflow.errors import InvalidUpdateError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import ErrorRecord, Update
 
-EXECUTION_PAYLOAD_BYTES = 6 * 1024 * 1024
 PAGE_OPERATIONS = 1000
 """How many operations a page of the state may have."""
 
@@ -82,7 +82,7 @@ def check_batch(encoded: Sequence[bytes]) -> None:
 
 def _check_payload(update: Update, payload: str) -> None:
     is_execution = update.type is OperationType.EXECUTION
-    most = EXECUTION_PAYLOAD_BYTES if is_execution else MAX_PAYLOAD_BYTES
+    most = MAX_RESULT_BYTES if is_execution else MAX_PAYLOAD_BYTES
     size = _size(update, payload)
     if size > most:
         raise _refusal(

@@ -28,7 +28,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
+from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES, MAX_RESULT_BYTES
 from pyworkflow.errors import ServiceError
 from pyworkflow.services.base import Committed, Invocation, Page
 
@@ -351,6 +351,7 @@ def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
         marker=marker,
         max_operations=MAX_OPERATIONS,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        max_result_bytes=MAX_RESULT_BYTES,
     )
 
 

@@ -35,10 +35,17 @@ _BEGINNINGS = {OperationType.STEP, OperationType.CONTEXT}
 class Ledger:
     """The verbs of the protocol over the executions of one file."""
 
-    def __init__(self, book: Book, now_ms: Callable[[], int], page_size: int) -> None:
+    def __init__(
+        self,
+        book: Book,
+        now_ms: Callable[[], int],
+        page_size: int,
+        max_payload_bytes: int | None,
+    ) -> None:
         self._book = book
         self._now_ms = now_ms
         self._page_size = page_size
+        self._max_payload_bytes = max_payload_bytes
 
     # -- what a runner needs ---------------------------------------------------------------------
 
@@ -100,7 +107,7 @@ class Ledger:
         """Begin an invocation for ``owner``; every older token is void."""
         held.owner, held.not_before_ms = owner, None
         held.is_claimed = held.has_moved = True
-        return held.state.begin(self._page_size)
+        return held.state.begin(self._page_size, self._max_payload_bytes)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> None:
         _outside.stop(self._book.hold(execution_id).state, self._now_ms(), error)

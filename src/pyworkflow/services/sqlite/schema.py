@@ -32,6 +32,8 @@ from pyworkflow.services.sqlite.faults import fault_of
 APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 2
 MEMORY = ":memory:"
+_ROW_BYTES = 64 * 1024
+"""What a row may hold beside a payload."""
 
 _SUSPECTED = (
     "CREATE INDEX suspected ON executions (workflow, wake_ms)"
@@ -92,6 +94,11 @@ _UPGRADES: dict[int, tuple[str, ...]] = {
 }
 """What makes a file of that version one of the next. New columns come last: others are read by
 their names. A process of the older version that has the file open still ends at its next claim."""
+
+
+def largest_payload(connection: sqlite3.Connection) -> int:
+    """Return how many bytes a payload may have; its row has more than the payload."""
+    return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _ROW_BYTES
 
 
 def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:

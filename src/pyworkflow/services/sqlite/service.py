@@ -12,7 +12,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
+from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
 from pyworkflow.errors import UsageError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
@@ -21,7 +21,7 @@ from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
-from pyworkflow.services.sqlite.schema import MEMORY, check_wal, open_file
+from pyworkflow.services.sqlite.schema import MEMORY, check_wal, largest_payload, open_file
 from pyworkflow.services.sqlite.store import ANY, UNSUSPECTED, Store
 from pyworkflow.services.sqlite.writer import Writer
 
@@ -49,12 +49,17 @@ class SqliteService:
         now_ms: Callable[[], int],
         machine_ms: Callable[[], int],
         page_size: int,
+        max_payload_bytes: int | None = None,
     ) -> None:
         writing, reading = connections
         book = Book(Store(writing), path, now_ms)
+        most = largest_payload(writing)
+        if max_payload_bytes is not None:
+            most = min(most, max_payload_bytes)
+        self._max_payload_bytes = most
         self._path = path
         self._now_ms = now_ms
-        self._ledger = Ledger(book, now_ms, page_size)
+        self._ledger = Ledger(book, now_ms, page_size, self._max_payload_bytes)
         self._leases = Leases(book, self._ledger, now_ms, machine_ms)
         self._book = book
         self._reader = None if reading is None else Reader(Store(reading), path)
@@ -70,13 +75,17 @@ class SqliteService:
         durability: Durability = "full",
         page_size: int = 1000,
         busy_timeout_ms: int = 30_000,
+        max_payload_bytes: int | None = None,
     ) -> SqliteService:
         """Open the file at ``path``, which is created if it is not there; ``:memory:`` is none.
 
         ``now_ms`` returns the time of the executions and ``machine_ms`` that of leases (the same by
         default), both in milliseconds since the epoch, on any thread. ``busy_timeout_ms`` is how
-        long other processes on the file are waited for. Blocks while it reads the disk. Raises
-        `StorageError` when the file can't be used, `ServiceUnavailableError` when it is locked.
+        long other processes on the file are waited for. No input, result or answer may have more
+        than ``max_payload_bytes``, at most and by default what SQLite takes (1 GB).
+
+        Blocks while it reads the disk. Raises `StorageError` when the file can't be used,
+        `ServiceUnavailableError` when it is locked.
         """
         path = os.fspath(path)
         synchronous = _SYNCHRONOUS.get(durability)
@@ -91,7 +100,8 @@ class SqliteService:
             except BaseException:
                 writing.close()
                 raise
-        return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
+        connections = writing, reading
+        return cls(path, connections, now_ms, machine_ms or now_ms, page_size, max_payload_bytes)
 
     def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
         """Have ``read`` done on one state of the file."""
@@ -135,8 +145,9 @@ class SqliteService:
 
         Names are per workflow. ``timeout_seconds`` from now it ends as TIMED_OUT. Raises
         `ExecutionAlreadyStartedError` when the name is taken by another input, `ServiceError` when
-        it is malformed.
+        it is malformed, `SerializationError` when the input is too large.
         """
+        check_size(input_payload, self._max_payload_bytes, f"the input of {workflow_name!r}")
         start = partial(
             self._ledger.start, workflow_name, input_payload, execution_name, timeout_seconds
         )
@@ -280,8 +291,10 @@ class SqliteService:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
         Raises `ServiceError` for an unknown id, `StaleTokenError` when the execution is over,
-        `InvalidUpdateError` when the callback has ended.
+        `InvalidUpdateError` when the callback has ended, `SerializationError` when ``payload`` is
+        too large.
         """
+        check_size(payload, self._max_payload_bytes, "the answer of a callback")
         end = partial(self._ledger.end_callback, callback_id, Status.SUCCEEDED, payload, None)
         return await self._writer.do(end)
 
