@@ -252,6 +252,7 @@ class Run:
     def _go_on(self, facts: Sequence[Fact]) -> None:
         """Advance as long as the service and the steps answer at once, but not for ever."""
         execution = self._execution
+        execution.clock_ms = self._clock.now_ms()
         for _ in range(TURNS):
             for fact in facts:
                 execution.resolve(fact)
@@ -291,6 +292,7 @@ class Run:
         for call in turn.launch:
             if (outcome := self._steps.launch(call)) is not None:
                 facts.append(outcome)
+                self._execution.clock_ms = outcome.end_ms
         if turn.lags and self._lag is None and not facts:
             self._lag = self._clock.call_at(self._clock.now_ms() + LAG_MS, self._on_lag)
         if turn.next_due_ms is not None:

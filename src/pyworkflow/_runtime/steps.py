@@ -160,9 +160,15 @@ class StepRunner:
 
     # -- bodies; a test double overrides these ---------------------------------------------------
 
+    def enter(self, call: StepCall) -> None:
+        """Note that the body begins, and let it know its attempt."""
+        if call.begin_ms is None:
+            call.begin_ms = self._clock.now_ms()
+        running_step.set(CurrentStep.of(call, self._execution_id))
+
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        self.enter(call)
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -175,7 +181,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        self.enter(call)
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))

@@ -49,7 +49,7 @@ class ChildOp(Op):
 
     def start(self) -> None:
         """Open the context; the code runs now."""
-        self.write(Action.START)
+        self.write(Action.START, begin_ms=self.execution.clock_ms)
 
     def replay(self, record: Operation) -> None:
         """Run the code again, over what is recorded below."""
