@@ -1,9 +1,9 @@
-"""Recorded times are those of the bodies: by virtual time, which each body takes a known part of."""
+"""Recorded times are those of the bodies: each takes a known part of virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from pyworkflow import Retry, WorkflowContext, step, workflow
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 if TYPE_CHECKING:
+    from pyworkflow._api.workflow import Workflow
     from pyworkflow._engine.records import Operation
 
 
@@ -34,32 +35,34 @@ def took(operation: Operation) -> int:
     return operation.end_ms - operation.start_ms
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.08, 0.3, 1.0])
-@pytest.mark.parametrize("body", [nap, blocking_nap, careful_nap])
-def test_a_step_takes_as_long_as_its_body(body: object, seconds: float) -> None:
-    @workflow
-    def naps(ctx: WorkflowContext) -> None:
-        for each in (nap, blocking_nap, careful_nap):
-            if each is body and each is blocking_nap:
-                blocking_nap()
-            elif each is body:
-                each.submit().result()  # type: ignore[attr-defined]
+@workflow
+async def naps() -> str:
+    return await nap()
 
+
+@workflow
+def blocking_naps() -> str:
+    return blocking_nap()
+
+
+@workflow
+async def careful_naps() -> str:
+    return await careful_nap()
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.08, 0.3, 1.0])
+@pytest.mark.parametrize("code", [naps, blocking_naps, careful_naps], ids=repr)
+def test_a_step_takes_as_long_as_its_body(code: Workflow[..., Any], seconds: float) -> None:
     mock = MockDurableContext()
-    for name in ("nap", "blocking_nap", "careful_nap"):
-        mock.mock_step(name, takes=seconds)
-    create_test_handler(naps, mock)({})
+    mock.mock_step(code.name[:-1], takes=seconds)
+    create_test_handler(code, mock)({})
     (operation,) = mock.operations
     assert took(operation) == seconds * 1000
-    _, started, ended, _ = mock.history()
+    _, started, ended = mock.history()[:3]
     assert ended.time_ms - started.time_ms == seconds * 1000
 
 
 def test_each_attempt_has_the_times_of_its_body() -> None:
-    @workflow
-    async def naps() -> str:
-        return await nap()
-
     mock = MockDurableContext()
     mock.mock_step("nap", takes=0.3)
     mock.fail_step("nap", 1)
@@ -81,7 +84,7 @@ def test_a_step_in_a_child_does_not_begin_before_the_child() -> None:
         return await nap()
 
     @workflow
-    async def outer() -> list[str]:
+    async def outer() -> tuple[str, str]:
         return await asyncio.gather(inner(), inner())
 
     mock = MockDurableContext()

@@ -92,8 +92,7 @@ class Execution:
         self.calls = self.loop.root.calls
         self.outside = Outside()
         self.now_ms = 0
-        self.clock_ms: int | None = None
-        """The host's time as of the last fact; for what is shown, decides nothing."""
+        self.clock_ms: int | None = None  # the host's, at the last fact; it decides nothing
         self.is_closing = False
         self.max_operations: int | None = None
         self.max_payload_bytes: int | None = None
