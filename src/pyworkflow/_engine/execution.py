@@ -277,11 +277,10 @@ class Execution:
         try:
             value = self._main.result()
             self.calls.check(self.loop.root)
-            what = "the result of the workflow"
-            payload, value = codec.roundtrip(value, self._result_type, what=what)
+            result = codec.roundtrip(value, self._result_type, what="the result of the workflow")
         except BaseException as error:
             return Failed(record_error(error), error)
-        return Succeeded(payload, value)
+        return Succeeded(*result)
 
     # -- what operations ask for -----------------------------------------------------------------
 
