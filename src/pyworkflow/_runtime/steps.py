@@ -127,15 +127,15 @@ class StepRunner:
         return attempt
 
     def hold_clock(self, attempt: _Attempt) -> None:
-        """Let virtual time stand still: something real goes on."""
+        """A body runs: virtual time stands still, and skipped time passes as the machine's does."""
         attempt.holds = True
-        self._clock.hold()
+        self._clock.enter_body()
 
     def release_clock(self, attempt: _Attempt) -> None:
         """Let virtual time pass."""
         if attempt.holds:
             attempt.holds = False
-            self._clock.release()
+            self._clock.leave_body()
 
     def cancel(self, operation_id: str) -> None:
         """Cancel the running attempt of a step: a sync body is left to itself."""
