@@ -200,4 +200,6 @@ class CallbackWait:
         return create_callback(execution, self._callback_name, None, self._options)
 
     def _op(self, execution: Execution) -> WaitForCallbackOp:
-        return WaitForCallbackOp(execution, self._name, self._key, self._options.result_type)
+        op = WaitForCallbackOp(execution, self._name, self._key, self._options.result_type)
+        op.asked_for = self._options.asked()
+        return op

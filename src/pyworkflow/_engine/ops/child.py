@@ -28,6 +28,8 @@ from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyworkflow._engine.execution import Execution
 
 
@@ -37,7 +39,7 @@ class ChildOp(Op):
     type = OperationType.CONTEXT
     subtype: str = SubType.RUN_IN_CHILD_CONTEXT
 
-    __slots__ = ("_value", "namespace", "result_type")
+    __slots__ = ("_value", "asked_for", "namespace", "result_type")
 
     def __init__(
         self, execution: Execution, name: str | None, key: str | None, result_type: object
@@ -46,6 +48,8 @@ class ChildOp(Op):
         self.result_type = result_type
         self._value: tuple[str, Any] | None = None
         self.namespace = Namespace(self.id, Scope(self.id, self.scope))
+        self.asked_for: Mapping[str, Any] | None = None
+        """The arguments or items, and options, for `asked`."""
 
     def start(self) -> None:
         """Open the context; the code runs now."""
@@ -62,6 +66,10 @@ class ChildOp(Op):
         else:
             super().replay_end(record)
             journal.consume_below(self.id)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the arguments or items, and options."""
+        return self.asked_for or {}
 
     # -- the outcome of the code -----------------------------------------------------------------
 

@@ -68,6 +68,22 @@ class StepCall(msgspec.Struct, eq=False, gc=False):
         return f"the result of step {self.name!r}"
 
 
+def asked_of(settings: StepSettings) -> Mapping[str, Any]:
+    """Return how a step or condition is to be run, by the names of the options."""
+    retry = settings.retry
+    return {
+        "timeout": settings.timeout_seconds,
+        "at_most_once": settings.at_most_once,
+        "max_attempts": retry.max_attempts,
+        "delay": retry.delay,
+        "backoff": retry.backoff,
+        "max_delay": retry.max_delay,
+        "jitter": retry.jitter,
+        "initial": getattr(settings, "initial", None),
+        "limit": getattr(settings, "limit_seconds", None),
+    }
+
+
 class StepOp(Op):
     """One step of the workflow."""
 
@@ -159,6 +175,10 @@ class StepOp(Op):
             "before its outcome was recorded, and at_most_once=True forbids to run that attempt "
             "again"
         )
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return how it is to be run; its arguments stand beside."""
+        return asked_of(self.settings)
 
     # -- attempts --------------------------------------------------------------------------------
 
