@@ -72,6 +72,8 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget all that was not sent."""
+        for entry in (*self._entries, *self._patient):
+            entry.update = None  # what makes it refers to who queued it
         self._entries.clear()
         self._patient.clear()
         self._waiting = self._urgent = 0
@@ -123,7 +125,7 @@ class Outbox:
             if update is None:
                 continue
             if not isinstance(update, Update):
-                update = update()
+                entry.update = update = update()
             size += _wire_size(update)
             if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                 entries.appendleft(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+
+logger = logging.getLogger("pyworkflow.host")
+
+CLOSINGS = 10
+"""How often a coroutine that goes on waiting is closed before its loop is given up."""
 
 
 class _KeptLoop:
@@ -24,8 +30,12 @@ class _KeptLoop:
         # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
         # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
         weakref.finalize(self, self._loop.close)
+        self.is_usable = True
+        """Whether no task is left that can't be ended."""
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(
+        self, main: Callable[[], Coroutine[Any, Any, T]], seconds_left: Callable[[], float] | None
+    ) -> T:
         try:
             return _run_with(self._runner, main, contextvars.copy_context())
         finally:
@@ -33,20 +43,67 @@ class _KeptLoop:
             if left:
                 for task in left:
                     task.cancel()
-                self._loop.run_until_complete(asyncio.wait(left))
+                seconds = None if seconds_left is None else seconds_left()
+                self._loop.run_until_complete(asyncio.wait(left, timeout=seconds))
+                self._end_by_force([task for task in left if not task.done()])
+
+    def _end_by_force(self, left: list[asyncio.Task[Any]]) -> None:
+        """End tasks that took too long to clean up, or they would go on in the next run."""
+        if not left:
+            return
+        logger.warning(
+            "%d tasks were still cleaning up when the time was over, and were closed: %s",
+            len(left),
+            ", ".join(map(_named, left)),
+        )
+        for task in left:
+            _close(task)
+            task.cancel()
+        self._loop.run_until_complete(asyncio.wait(left, timeout=0))
+        for task in left:
+            if not task.done():
+                self.is_usable = False
+            elif not task.cancelled():
+                task.exception()  # that its coroutine is closed; nobody else is to hear of it
 
     def close(self) -> None:
-        self._runner.close()
+        if asyncio.all_tasks(self._loop):
+            self._loop.close()  # the runner would wait for a task that can't be ended
+        else:
+            self._runner.close()
+
+
+def _named(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    """Unwind a task's coroutine, here and now; each `close` ends one wait of its cleanup."""
+    coroutine: Any = task.get_coro()
+    for _ in range(CLOSINGS):
+        try:
+            coroutine.close()
+        except RuntimeError:  # it waits again
+            continue
+        except asyncio.CancelledError:  # what it was told at first
+            pass
+        except (Exception, SystemExit) as error:
+            logger.warning("%s raised while it was closed", _named(task), exc_info=error)
+        return
 
 
 _of_thread = threading.local()
 
 
-def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_on_kept_loop(
+    main: Callable[[], Coroutine[Any, Any, T]],
+    seconds_left: Callable[[], float] | None = None,
+) -> T:
     """Run ``main()`` on this thread's host loop, which stays for the next call, and return.
 
     So clients that a step opens live on from one invocation to the next. Tasks that are left over
-    are cancelled. Inside a running loop it is `run_to_end`.
+    are cancelled; those that have not ended after ``seconds_left()`` are closed, so that nothing of
+    one call goes on in the next. Inside a running loop it is `run_to_end`.
     """
     if _is_inside_a_loop():
         return run_to_end(main)
@@ -54,13 +111,16 @@ def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if kept is None:
         kept = _of_thread.loop = _KeptLoop()
     try:
-        return kept.run(main)
+        return kept.run(main, seconds_left)
     except Exception:
         raise
     except BaseException:  # the loop was stopped in the midst of its work
-        del _of_thread.loop
-        kept.close()
+        kept.is_usable = False
         raise
+    finally:
+        if not kept.is_usable:
+            del _of_thread.loop
+            kept.close()
 
 
 def _is_inside_a_loop() -> bool:

@@ -151,12 +151,20 @@ class StepRunner:
         """Whether no attempt runs."""
         return not self._running
 
-    async def close(self) -> None:
-        """Cancel what still runs, and see async bodies to their end."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Cancel what still runs, and see async bodies to their end, for ``seconds`` at most."""
         for operation_id in list(self._running):
             self.cancel(operation_id)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        if not self._leaving:
+            return
+        _, left = await asyncio.wait(self._leaving, timeout=seconds)
+        if left:
+            logger.warning(
+                "the time of the invocation is over, and %d cancelled steps of execution %r are "
+                "still cleaning up: they are left behind, and run again in the next invocation",
+                len(left),
+                self._execution_id,
+            )
 
     # -- bodies; a test double overrides these ---------------------------------------------------
 
