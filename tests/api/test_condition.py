@@ -332,8 +332,13 @@ def bounded_by(mock_ctx: MockDurableContext, **options: Any) -> Any:
 def test_time_that_polls_take_counts() -> None:
     mock_ctx = MockDurableContext()
     mock_ctx.mock_step("ten", result=1, takes="1m")
-    found = bounded_by(mock_ctx, timeout="4m")
-    assert found == ["condition 'ten' was not met within 4m, in 4 polls", 4, 1]
+    for timeout, polls in (("3m50s", 3), ("4m", 3), ("4m30s", 4)):  # the third takes 3m to 4m
+        found = bounded_by(mock_ctx, timeout=timeout)
+        assert found == [
+            f"condition 'ten' was not met within {timeout}, in {polls} polls",
+            polls,
+            1,
+        ]
 
 
 def test_a_limit_in_polls() -> None:

@@ -69,9 +69,9 @@ def render(*renderables: RenderableType, width: int = 500) -> str:
     ("operation", "title", "state"),
     [
         (STEP, "charge", "running"),
-        (changed(STEP, status=Status.READY, attempt=1), "charge", "running, attempt 2"),
+        (changed(STEP, status=Status.READY, ended_attempts=1), "charge", "running, attempt 2"),
         (
-            changed(STEP, status=Status.SUCCEEDED, end_ms=START_MS + 12, attempt=1),
+            changed(STEP, status=Status.SUCCEEDED, end_ms=START_MS + 12, ended_attempts=1),
             "charge",
             "succeeded after 12ms",
         ),
@@ -80,7 +80,7 @@ def render(*renderables: RenderableType, width: int = 500) -> str:
                 STEP,
                 status=Status.FAILED,
                 end_ms=START_MS + 61_000,
-                attempt=3,
+                ended_attempts=3,
                 error=ErrorRecord("busy", "RetryableError"),
             ),
             "charge",
@@ -123,7 +123,7 @@ def test_a_retry_says_why_and_when() -> None:
     pending = changed(
         STEP,
         status=Status.PENDING,
-        attempt=1,
+        ended_attempts=1,
         next_attempt_ms=START_MS + 30_000,
         error=ErrorRecord("busy", "RetryableError"),
     )
@@ -134,7 +134,11 @@ def test_a_retry_says_why_and_when() -> None:
 
 def test_a_poll_says_how_often() -> None:
     pending = changed(
-        STEP, status=Status.PENDING, attempt=2, next_attempt_ms=START_MS + 30_000, payload='"no"'
+        STEP,
+        status=Status.PENDING,
+        ended_attempts=2,
+        next_attempt_ms=START_MS + 30_000,
+        payload='"no"',
     )
     assert wording.state(pending, START_MS).plain.startswith("polled 2 times, again ")
     assert wording.result(pending).plain == ' state "no"'
@@ -384,6 +388,7 @@ def test_the_fields_of_documents() -> None:
         "start_ms": START_MS,
         "end_ms": START_MS,
         "attempt": 0,
+        "attempt_start_ms": None,
         "next_attempt_ms": None,
         "scheduled_end_ms": None,
         "callback_id": None,

@@ -262,7 +262,7 @@ def tries_again(patch: Patch) -> None:
     """An attempt that may run at most once, and was cut off, is run again."""
 
     def replay(op: StepOp, record: Operation) -> None:
-        op.attempt = record.attempt + 1
+        op.attempt = record.ended_attempts + 1
         if record.status is not Status.STARTED:
             op.on_change(record)
             return

@@ -121,11 +121,11 @@ class TimedStepRunner(FakingStepRunner):
         late = StepReturned(call.id, call.attempt, TOO_LATE, json.loads(TOO_LATE), when_ms)
         self._late.append(self._clock.call_at(when_ms, partial(self._report, late)))
 
-    async def close(self) -> None:
+    async def close(self, seconds: float | None = None) -> None:
         self._is_closed = True
         for alarm in self._late:
             alarm.cancel()
-        await super().close()
+        await super().close(seconds)
 
     def returned(self, call: StepCall, value: Any) -> StepReturned:
         fact = super().returned(call, value)

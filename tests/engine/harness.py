@@ -309,7 +309,9 @@ def actions(updates: tuple[Update, ...] | None) -> list[str]:
 
 def shape(operations: Mapping[str, Operation]) -> list[dict[str, Any]]:
     """Return operations without what depends on time and order, sorted by id."""
-    left_out = {"start_ms", "end_ms", "sequence", "next_attempt_ms", "scheduled_end_ms"}
+    left_out = {
+        "start_ms", "end_ms", "attempt_start_ms", "sequence", "next_attempt_ms", "scheduled_end_ms",
+    }  # fmt: skip
     return [
         {k: v for k, v in msgspec.structs.asdict(operations[i]).items() if k not in left_out}
         for i in sorted(operations)

@@ -66,7 +66,8 @@ def test_the_table_decides(kind: OperationType, status: Status | None, action: A
     assert result.start_ms == (1_000 if operation is None else 5)
     assert result.end_ms == (1_000 if result.ended else None)
     ends_an_attempt = kind is OperationType.STEP and action is not Action.START
-    assert result.attempt == int(ends_an_attempt)
+    assert result.ended_attempts == int(ends_an_attempt)
+    assert result.attempt == int(kind is OperationType.STEP)
     assert result.sequence is None
 
 
@@ -123,7 +124,7 @@ def test_a_wait_knows_when_it_ends() -> None:
 def test_a_retry_knows_when_it_goes_on() -> None:
     move = update(OperationType.STEP, Action.RETRY, delay_seconds=MAX_SECONDS, payload="1")
     check(move, None)
-    pending = apply(move, stored(OperationType.STEP, Status.STARTED, attempt=3), 7)
+    pending = apply(move, stored(OperationType.STEP, Status.STARTED, ended_attempts=3), 7)
     assert (pending.attempt, pending.next_attempt_ms) == (4, 7 + MAX_SECONDS * 1_000)
     assert (pending.payload, pending.error) == ("1", None)
 
@@ -141,7 +142,7 @@ def test_an_ended_execution_keeps_its_input() -> None:
 
 
 def test_an_outcome_replaces_the_last_one() -> None:
-    started = stored(OperationType.STEP, Status.STARTED, attempt=1, error=ERROR)
+    started = stored(OperationType.STEP, Status.STARTED, ended_attempts=1, error=ERROR)
     done = apply(update(OperationType.STEP, Action.SUCCEED, payload="1"), started, 7)
     assert (done.attempt, done.payload, done.error) == (2, "1", None)
 
@@ -279,7 +280,7 @@ def test_nothing_below_an_ended_context_moves() -> None:
 
 
 def test_a_retry_starts_only_once_it_was_read() -> None:
-    operations = {"a": stored(STEP, Status.READY, attempt=1)}
+    operations = {"a": stored(STEP, Status.READY, ended_attempts=1)}
     start = [update(STEP, Action.START)]
     with pytest.raises(InvalidUpdateError, match="READY to have been read"):
         check_batch(start, operations, unread={"a"})

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime.clock import DEFAULT_START_MS, SystemClock, VirtualClock
+from pyworkflow._runtime.clock import DEFAULT_START_MS, SkippingClock, SystemClock, VirtualClock
+from tests.runtime.world import LoopClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,3 +187,96 @@ def test_an_alarm_that_holds_the_clock_stops_it_there() -> None:
         assert scene.rung == [("same time", 10), ("later", 20)]
 
     asyncio.run(main())
+
+
+class SkippingScene:
+    """A clock that skips time, over a machine's time that jumps when the loop has nothing to do."""
+
+    def __init__(self, world: World) -> None:
+        self.machine = LoopClock(world.loop)
+        self.clock = SkippingClock(self.machine)
+        self.start_ms = self.clock.now_ms()
+        self.rung: list[tuple[str, int, int]] = []
+
+    def at(self, after_ms: int, name: str, *, for_suspended: bool = False) -> Callable[[], None]:
+        def ring() -> None:
+            now_ms, machine_ms = self.clock.now_ms(), self.machine.now_ms()
+            self.rung.append((name, now_ms - self.start_ms, machine_ms - self.start_ms))
+
+        when_ms = self.start_ms + after_ms
+        return self.clock.call_at(when_ms, ring, for_suspended=for_suspended).cancel
+
+
+def test_waits_are_skipped_and_the_machine_s_time_goes_on(world: World) -> None:
+    scene = SkippingScene(world)
+
+    async def main() -> None:
+        scene.at(60_000, "b")
+        scene.at(3_000, "a")
+        scene.at(30_000, "cancelled")()
+        await idle()
+        assert scene.rung == [("a", 3_000, 0), ("b", 60_000, 0)]
+        await asyncio.sleep(5)
+        assert scene.clock.now_ms() - scene.start_ms == 65_000
+
+    world.do(main())
+
+
+def test_a_running_body_takes_the_machine_s_time(world: World) -> None:
+    scene = SkippingScene(world)
+
+    async def main() -> None:
+        scene.clock.enter_body()
+        scene.at(2_000, "the limit of the body")
+        await idle()
+        assert scene.rung == []
+        await asyncio.sleep(3)
+        assert scene.rung == [("the limit of the body", 2_000, 2_000)]
+        scene.at(63_000, "another")
+        scene.at(23_000, "sooner")()
+        await idle()
+        scene.clock.leave_body()
+        await idle()
+        assert scene.rung[1:] == [("another", 63_000, 3_000)]
+
+    world.do(main())
+
+
+def test_a_running_body_stops_nobody_else_s_time(world: World) -> None:
+    scene = SkippingScene(world)
+
+    async def main() -> None:
+        scene.clock.enter_body()
+        scene.at(10_000, "suspended", for_suspended=True)
+        scene.at(20_000, "the limit of the body")
+        scene.at(30_000, "suspended", for_suspended=True)
+        await idle()
+        assert scene.rung == [("suspended", 10_000, 0)]
+        await asyncio.sleep(11)
+        assert scene.rung[1:] == [
+            ("the limit of the body", 20_000, 10_000),
+            ("suspended", 30_000, 10_000),
+        ]
+
+    world.do(main())
+
+
+def test_what_holds_skipped_time_prevents_jumps_alone(world: World) -> None:
+    scene = SkippingScene(world)
+
+    async def main() -> None:
+        scene.clock.hold()
+        scene.at(2_000, "a")
+        scene.at(9_000, "b")
+        await asyncio.sleep(3)
+        assert scene.rung == [("a", 2_000, 2_000)]
+        scene.at(5_000, "sooner")
+        await asyncio.sleep(3)
+        assert scene.rung[1:] == [("sooner", 5_000, 5_000)]
+        scene.clock.release()
+        await idle()
+        assert scene.rung[2:] == [("b", 9_000, 6_000)]
+        scene.at(12_000, "cancelled")()
+        await idle()
+
+    world.do(main())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
@@ -11,7 +12,7 @@ import pytest
 from pyworkflow._runtime.host import run_on_kept_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -89,6 +90,79 @@ def test_tasks_that_were_left_over_are_cancelled() -> None:
 
     run_on_kept_loop(leave)
     assert ends == ["cancelled"]
+
+
+class Turn:
+    """What gives others on the loop their turn."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class Stubborn:
+    """Tasks that take longer to clean up than there is time."""
+
+    def __init__(self, *, closings: int) -> None:
+        self.closings = closings
+        self.is_endless = False
+        self.seen: list[str] = []
+
+    async def clean_up(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            for _ in range(self.closings):
+                with contextlib.suppress(BaseException):
+                    await asyncio.sleep(3600)
+            while self.is_endless:
+                with contextlib.suppress(BaseException):
+                    await Turn()
+            self.seen.append("closed")
+            raise
+        finally:
+            self.seen.append("unwound")
+
+    async def leave(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.clean_up())
+        await asyncio.sleep(0)
+        return task
+
+
+@pytest.mark.parametrize("closings", [0, 1, 3])
+def test_what_does_not_end_in_time_does_not_go_on_in_the_next_run(
+    closings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stubborn = Stubborn(closings=closings)
+
+    def run() -> None:
+        before = run_on_kept_loop(loop_of)
+        task = run_on_kept_loop(stubborn.leave, lambda: 0.01)
+        assert task.done()
+        seen = list(stubborn.seen)
+        assert seen[-1] == "unwound"
+        assert run_on_kept_loop(loop_of) is before
+        assert stubborn.seen == seen
+
+    on_a_thread(run)
+    assert ("1 tasks were still cleaning up" in caplog.text) == (closings > 0)
+
+
+def test_a_loop_with_a_task_that_never_ends_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    stubborn = Stubborn(closings=0)
+    stubborn.is_endless = True
+
+    def run() -> None:
+        before = run_on_kept_loop(loop_of)
+        task = run_on_kept_loop(stubborn.leave, lambda: 0.01)
+        assert before.is_closed()
+        assert run_on_kept_loop(loop_of) is not before
+        stubborn.is_endless = False
+        with contextlib.suppress(asyncio.CancelledError):
+            task.get_coro().close()
+
+    on_a_thread(run)
+    assert "1 tasks were still cleaning up" in caplog.text
 
 
 async def fail() -> None:

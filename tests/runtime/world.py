@@ -55,19 +55,29 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 class LoopClock:
     """The loop's time as a clock: it passes while steps run, as on a real machine."""
 
+    skips_waits = False
+
     def __init__(self, loop: JumpingLoop) -> None:
         self._loop = loop
 
     def now_ms(self) -> int:
         return START_MS + round(self._loop.time() * 1000)
 
-    def call_at(self, when_ms: int, callback: Callable[[], None]) -> Alarm:
+    def call_at(
+        self, when_ms: int, callback: Callable[[], None], *, for_suspended: bool = False
+    ) -> Alarm:
         return self._loop.call_at((when_ms - START_MS) / 1000, callback)
 
     def hold(self) -> None:
         pass
 
     def release(self) -> None:
+        pass
+
+    def enter_body(self) -> None:
+        pass
+
+    def leave_body(self) -> None:
         pass
 
 

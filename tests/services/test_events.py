@@ -60,19 +60,25 @@ def test_ids_count_from_one_and_ready_is_no_event() -> None:
 
 def test_a_retry_is_a_failure_with_a_delay() -> None:
     update = Update(id="a", type=OperationType.STEP, action=Action.RETRY, delay_seconds=4)
-    failed = event_of(entry(OperationType.STEP, Status.PENDING, update, error=ERROR, attempt=2))
+    failed = event_of(
+        entry(OperationType.STEP, Status.PENDING, update, error=ERROR, ended_attempts=2)
+    )
     assert (failed.type, failed.error) == ("StepFailed", ERROR)
     assert (failed.current_attempt, failed.delay_seconds) == (2, 4)
-    polled = event_of(entry(OperationType.STEP, Status.PENDING, update, payload="1", attempt=1))
+    polled = event_of(
+        entry(OperationType.STEP, Status.PENDING, update, payload="1", ended_attempts=1)
+    )
     assert (polled.type, polled.payload) == ("StepSucceeded", "1")
 
 
 def test_the_start_of_a_retry_repeats_nothing_of_the_last_attempt() -> None:
     update = Update(id="a", type=OperationType.STEP, action=Action.START)
     started = event_of(
-        entry(OperationType.STEP, Status.STARTED, update, payload="1", error=ERROR, attempt=1)
+        entry(
+            OperationType.STEP, Status.STARTED, update, payload="1", error=ERROR, ended_attempts=1
+        )
     )
-    assert (started.payload, started.error, started.current_attempt) == (None, None, None)
+    assert (started.payload, started.error, started.current_attempt) == (None, None, 2)
 
 
 def test_an_execution_tells_its_input_first_and_its_result_last() -> None:

@@ -6,13 +6,14 @@ import copy
 import random
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow import WorkflowContext, step, workflow
+from pyworkflow import Retry, SyncWorkflowContext, WorkflowContext, sleep, step, workflow
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.errors import ReplayHazardError
+from pyworkflow.errors import CallbackTimeoutError, ReplayHazardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -436,3 +437,201 @@ def test_a_hazard_of_a_failed_workflow_has_its_error_as_the_cause() -> None:
     with pytest.raises(ReplayHazardError, match="'pair' does not come back") as caught:
         create_test_handler(main)({})
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+# -- what is asked of operations -----------------------------------------------------------------
+
+
+class Chance:
+    """Another number at each call: what time and chance are to workflow code."""
+
+    number = 60
+
+    @classmethod
+    def next(cls) -> int:
+        cls.number += 1
+        return cls.number
+
+
+@workflow
+async def sleeps(ctx: WorkflowContext) -> None:
+    ctx.sleep(Chance.next())
+
+
+@workflow
+async def sleeps_a_fraction_more(ctx: WorkflowContext) -> None:
+    ctx.sleep(5 + Chance.next() / 1000)
+
+
+@workflow
+def sleeps_blocking(ctx: SyncWorkflowContext) -> None:
+    ctx.sleep(Chance.next())
+
+
+@workflow
+async def sleeps_until(ctx: WorkflowContext) -> None:
+    ctx.sleep_until(ctx.now() + timedelta(days=1, microseconds=Chance.next()))
+
+
+@workflow
+async def sleeps_lazily() -> None:
+    await asyncio.gather(sleep("5s"), sleep(Chance.next()))
+
+
+@workflow
+async def sleeps_as_asyncio_does() -> None:
+    await asyncio.sleep(Chance.next())
+
+
+@workflow
+async def has_a_timer() -> None:
+    done = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(Chance.next(), done.set_result, None)
+    await done
+
+
+@workflow
+async def has_a_limit_that_is_kept() -> None:
+    async with asyncio.timeout(Chance.next()):
+        await sleep(5)
+
+
+@workflow
+async def has_a_limit_that_is_not_kept() -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(sleep(600), Chance.next())
+
+
+@step
+async def work(number: int = 0) -> int:
+    return number
+
+
+@workflow
+async def has_a_step_with_a_timeout(ctx: WorkflowContext) -> None:
+    await work.options(timeout=Chance.next())()
+    ctx.sleep(5)
+
+
+@workflow
+async def has_a_step_with_a_retry(ctx: WorkflowContext) -> None:
+    await work.options(retry=Retry(delay=Chance.next()))()
+
+
+@workflow
+async def has_a_step_with_attempts() -> None:
+    await work.options(retry=Chance.next())()
+
+
+@workflow
+async def maps(ctx: WorkflowContext) -> None:
+    await ctx.map(work, [1, Chance.next()])
+
+
+@workflow
+async def maps_at_most_so_many(ctx: WorkflowContext) -> None:
+    await ctx.map(work, [1, 2], max_concurrency=Chance.next())
+
+
+@workflow
+async def works(number: int) -> None:
+    await work(1)
+
+
+@workflow
+async def calls() -> None:
+    await works(Chance.next())
+
+
+@workflow
+async def has_a_callback(ctx: WorkflowContext) -> None:
+    callback = ctx.callback("answer", timeout=Chance.next())
+    with contextlib.suppress(CallbackTimeoutError):
+        await callback.result()
+
+
+@workflow
+async def has_a_callback_with_a_heartbeat(ctx: WorkflowContext) -> None:
+    with contextlib.suppress(CallbackTimeoutError):
+        await ctx.wait_for_callback(
+            lambda _: None, "answer", timeout="1h", heartbeat_timeout=Chance.next()
+        )
+
+
+@workflow
+async def polls(ctx: WorkflowContext) -> None:
+    await ctx.wait_for_condition(
+        lambda n: n + 1, 0, until=lambda n: n == 3, name="look", every=Chance.next()
+    )
+
+
+@workflow
+async def polls_within(ctx: WorkflowContext) -> None:
+    await ctx.wait_for_condition(
+        lambda n: n + 1, 0, until=lambda n: n == 3, name="look", every=5, timeout=Chance.next()
+    )
+
+
+@workflow
+async def polls_so_often(ctx: WorkflowContext) -> None:
+    await ctx.wait_for_condition(
+        lambda n: n + 1, 0, until=lambda n: n == 3, name="look", every=5, max_attempts=Chance.next()
+    )
+
+
+@pytest.mark.parametrize(
+    ("flow", "option"),
+    [
+        (sleeps, "seconds"),
+        (sleeps_a_fraction_more, "seconds"),
+        (sleeps_blocking, "seconds"),
+        (sleeps_until, "seconds"),
+        (sleeps_lazily, "seconds"),
+        (sleeps_as_asyncio_does, "seconds"),
+        (has_a_timer, "seconds"),
+        (has_a_limit_that_is_kept, "seconds"),
+        (has_a_limit_that_is_not_kept, "seconds"),
+        (has_a_step_with_a_timeout, "timeout"),
+        (has_a_step_with_a_retry, "delay"),
+        (has_a_step_with_attempts, "max_attempts"),
+        (maps, "items"),
+        (maps_at_most_so_many, "max_concurrency"),
+        (calls, "arguments"),
+        (has_a_callback, "timeout"),
+        (has_a_callback_with_a_heartbeat, "heartbeat_timeout"),
+        (polls, "delay"),
+        (polls_within, "limit"),
+        (polls_so_often, "max_attempts"),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_what_depends_on_chance_is_seen(flow: Workflow[..., Any], option: str) -> None:
+    text = hazard_of(flow)
+    assert f"was asked for with another value of '{option}' on a replay.\n" in text
+    assert "use ctx.now()" in text
+
+
+def test_what_is_left_of_a_time_is_no_hazard() -> None:
+    @step(timeout="1h")
+    async def long() -> None: ...
+
+    @workflow
+    async def main(ctx: WorkflowContext) -> float:
+        loop = asyncio.get_running_loop()
+        end = ctx.now() + timedelta(minutes=1, milliseconds=7)
+        by = loop.time() + 90.5
+        await long()
+        ctx.sleep((end - ctx.now()) / 3)
+        await asyncio.gather(long(), sleep((end - ctx.now()).total_seconds() / 7))
+        ctx.sleep_until(end)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(by):
+                await long.options(timeout=end - ctx.now() + timedelta(hours=1))()
+                await ctx.callback("never", timeout=by - loop.time() + 1000).result()
+        await asyncio.sleep(ctx.random.random() * 10)
+        return loop.time()
+
+    mock_ctx = MockDurableContext()
+    mock_ctx.mock_step("long", takes=7.123)
+    mock_ctx.crash_after(3)
+    assert create_test_handler(main, mock_ctx)({}) > 90

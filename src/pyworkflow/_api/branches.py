@@ -96,7 +96,11 @@ def map_call(
             zip(_names(items, item_name, what), items, strict=True)
         )
     ]
-    return FanOut(MapOp, codes, name, key, completion=completion, max_concurrency=max_concurrency)
+    fan_out = FanOut(
+        MapOp, codes, name, key, completion=completion, max_concurrency=max_concurrency
+    )
+    fan_out.items = items
+    return fan_out
 
 
 def _what(call: str, name: str | None) -> str:

@@ -202,4 +202,5 @@ class CallbackWait:
     def _op(self, execution: Execution) -> WaitForCallbackOp:
         op = WaitForCallbackOp(execution, self._name, self._key, self._options.result_type)
         op.source = self._submitter
+        op.asked_for = self._options.asked()
         return op

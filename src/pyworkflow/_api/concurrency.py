@@ -176,6 +176,8 @@ class FanOut:
         self._key = key
         self._completion = completion
         self._max_concurrency = max_concurrency
+        self.items: Sequence[Any] = ()
+        """What each branch of a `map` is called with."""
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, BatchResult[Any]]:
         """Return the coroutine that runs the branches."""
@@ -206,6 +208,11 @@ class FanOut:
         types = [code.result_type for code in self._codes]
         sources = [code.source for code in self._codes]
         op = self._kind(execution, self._name, self._key, types, sources)
+        op.asked_for = {
+            "items": self.items,
+            "max_concurrency": self._max_concurrency,
+            "policy": self._completion,
+        }
         journal, most = execution.journal, execution.limits.max_operations
         if most is not None and not journal.knows(op.id):
             used, needed = journal.count_operations(), len(self._codes) + 1

@@ -18,7 +18,7 @@ from pyworkflow._api.saga import SagaCalls
 from pyworkflow._api.sleep import Slept, seconds_until, start_wait
 from pyworkflow._engine.ops.patch import PatchOp
 from pyworkflow._engine.scope import current_execution, require_execution
-from pyworkflow.duration import whole_seconds
+from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class BaseContext:
 
     def _sleep(self, duration: Duration, name: str | None, key: str | None) -> None:
         execution = self._running("ctx.sleep()")
-        op = start_wait(execution, whole_seconds(duration), name, key)
+        op = start_wait(execution, parse_duration(duration), name, key)
         if op is not None:
             execution.wait(op)
 

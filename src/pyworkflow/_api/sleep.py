@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.ops.wait import WaitOp
 from pyworkflow._engine.scope import current_execution, require_execution
-from pyworkflow.duration import whole_seconds
+from pyworkflow.duration import parse_duration, whole_seconds
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,15 +84,16 @@ def sleep(
 
 async def _sleep(duration: Duration, name: str | None, key: str | None) -> None:
     execution = require_execution("pyworkflow.sleep()")
-    op = start_wait(execution, whole_seconds(duration), name, key)
+    op = start_wait(execution, parse_duration(duration), name, key)
     if op is not None:
         await op.outcome()
 
 
 def start_wait(
-    execution: Execution, seconds: int, name: str | None, key: str | None
+    execution: Execution, exact_seconds: float, name: str | None, key: str | None
 ) -> WaitOp | None:
-    """Issue a wait; `None` if there is nothing to wait for."""
+    """Issue a wait of whole seconds, rounded up; `None` if there is nothing to wait for."""
+    seconds = whole_seconds(exact_seconds)
     if seconds == 0:
         return None
     if name is not None:
@@ -100,15 +101,16 @@ def start_wait(
     if key is not None:
         check_key(key, "a sleep")
     op = WaitOp(execution, seconds, name, key)
+    op.exact_seconds = exact_seconds
     execution.issue(op)
     return op
 
 
-def seconds_until(execution: Execution, when: datetime) -> int:
-    """Return the whole seconds from the workflow's now to ``when``, 0 if it is past."""
+def seconds_until(execution: Execution, when: datetime) -> float:
+    """Return the seconds from the workflow's now to ``when``, 0 if it is past."""
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise UsageError(
             f"sleep_until takes a datetime with a time zone, not {when!r}; for example "
             "ctx.now() + timedelta(hours=1), or datetime(2030, 1, 1, tzinfo=timezone.utc)"
         )
-    return whole_seconds(max(0.0, (when - execution.now()).total_seconds()))
+    return max(0.0, (when - execution.now()).total_seconds())

@@ -144,17 +144,20 @@ class Workflow(Described, Generic[P, R_co]):
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         function: Any = functools.partial(self._function, *args, **kwargs)
-        return await run_child(execution, self._child(execution), function)
+        return await run_child(execution, self._child(execution, args, kwargs), function)
 
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         function = functools.partial(self._function, *args, **kwargs)
-        return run_child_blocking(execution, self._child(execution), function)
+        return run_child_blocking(execution, self._child(execution, args, kwargs), function)
 
-    def _child(self, execution: Execution) -> ChildOp:
+    def _child(
+        self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ChildOp:
         op = ChildOp(execution, self.name, self._key, self.result_type)
         op.source = self._function
+        op.asked_for = {"arguments": (*args, *kwargs.values())}
         return op
 
 

@@ -53,7 +53,8 @@ def operations_document(operations: Iterable[Operation]) -> list[Document]:
 
 def _operation_document(operation: Operation) -> Document:
     document = _fields(operation)
-    del document["sequence"], document["replay_children"]
+    del document["sequence"], document["replay_children"], document["ended_attempts"]
+    document["attempt"] = operation.attempt
     value = value_of(document.pop("payload"))
     return document | {
         "result": value if operation.ended else None,

@@ -113,7 +113,8 @@ class Progress:
 
     def _tell(self, operation: Operation, now_ms: int) -> None:
         depth = self._depths[operation.id] = self._depth(operation)
-        when_ms = now_ms if operation.status is Status.PENDING else operation.start_ms
+        began_ms = operation.attempt_start_ms or operation.start_ms
+        when_ms = now_ms if operation.status is Status.PENDING else began_ms
         self.say(
             Text.assemble(
                 (time_of_day(operation.end_ms or when_ms), "dim"),

@@ -70,7 +70,7 @@ def state(operation: Operation, now_ms: int | None) -> Text:
         case OperationType.STEP, Status.PENDING:
             return _between_attempts(operation, now_ms)
         case OperationType.STEP, _:
-            number = operation.attempt + 1
+            number = operation.attempt
             return Text("running" if number == 1 else f"running, attempt {number}", style="cyan")
         case OperationType.WAIT, _:
             return Text(f"until {until(operation.scheduled_end_ms or 0, now_ms)}", style="cyan")

@@ -93,6 +93,7 @@ class Execution:
         self.calls = self.loop.root.calls
         self.outside = Outside()
         self.now_ms = 0
+        self.clock_ms: int | None = None  # the host's, at the last fact; it decides nothing
         self.is_closing = False
         self.limits = Limits()
         self._start_ms = 0

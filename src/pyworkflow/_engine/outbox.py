@@ -28,16 +28,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pyworkflow._engine.records import Update
 from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.records import Update
+    from collections.abc import Callable
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
-    """A queued update; ``sent`` once it was handed to the writer."""
+    """A queued update, or what makes it when it is sent; ``sent`` once the writer has it."""
 
-    update: Update | None
+    update: Update | Callable[[], Update] | None
     urgent: bool
     sent: bool = False
 
@@ -52,8 +53,10 @@ class Outbox:
         self._urgent = 0
         self._waiting = 0
 
-    def put(self, update: Update, urgent: bool = False, patient: bool = False) -> Entry:
-        """Queue ``update`` behind the others."""
+    def put(
+        self, update: Update | Callable[[], Update], urgent: bool = False, patient: bool = False
+    ) -> Entry:
+        """Queue ``update``, or what will make it, behind the others."""
         entry = Entry(update, urgent)
         (self._patient if patient else self._entries).append(entry)
         self._waiting += 1
@@ -69,6 +72,8 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget all that was not sent."""
+        for entry in (*self._entries, *self._patient):
+            entry.update = None  # what makes it refers to who queued it
         self._entries.clear()
         self._patient.clear()
         self._waiting = self._urgent = 0
@@ -119,6 +124,8 @@ class Outbox:
             update = entry.update
             if update is None:
                 continue
+            if not isinstance(update, Update):
+                entry.update = update = update()
             size += _wire_size(update)
             if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                 entries.appendleft(entry)

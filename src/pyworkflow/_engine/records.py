@@ -101,9 +101,10 @@ class Operation(
     """One durable operation as the service keeps it.
 
     ``sequence`` is the execution-wide number of this operation's end, counted by services of ours;
-    `None` while it runs, and always on Lambda. ``attempt`` counts the ended attempts of a step.
-    ``payload`` is the result of an ended operation, the state of a pending wait-for-condition, and
-    the input of the EXECUTION operation.
+    `None` while it runs, and always on Lambda. ``ended_attempts`` counts those of a step (on the
+    wire and in files it is ``attempt``); ``attempt_start_ms`` is when an attempt after the first
+    began, or may begin: services of ours alone know it. ``payload`` is the result of an ended
+    operation, the state of a pending wait-for-condition, and the input of the EXECUTION operation.
     """
 
     id: str
@@ -115,13 +116,24 @@ class Operation(
     name: str | None = None
     subtype: str | None = None
     sequence: int | None = None
-    attempt: int = 0
+    ended_attempts: int = msgspec.field(default=0, name="attempt")
     next_attempt_ms: int | None = None
     scheduled_end_ms: int | None = None
     payload: str | None = None
     error: ErrorRecord | None = None
     replay_children: bool = False
     callback_id: str | None = None
+    attempt_start_ms: int | None = None
+
+    @property
+    def attempt(self) -> int:
+        """The number of a step's attempt, from 1; 0 for operations of other types.
+
+        It is the attempt that runs or is due. While the delay of a retry passes (PENDING), and once
+        the step is over, it is the attempt that ended last.
+        """
+        is_next = self.status is Status.STARTED or self.status is Status.READY
+        return self.ended_attempts + (is_next and self.type is OperationType.STEP)
 
     @property
     def ended(self) -> bool:
@@ -156,6 +168,10 @@ class Update(
     """CHAINED_INVOKE START."""
     tenant_id: str | None = None
     """CHAINED_INVOKE START."""
+    begin_ms: int | None = None
+    """STEP, CONTEXT: when the body began; `None` if unknown. Services of ours alone read it."""
+    end_ms: int | None = None
+    """STEP SUCCEED, FAIL, RETRY: when the body ended; as above."""
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
+from pyworkflow._engine.times import attempt_ms, begins, within
 from pyworkflow.duration import MAX_SECONDS
 from pyworkflow.errors import InvalidUpdateError
 
@@ -229,16 +230,30 @@ def _apply_start(update: Update, operation: Operation, status: Status, now_ms: i
         assert update.wait_seconds is not None
         due_ms = now_ms + update.wait_seconds * 1000
         return replace(operation, status=status, scheduled_end_ms=due_ms)
-    return operation if operation.status is status else replace(operation, status=status)
+    if operation.status is status:
+        return operation
+    begin_ms = within(update.begin_ms, attempt_ms(operation), now_ms)
+    return replace(operation, status=status, attempt_start_ms=begin_ms)
 
 
 def _apply_end(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     kind = operation.type
+    if kind is _STEP:
+        start_ms, attempt_start_ms = begins(update, operation, now_ms)
+        return replace(
+            operation,
+            status=status,
+            start_ms=start_ms,
+            end_ms=within(update.end_ms, attempt_start_ms or start_ms, now_ms),
+            ended_attempts=operation.ended_attempts + 1,
+            payload=update.payload,
+            error=update.error,
+            attempt_start_ms=attempt_start_ms,
+        )
     return replace(
         operation,
         status=status,
         end_ms=now_ms,
-        attempt=operation.attempt + 1 if kind is _STEP else 0,
         payload=operation.payload if kind is _EXECUTION else update.payload,
         error=update.error,
         replay_children=update.replay_children,
@@ -247,13 +262,16 @@ def _apply_end(update: Update, operation: Operation, status: Status, now_ms: int
 
 def _apply_retry(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     assert update.delay_seconds is not None
+    start_ms, attempt_start_ms = begins(update, operation, now_ms)
     return replace(
         operation,
         status=status,
-        attempt=operation.attempt + 1,
+        start_ms=start_ms,
+        ended_attempts=operation.ended_attempts + 1,
         next_attempt_ms=now_ms + update.delay_seconds * 1000,
         payload=update.payload,
         error=update.error,
+        attempt_start_ms=attempt_start_ms,
     )
 
 
@@ -273,16 +291,19 @@ def apply(update: Update, operation: Operation | None, now_ms: int) -> Operation
     crash of the next poll. The EXECUTION operation keeps its input as payload when it ends.
     """
     found = None if operation is None else operation.status
-    return _moved(update, operation, MOVES[update.type, found, update.action], now_ms)
+    return _moved(update, operation, MOVES[update.type, found, update.action], now_ms, 0)
 
 
-def _moved(update: Update, operation: Operation | None, status: Status, now_ms: int) -> Operation:
+def _moved(
+    update: Update, operation: Operation | None, status: Status, now_ms: int, since_ms: int
+) -> Operation:
     if operation is None:
+        begin_ms = update.begin_ms
         operation = Operation(
             id=update.id,
             type=update.type,
             status=status,
-            start_ms=now_ms,
+            start_ms=now_ms if begin_ms is None else within(begin_ms, since_ms, now_ms),
             parent_id=update.parent_id,
             name=update.name,
             subtype=update.subtype,
@@ -295,7 +316,9 @@ def _moved(update: Update, operation: Operation | None, status: Status, now_ms: 
 
 def _check_ancestors(
     update: Update, staged: Mapping[str, Operation], operations: Mapping[str, Operation]
-) -> None:
+) -> int:
+    """Return when the parent began."""
+    since_ms: int | None = None
     parent_id = update.parent_id
     while parent_id is not None:
         parent = staged.get(parent_id) or operations.get(parent_id)
@@ -308,7 +331,10 @@ def _check_ancestors(
         if parent.status is not _STARTED:
             remedy = "nothing below an ended context is recorded: drop the update"
             raise _refusal(update, f"the context {parent_id!r} STARTED", parent.status, remedy)
+        if since_ms is None:
+            since_ms = parent.start_ms
         parent_id = parent.parent_id
+    return since_ms or 0
 
 
 def _check_twice(update: Update, staged: Operation) -> None:
@@ -327,12 +353,14 @@ def apply_batch(
     operations: Mapping[str, Operation],
     now_ms: int,
     unread: Collection[str] = (),
+    since_ms: int = 0,
 ) -> list[Operation]:
     """Return the record that each of ``updates`` makes, in their order; ``operations`` stays as is.
 
     ``operations`` holds, by id, at least what the updates name and the ancestors of these.
     ``unread`` holds the ids of operations that changed since the sender last read the state: a
-    retry that became READY unread is not the sender's to start. Raises `InvalidUpdateError`.
+    retry that became READY unread is not the sender's to start. ``since_ms`` is when the execution
+    began. Raises `InvalidUpdateError`.
     """
     if len(updates) > MAX_UPDATES:
         raise InvalidUpdateError(
@@ -351,13 +379,14 @@ def apply_batch(
                 remedy = "refresh with an empty checkpoint first, and read that it is READY"
                 raise _refusal(update, "READY to have been read", "it became READY since", remedy)
         status = check(update, operation)
+        first_ms = since_ms
         if update.parent_id is not None:
-            _check_ancestors(update, staged, operations)
+            first_ms = _check_ancestors(update, staged, operations)
         elif update.type is _EXECUTION and len(results) != len(updates) - 1:
             found = f"it at place {len(results) + 1} of {len(updates)}"
             remedy = "end the execution once, with everything else before it"
             raise _refusal(update, "EXECUTION to be the last update", found, remedy)
-        staged[update.id] = operation = _moved(update, operation, status, now_ms)
+        staged[update.id] = operation = _moved(update, operation, status, now_ms, first_ms)
         results.append(operation)
     return results
 
@@ -382,7 +411,7 @@ def apply_outside(
 ) -> Operation:
     """Return ``operation`` as it is after the service or an outside event moved it to ``status``.
 
-    ``now_ms`` is the time of an end. Raises `InvalidUpdateError` when the move is not legal: the
+    ``now_ms`` is when that happened. Raises `InvalidUpdateError` when the move is not legal: the
     operation has ended already, most of the time.
     """
     if (operation.type, operation.status, status) not in OUTSIDE_MOVES:
@@ -392,6 +421,6 @@ def apply_outside(
             "a due timer ends from outside"
         )
     if status not in ENDED:
-        return replace(operation, status=status, next_attempt_ms=None)
+        return replace(operation, status=status, next_attempt_ms=None, attempt_start_ms=now_ms)
     kept = operation.payload if operation.type is _EXECUTION else payload
     return replace(operation, status=status, end_ms=now_ms, payload=kept, error=error)

@@ -22,7 +22,7 @@ class StepReturned(msgspec.Struct, frozen=True, eq=False, gc=False):
     attempt: int
     payload: str
     value: Any
-    end_ms: int = 0
+    end_ms: int | None = None
 
 
 class StepRaised(msgspec.Struct, frozen=True, eq=False):
@@ -31,7 +31,7 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
     id: str
     attempt: int
     error: BaseException
-    end_ms: int = 0
+    end_ms: int | None = None
 
 
 class Committed(msgspec.Struct, frozen=True, eq=False, gc=False):

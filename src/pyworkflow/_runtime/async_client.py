@@ -14,7 +14,7 @@ from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
 from pyworkflow._runtime.arguments import check_input, status_of, timeout_of
-from pyworkflow._runtime.clock import SystemClock, VirtualClock
+from pyworkflow._runtime.clock import SkippingClock, SystemClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.opening import Opening
@@ -66,7 +66,7 @@ class AsyncClient:
         self._open_service = open_service
         self._registry = Registry(workflows)
         self._has_worker = worker
-        self.clock: Clock = VirtualClock(SystemClock().now_ms()) if skip_time else SystemClock()
+        self.clock: Clock = SkippingClock() if skip_time else SystemClock()
         self._max_concurrent = max_concurrent
         check_count(max_concurrent, "max_concurrent", 1, "a client")
         self.grace_seconds = parse_duration(grace)

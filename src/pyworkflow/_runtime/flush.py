@@ -176,11 +176,20 @@ class Writer:
         assert self._token is not None, "nothing is written after the last token"
         return self._token
 
-    async def close(self) -> None:
-        """See the checkpoint in flight to its end: it may be durable already."""
+    async def close(self, seconds: float | None = None) -> None:
+        """See the checkpoint in flight to its end: it may be durable already.
+
+        One that takes longer than ``seconds`` is cancelled; what it recorded shows later.
+        """
         self._is_closing = True
-        while self._sending is not None:
-            await asyncio.wait([self._sending])
+        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        while (sending := self._sending) is not None:
+            if until is not None:
+                seconds = max(0.0, until - asyncio.get_running_loop().time())
+            _, late = await asyncio.wait([sending], timeout=seconds)
+            if late:
+                sending.cancel()
+                self._sending = None
 
     async def _add_pages(self, operations: list[Operation], marker: str | None) -> None:
         while marker:

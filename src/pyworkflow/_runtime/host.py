@@ -36,6 +36,9 @@ logger = logging.getLogger("pyworkflow.steps")
 LEAVING_SECONDS = 5
 """How long tasks that are left over may take to clean up; one may never be over."""
 
+CLOSINGS = 10
+"""How often a coroutine that goes on waiting is closed before its loop is given up."""
+
 BLOCKED_SECONDS = 10
 """How long a loop may take to stop before it is taken to be blocked."""
 
@@ -72,14 +75,22 @@ class HostLoop:
         """Whether its own thread runs it."""
         return self._is_run_here
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run ``main()`` to its end, here or behind, and return its result."""
+    def run(
+        self,
+        main: Callable[[], Coroutine[Any, Any, T]],
+        seconds_left: Callable[[], float] | None = None,
+    ) -> T:
+        """Run ``main()`` to its end, here or behind, and return its result.
+
+        Tasks that it leaves have `LEAVING_SECONDS` to clean up, or ``seconds_left()``; then they
+        are closed, so that nothing of one call goes on in the next.
+        """
         with self._changing:
             is_behind = self.thread is not None or _is_inside_a_loop()
             if is_behind:
                 self._begin_use()
         if not is_behind:
-            return self._run_here(main)
+            return self._run_here(main, seconds_left)
         try:
             return self._run_behind(main)
         finally:
@@ -94,7 +105,11 @@ class HostLoop:
 
     # -- on the own thread -----------------------------------------------------------------------
 
-    def _run_here(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _run_here(
+        self,
+        main: Callable[[], Coroutine[Any, Any, T]],
+        seconds_left: Callable[[], float] | None,
+    ) -> T:
         loop, ending = self._loop, _Ending[T]()
         task = loop.create_task(ending.take(main), context=contextvars.copy_context())
         self._is_run_here = True
@@ -103,8 +118,35 @@ class HostLoop:
                 _run_on(loop, task, interrupts)
         finally:
             self._is_run_here = False
-            _end_left(loop)
+            self._end_left(LEAVING_SECONDS if seconds_left is None else seconds_left())
         return ending.result()
+
+    def _end_left(self, seconds: float) -> None:
+        """Cancel the tasks that are left, see them to their end, and close those that take long."""
+        loop = self._loop
+        left = asyncio.all_tasks(loop)
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        _run_on(loop, loop.create_task(_wait_for(left, seconds)))
+        late = [task for task in left if not task.done()]
+        if not late:
+            return
+        logger.warning(
+            "%d tasks were still cleaning up when the time was over, and were closed: %s",
+            len(late),
+            ", ".join(map(_named, late)),
+        )
+        for task in late:
+            _close(task)
+            task.cancel()
+        _run_on(loop, loop.create_task(_wait_for(set(late), 0)))
+        for task in late:
+            if not task.done():
+                self._is_left = True
+            elif not task.cancelled():
+                task.exception()  # that its coroutine is closed; nobody else is to hear of it
 
     # -- behind ----------------------------------------------------------------------------------
 
@@ -149,7 +191,7 @@ class HostLoop:
             except BaseException as error:
                 _report(error)
         self._loop.run_until_complete(asyncio.sleep(0))  # what was to begin becomes a task
-        _end_left(self._loop)
+        self._end_left(LEAVING_SECONDS)
 
     def _run_behind(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         ending = _Ending[T]()
@@ -207,11 +249,14 @@ def _kept(place: str) -> HostLoop:
     return kept
 
 
-def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_on_kept_loop(
+    main: Callable[[], Coroutine[Any, Any, T]],
+    seconds_left: Callable[[], float] | None = None,
+) -> T:
     """Run ``main()`` on this thread's host loop, which stays for the next call, and return.
 
-    Tasks that are left over are cancelled. Inside a running loop it runs behind, while that loop
-    stands still.
+    Tasks that are left over are cancelled, and closed if they have not ended after
+    ``seconds_left()``. Inside a running loop it runs behind, while that loop stands still.
     """
     kept = host_loop()
     with body_threads.lending() as has_room:
@@ -221,7 +266,7 @@ def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 "waiting as there may be. Call that workflow in the workflow, as a child"
             )
         try:
-            return kept.run(main)
+            return kept.run(main, seconds_left)
         except Exception:
             raise
         except BaseException:  # the loop was stopped in the midst of its work
@@ -276,16 +321,27 @@ def _report(error: BaseException) -> None:
     logger.debug("a task or callback of a step raised %r", error, exc_info=error)
 
 
-def _end_left(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel the tasks that are left, and see them to their end."""
-    if left := asyncio.all_tasks(loop):
-        for task in left:
-            task.cancel()
-        _run_on(loop, loop.create_task(_wait_for(left)))
+async def _wait_for(tasks: set[asyncio.Task[Any]], seconds: float) -> None:
+    await asyncio.wait(tasks, timeout=seconds)
 
 
-async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
-    await asyncio.wait(tasks, timeout=LEAVING_SECONDS)
+def _named(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    """Unwind a task's coroutine, here and now; each `close` ends one wait of its cleanup."""
+    coroutine: Any = task.get_coro()
+    for _ in range(CLOSINGS):
+        try:
+            coroutine.close()
+        except RuntimeError:  # it waits again
+            continue
+        except asyncio.CancelledError:  # what it was told at first
+            pass
+        except (Exception, SystemExit) as error:
+            logger.warning("%s raised while it was closed", _named(task), exc_info=error)
+        return
 
 
 def _close_idle(loop: asyncio.AbstractEventLoop) -> None:

@@ -32,6 +32,7 @@ from pyworkflow._engine.turn import (
     Turn,
 )
 from pyworkflow._runtime.clock import holding
+from pyworkflow._runtime.deadline import TimeIsOver, in_time
 from pyworkflow._runtime.flush import Writer
 from pyworkflow._runtime.steps import StepRunner
 from pyworkflow.errors import UsageError
@@ -88,13 +89,16 @@ class Runner:
         """Run until the workflow suspends or ends, or until the invocation has no time left.
 
         The end of the execution is written if ``must_record`` says so of it; else the caller tells
-        the service. Raises what the service raises, `StaleTokenError` among it; the history is
-        intact then.
+        the service. The deadline is kept whatever hangs: see `Deadline`. Raises what the service
+        raises, `StaleTokenError` among it; the history is intact then.
         """
         run = self.begin(invocation)
         end = await run.drive(deadline)
         if must_record(end):
-            await run.record(end)
+            try:
+                await in_time(run.record(end), run.seconds_left())
+            except TimeIsOver:
+                return OutOfTime()
         return end
 
     def begin(self, invocation: Invocation) -> Run:
@@ -145,13 +149,20 @@ class Run:
         self._looks_again = False
         self._left: Sequence[Fact] = ()
         self._outcomes: list[StepReturned | StepRaised] = []
+        self._deadline: Deadline | None = None
         self._last: tuple[Alarm, ...] = ()
         self._operations: list[Operation] = []
 
     async def drive(self, deadline: Deadline | None = None) -> End:
         """Run until the workflow suspends or ends, or until ``deadline``."""
+        self._deadline = deadline
         with holding(self._clock):
-            self._operations = operations = await self._writer.load(self._invocation)
+            load = self._writer.load(self._invocation)
+            seconds = None if self._invocation.marker is None else self.seconds_left()
+            try:
+                self._operations = operations = await in_time(load, seconds)
+            except TimeIsOver:
+                return OutOfTime()
             try:
                 call = self._runner._workflow.bind(
                     operations[0].payload, self._execution, was_accepted=len(operations) > 1
@@ -210,6 +221,11 @@ class Run:
         ):
             self._is_given_up = False
         return self._is_given_up
+
+    def seconds_left(self) -> float | None:
+        """Return how long it is until the invocation is left; `None` if it has no deadline."""
+        deadline = self._deadline
+        return None if deadline is None else deadline.seconds_left(self._clock.now_ms())
 
     def look_again(self) -> None:
         """Read what changed from outside: a callback, a chained invoke, a stop.
@@ -297,6 +313,7 @@ class Run:
     def _go_on(self, facts: Sequence[Fact]) -> None:
         """Advance as long as the service and the steps answer at once, but not for ever."""
         execution = self._execution
+        execution.clock_ms = self._clock.now_ms()
         for _ in range(TURNS):
             for fact in facts:
                 execution.resolve(fact)
@@ -353,6 +370,7 @@ class Run:
         for call in calls:
             if (outcome := self._steps.launch(call)) is not None:
                 facts.append(outcome)
+                self._execution.clock_ms = outcome.end_ms
         self._is_launching = False
         return True
 
@@ -413,10 +431,10 @@ class Run:
             self._due[1].cancel()
         self._unrecorded = self._steps.running
         try:  # each of these, also when the caller does not wait for one of them to its end
-            await self._steps.close()
+            await self._steps.close(self.seconds_left())
         finally:
             try:
-                await self._writer.close()
+                await self._writer.close(self.seconds_left())
             finally:
                 closed: asyncio.Future[None] = self._loop.create_future()
                 self._loop.call_soon(self._close_execution, closed)

@@ -126,15 +126,15 @@ class StepRunner:
         return attempt
 
     def hold_clock(self, attempt: _Attempt) -> None:
-        """Let virtual time stand still: something real goes on."""
+        """A body runs: virtual time stands still, and skipped time passes as the machine's does."""
         attempt.holds = True
-        self._clock.hold()
+        self._clock.enter_body()
 
     def release_clock(self, attempt: _Attempt) -> None:
         """Let virtual time pass."""
         if attempt.holds:
             attempt.holds = False
-            self._clock.release()
+            self._clock.leave_body()
 
     def cancel(self, operation_id: str) -> None:
         """Cancel the running attempt of a step: a sync body is left to itself."""
@@ -155,18 +155,32 @@ class StepRunner:
         """The names of the steps of which an attempt runs; on any thread."""
         return tuple(attempt.call.name for attempt in list(self._running.values()))
 
-    async def close(self) -> None:
-        """Cancel what still runs, and see async bodies to their end."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Cancel what still runs, and see async bodies to their end, for ``seconds`` at most."""
         for operation_id in list(self._running):
             self.cancel(operation_id)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        if not self._leaving:
+            return
+        _, left = await asyncio.wait(self._leaving, timeout=seconds)
+        if left:
+            logger.warning(
+                "the time of the invocation is over, and %d cancelled steps of execution %r are "
+                "still cleaning up: they are left behind, and run again in the next invocation",
+                len(left),
+                self._execution_id,
+            )
 
     # -- bodies; a test double overrides these ---------------------------------------------------
 
+    def enter(self, call: StepCall) -> None:
+        """Note that the body begins, and let it know its attempt."""
+        if call.begin_ms is None:
+            call.begin_ms = self._clock.now_ms()
+        running_step.set(CurrentStep.of(call, self._execution_id))
+
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        self.enter(call)
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -181,7 +195,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        running_step.set(CurrentStep.of(call, self._execution_id))
+        self.enter(call)
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))

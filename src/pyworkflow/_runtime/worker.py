@@ -234,7 +234,7 @@ class Worker:
                 for invocation in claimed:
                     self._driven[invocation.execution_id].run.give_up()
             if len(claimed) < wanted:
-                self._set_alarm(await self._next_due(names))
+                await self._set_next_alarm(names)
                 return
         self._set_alarm(None)
 
@@ -247,10 +247,21 @@ class Worker:
             return await self._service.next_due(names)
         return await self._service.next_due(names, suspects=False)
 
-    def _set_alarm(self, due_ms: int | None) -> None:
+    async def _set_next_alarm(self, names: Collection[str]) -> None:
+        due_ms = await self._next_due(names)
+        for_suspended = False
+        if due_ms is not None and self._clock.skips_waits:
+            # The timeout of an execution whose body runs is not to be skipped.
+            deadline_ms = await self._service.next_deadline()
+            for_suspended = deadline_ms is None or due_ms < deadline_ms
+        self._set_alarm(due_ms, for_suspended=for_suspended)
+
+    def _set_alarm(self, due_ms: int | None, *, for_suspended: bool = False) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = None if due_ms is None else self._clock.call_at(due_ms, self.wake)
+            self._alarm = None
+        if due_ms is not None:
+            self._alarm = self._clock.call_at(due_ms, self.wake, for_suspended=for_suspended)
 
     # -- driving ---------------------------------------------------------------------------------
 

@@ -113,7 +113,8 @@ class WorkflowHandler(EntryPoint[P, R]):
             logger.info("input: %s", invocation.operations[0].payload)
         try:
             return run_on_kept_loop(
-                lambda: runner.run(invocation, deadline=deadline, must_record=must_record)
+                lambda: runner.run(invocation, deadline=deadline, must_record=must_record),
+                None if deadline is None else lambda: deadline.seconds_left(self._clock.now_ms()),
             )
         except ServiceError as error:
             if not error.is_final:

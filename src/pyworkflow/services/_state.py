@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.times import event_ms
 from pyworkflow._engine.transitions import apply, apply_batch, apply_outside
 from pyworkflow.errors import ServiceError, StaleTokenError
 from pyworkflow.services.base import (
@@ -167,7 +168,7 @@ class ExecutionState:
         if operation.type is _CALLBACK:
             operation = replace(operation, callback_id=f"{self.id}.{operation.id}")
             self.deadlines[operation.id] = CallbackDeadlines.of(update, now_ms)
-        self.put(now_ms, operation, update)
+        self.put(event_ms(update, operation, now_ms), operation, update)
         self.set_timer(operation)
 
     def commit(
@@ -179,7 +180,7 @@ class ExecutionState:
         """
         self.fire(now_ms)
         self.check_token(token)
-        results = apply_batch(updates, self.operations, now_ms, self.unread)
+        results = apply_batch(updates, self.operations, now_ms, self.unread, self.root.start_ms)
         for update, operation in zip(updates, results, strict=True):
             self.record(update, operation, now_ms)
         changes = self.take_changes()

@@ -234,6 +234,10 @@ class SchedulingService(Service, Protocol):
         """
         ...
 
+    async def next_deadline(self) -> int | None:
+        """Return when the first running execution is over its time; `None` if none has a limit."""
+        ...
+
     async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest, if any.
 

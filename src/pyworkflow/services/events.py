@@ -30,8 +30,9 @@ class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """One event of an execution. Times are milliseconds since the epoch.
 
     ``payload`` is the input of a started execution or chained invoke, and the result of what
-    succeeded. ``current_attempt`` counts a step's attempts from 1; ``delay_seconds`` is there when
-    another attempt follows.
+    succeeded. ``current_attempt`` is the number of the step's attempt that began or ended, from 1;
+    ``delay_seconds`` is there when another attempt follows. The times of an attempt's events are
+    those of its body; events stand in the order in which they were recorded.
     """
 
     id: int
@@ -108,7 +109,7 @@ def _event(number: int, entry: Entry) -> HistoryEvent:
         subtype=operation.subtype,
         payload=_payload(operation, update),
         error=None if started else operation.error,
-        current_attempt=operation.attempt if kind is OperationType.STEP and not started else None,
+        current_attempt=operation.attempt if kind is OperationType.STEP else None,
         delay_seconds=None if update is None else update.delay_seconds,
         wait_seconds=wait_seconds,
         scheduled_end_ms=operation.scheduled_end_ms if started else None,

@@ -77,7 +77,7 @@ class ServiceConformance(ExecutionConformance):
         """START and the end may share a batch or not; times and attempts are kept."""
         await driver.begin()
         started = (await driver.commit(step("a")))["a"]
-        assert (started.status, started.attempt, started.end_ms) == (Status.STARTED, 0, None)
+        assert (started.status, started.attempt, started.end_ms) == (Status.STARTED, 1, None)
         driver.advance(40)
         changes = await driver.commit(
             step("a", SUCCEED, payload="1"), step("b"), step("b", FAIL, error=ERROR)
@@ -88,6 +88,80 @@ class ServiceConformance(ExecutionConformance):
         assert (b.status, b.attempt, b.error) == (Status.FAILED, 1, ERROR)
         assert (a.name, a.subtype, a.sequence, b.sequence) == ("the step", "Step", 1, 2)
         assert await driver.stored() == changes
+
+    @scenario
+    async def test_the_times_of_a_body_are_kept(self, driver: Driver) -> None:
+        """A step began and ended when its body did, not when that was sent."""
+        root_ms = (await driver.begin()).operations[0].start_ms
+        driver.advance(300)
+        both = step("a", begin_ms=root_ms + 100), step("a", SUCCEED, end_ms=root_ms + 250)
+        ended = (await driver.commit(*both))["a"]
+        assert (ended.start_ms, ended.end_ms) == (root_ms + 100, root_ms + 250)
+        assert (await driver.commit(step("b", begin_ms=root_ms + 290)))[
+            "b"
+        ].start_ms == root_ms + 290
+        driver.advance(700)
+        ended = (await driver.commit(step("b", FAIL, error=ERROR, end_ms=root_ms + 900)))["b"]
+        assert (ended.start_ms, ended.end_ms) == (root_ms + 290, root_ms + 900)
+        events = await settled(driver.service.history(driver.execution_id))
+        assert [event.time_ms - root_ms for event in events] == [0, 100, 250, 290, 900]
+        assert (await driver.stored())["b"] == ended
+
+    @scenario
+    async def test_a_body_that_begins_late_began_then(self, driver: Driver) -> None:
+        """A START may be recorded first: at most once, or while no thread is free."""
+        root_ms = (await driver.begin()).operations[0].start_ms
+        await driver.commit(step("a"))
+        driver.advance(500)
+        times = {"begin_ms": root_ms + 200, "end_ms": root_ms + 450}
+        ended = (await driver.commit(step("a", SUCCEED, **times)))["a"]
+        assert (ended.start_ms, ended.end_ms) == (root_ms + 200, root_ms + 450)
+
+    @scenario
+    async def test_each_attempt_has_its_times(self, driver: Driver) -> None:
+        """The step began with its first attempt, and ended with its last one."""
+        root_ms = (await driver.begin()).operations[0].start_ms
+        driver.advance(100)
+        times = {"begin_ms": root_ms + 10, "end_ms": root_ms + 40}
+        retry = step("a", RETRY, delay_seconds=2, error=ERROR, **times)
+        pending = (await driver.commit(step("a", begin_ms=root_ms + 10), retry))["a"]
+        assert (pending.start_ms, pending.attempt) == (root_ms + 10, 1)
+        assert pending.next_attempt_ms == root_ms + 2100, "timers count from the service's clock"
+        driver.advance(2500)
+        await driver.commit()
+        again = step("a", begin_ms=root_ms + 2150)
+        started = (await driver.commit(again))["a"]
+        assert (started.attempt_start_ms, started.attempt) == (root_ms + 2150, 2)
+        times = {"begin_ms": root_ms + 2150, "end_ms": root_ms + 2400}
+        ended = (await driver.commit(step("a", SUCCEED, **times)))["a"]
+        assert (ended.start_ms, ended.end_ms) == (root_ms + 10, root_ms + 2400)
+        assert (ended.attempt_start_ms, ended.attempt) == (root_ms + 2150, 2)
+        events = (await settled(driver.service.history(driver.execution_id)))[1:]
+        assert [event.time_ms - root_ms for event in events] == [10, 40, 2150, 2400]
+        assert [event.current_attempt for event in events] == [1, 1, 2, 2]
+
+    @scenario
+    async def test_a_sender_s_clock_moves_nothing_else(self, driver: Driver) -> None:
+        """Its times are kept between the operation's last event and the service's own clock."""
+        root_ms = (await driver.begin()).operations[0].start_ms
+        driver.advance(100)
+        early, late = root_ms - 9_000, root_ms + 9_000
+        changes = await driver.commit(
+            context("c", begin_ms=root_ms + 50),
+            step("a", begin_ms=early, parent_id="c"),
+            step("b", SUCCEED, begin_ms=early, end_ms=early - 1),
+            step("d", SUCCEED, begin_ms=late, end_ms=late + 1),
+        )
+        assert [(each.start_ms - root_ms, each.end_ms) for each in changes.values()] == [
+            (50, None),
+            (50, None),
+            (0, root_ms),
+            (100, root_ms + 100),
+        ]
+        driver.advance(100)
+        changes = await driver.commit(step("a", SUCCEED, end_ms=early, parent_id="c"))
+        assert changes["a"].end_ms == root_ms + 50
+        assert (changes["a"].sequence, changes["a"].start_ms) == (3, root_ms + 50)
 
     @scenario
     async def test_a_step_may_end_without_start(self, driver: Driver) -> None:
@@ -113,7 +187,7 @@ class ServiceConformance(ExecutionConformance):
             with pytest.raises(InvalidUpdateError):
                 await driver.commit(step("a", illegal))
         ready = (await driver.commit())["a"]
-        assert (ready.status, ready.sequence) == (Status.READY, None)
+        assert (ready.status, ready.attempt, ready.sequence) == (Status.READY, 2, None)
         assert (ready.next_attempt_ms, ready.error) == (None, ERROR)
         assert await settled(driver.service.next_due()) is None
         again = (await driver.commit(step("a"), step("a", SUCCEED, payload="2")))["a"]

@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from pyworkflow.errors import ServiceError, ServiceUnavailableError
+from pyworkflow.services.awslambda import message
 from pyworkflow.services.awslambda.connections import MAX_CONNECTIONS, DirectConnections
 from pyworkflow.services.awslambda.signing import Request
 from tests.services.awslambda.lambda_api import (
@@ -235,19 +236,44 @@ async def ended(sent: asyncio.Future[Any]) -> Any:
     return await sent
 
 
-def test_a_request_in_flight_may_be_given_up(client: LambdaClient, peer: Peer) -> None:
-    """Its answer is nobody else's."""
+def to_the_end(connection: socket.socket) -> bytes:
+    """Read all that the client sends until it closes the connection."""
+    with contextlib.suppress(ConnectionError), connection.makefile("rb") as file:
+        return file.read()
+    return b""
+
+
+def test_a_request_that_is_given_up_ends(client: LambdaClient, peer: Peer) -> None:
+    """On a kept connection and on a new one: it must record nothing once nobody waits for it."""
 
     async def work() -> None:
         connection = await asked(client, peer, 1)
         given_up = await begun(client)
         given_up.cancel()
-        second = await asked(client, peer, 2)  # for the first still awaits its answer
-        second.close()
-        await asyncio.to_thread(peer.answer, connection, 3)
+        assert BODY in await asyncio.to_thread(to_the_end, connection)
+        given_up = asyncio.ensure_future(post(client))
+        connection = await asyncio.to_thread(peer.accept)
+        await asyncio.to_thread(connection.recv, 1)
+        given_up.cancel()
+        assert BODY in await asyncio.to_thread(to_the_end, connection)
+        connection = await asked(client, peer, 2)
         sent = await begun(client)
-        await asyncio.to_thread(peer.answer, connection, 4)
-        assert await sent == 4
+        await asyncio.to_thread(peer.answer, connection, 3)
+        assert await sent == 3
+
+    asyncio.run(work())
+
+
+def test_giving_up_what_is_answered_disturbs_nobody(client: LambdaClient, peer: Peer) -> None:
+    async def work() -> None:
+        connection = await asked(client, peer, 1)
+        sent = await begun(client)
+        await asyncio.to_thread(peer.answer, connection, 2)
+        assert await sent == 2
+        sent.cancel()
+        sent = await begun(client)
+        await asyncio.to_thread(peer.answer, connection, 3)
+        assert await sent == 3
 
     asyncio.run(work())
 
@@ -478,3 +504,35 @@ def test_an_error_of_a_proxy_shows_no_token(
     with pytest.raises(ServiceUnavailableError, match="ProxyConnectionError") as caught:
         api.run(load, endpoint="http://lambda.test")
     assert "the-secret" not in str(caught.value)
+
+
+def test_a_request_through_a_proxy_that_is_given_up_ends(
+    api: FakeLambda, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", peer.url)
+
+    async def work(client: LambdaClient) -> None:
+        for _ in range(2):
+            given_up = asyncio.ensure_future(post(client))
+            connection = await asyncio.to_thread(peer.accept)
+            await asyncio.to_thread(connection.recv, 1)
+            given_up.cancel()
+            await asyncio.to_thread(to_the_end, connection)
+        await asked(client, peer, 3)
+
+    api.run(work, endpoint="http://lambda.test")
+
+
+@pytest.mark.parametrize("is_proxied", [False, True])
+def test_an_answer_that_is_too_large_is_not_read(
+    api: FakeLambda, monkeypatch: pytest.MonkeyPatch, is_proxied: bool
+) -> None:
+    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    options = {}
+    if is_proxied:
+        monkeypatch.setenv("HTTP_PROXY", api.url)
+        options = {"endpoint": "http://lambda.test"}
+    api.answers.append(Answer({"page": "x" * 2000}))
+    with pytest.raises(ServiceUnavailableError, match="at most 1000 bytes, found one of 2"):
+        api.run(post, **options)
+    assert len(api.requests) == 1, "it would be too large again"

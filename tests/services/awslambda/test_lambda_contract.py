@@ -292,7 +292,7 @@ def expected_of(parsed: dict[str, Any]) -> Operation:
         parent_id=parsed.get("ParentId"),
         name=parsed.get("Name"),
         subtype=parsed.get("SubType"),
-        attempt=details.get("Attempt", 0),
+        ended_attempts=details.get("Attempt", 0),
         next_attempt_ms=moment(details.get("NextAttemptTimestamp")),
         scheduled_end_ms=moment(details.get("ScheduledEndTimestamp")),
         payload=details.get("Result", details.get("InputPayload")),

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyworkflow.services.awslambda import message
 from pyworkflow.services.awslambda.message import (
     MOST_HEADERS,
     Answer,
     AnswerReader,
     MalformedAnswerError,
+    OversizedAnswerError,
     to_bytes,
 )
 from pyworkflow.services.awslambda.signing import Request
@@ -158,6 +160,31 @@ def test_a_large_answer_in_many_pieces() -> None:
     assert answer.content == content
     chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
     assert read(CHUNKED, *chunks, b"0\r\n\r\n")[0].content == content
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + b"Content-Length: 999999999999\r\n\r\n",
+        CHUNKED + b"ffffffffff\r\n",
+        CHUNKED + b"8000000\r\n",
+        HEAD + b"\r\n" + b"x" * 1001,
+    ],
+)
+def test_a_content_that_is_too_large_is_refused_before_it_is_read(
+    text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    with pytest.raises(OversizedAnswerError, match="at most 1000 bytes, found one of"):
+        AnswerReader().feed(text)
+
+
+def test_chunks_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    reader = AnswerReader()
+    assert reader.feed(CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n") is None
+    with pytest.raises(OversizedAnswerError, match="found one of 1001 bytes"):
+        reader.feed(b"1\r\n")
 
 
 def test_silence_is_told_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pyworkflow._engine.records import (
     Action,
@@ -96,6 +97,22 @@ def test_updates(fields: dict[str, Any], wire: dict[str, Any]) -> None:
     assert update_to_wire(Update(id="a", **fields)) == {**common, **wire}
 
 
+def test_the_times_of_a_body_are_not_sent() -> None:
+    plain = Update(id="a", type=OperationType.STEP, action=Action.SUCCEED)
+    timed = replace(plain, begin_ms=1, end_ms=2)
+    assert update_to_wire(timed) == update_to_wire(plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "attempt"),
+    [("STEP", "STARTED", 3), ("STEP", "READY", 3), ("STEP", "PENDING", 2), ("STEP", "FAILED", 2)],
+)
+def test_lambda_counts_ended_attempts(kind: str, status: str, attempt: int) -> None:
+    sent = {"Id": "a", "Type": kind, "Status": status, "StartTimestamp": 1}
+    (found,) = operations_from_event([{**sent, "StepDetails": {"Attempt": 2}}])
+    assert found.attempt == attempt
+
+
 def test_errors() -> None:
     assert error_to_wire(ERROR) == ERROR_OBJECT
     assert error_to_wire(ErrorRecord()) == {"ErrorMessage": "", "ErrorType": ""}
@@ -124,7 +141,7 @@ def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
         5500,
     )
     assert from_event.sequence is None
-    assert from_event.attempt == 2
+    assert (from_event.ended_attempts, from_event.attempt) == (2, 3)
 
 
 def test_fractions_of_seconds_are_rounded_not_cut() -> None:

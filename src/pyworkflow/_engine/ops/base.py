@@ -28,6 +28,8 @@ from pyworkflow._engine.records import (
 from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ids import Scope
@@ -134,6 +136,13 @@ class Op:
 
     def __str__(self) -> str:
         return f"the recorded result of {self.awaits()}"
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return what the code asked for, by name, beyond the operation's identity.
+
+        A replay must ask for the same. Not all of it is recorded, so tests compare it.
+        """
+        return {}
 
     def awaits(self) -> str:
         """Say in a few words what is waited for."""

@@ -28,6 +28,7 @@ from pyworkflow.errors import CallbackError, CallbackTimeoutError, Serialization
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
@@ -39,6 +40,13 @@ class CallbackOptions(msgspec.Struct, frozen=True):
     timeout_seconds: int | None = None
     heartbeat_timeout_seconds: int | None = None
     result_type: Any = Any
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the timeouts by name."""
+        return {
+            "timeout": self.timeout_seconds,
+            "heartbeat_timeout": self.heartbeat_timeout_seconds,
+        }
 
 
 class CallbackOp(Op):
@@ -95,6 +103,10 @@ class CallbackOp(Op):
         self.execution.creations.discard(self)
         if self._entry is not None:
             self.execution.outbox.drop(self._entry)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the timeouts."""
+        return self._options.asked()
 
     # -- who waits for the result ----------------------------------------------------------------
 

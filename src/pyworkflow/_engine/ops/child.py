@@ -35,6 +35,8 @@ from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.records import ErrorRecord
@@ -46,7 +48,7 @@ class ChildOp(Op):
     type = OperationType.CONTEXT
     subtype: str = SubType.RUN_IN_CHILD_CONTEXT
 
-    __slots__ = ("_value", "namespace", "result_type", "source")
+    __slots__ = ("_value", "asked_for", "namespace", "result_type", "source")
 
     def __init__(
         self, execution: Execution, name: str | None, key: str | None, result_type: object
@@ -57,10 +59,12 @@ class ChildOp(Op):
         self.source: object = None
         """The function that runs, or its globals: the home of its errors."""
         self.namespace = Namespace(self.id, Scope(self.id, self.scope))
+        self.asked_for: Mapping[str, Any] | None = None
+        """The arguments or items, and options, for `asked`."""
 
     def start(self) -> None:
         """Open the context; the code runs now."""
-        self.write(Action.START)
+        self.write(Action.START, begin_ms=self.execution.clock_ms)
 
     def replay(self, record: Operation) -> None:
         """Run the code again, over what is recorded below."""
@@ -73,6 +77,10 @@ class ChildOp(Op):
         else:
             super().replay_end(record)
             journal.consume_below(self.id)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the arguments or items, and options."""
+        return self.asked_for or {}
 
     # -- the outcome of the code -----------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class ConditionOp(StepOp):
         passed: float = sum(
             self._delay_after(RetryableError(), attempt) or 0 for attempt in range(1, self.attempt)
         )
-        if self._start_ms is not None:
+        if self._start_ms is not None and self.attempt_end_ms is not None:
             passed = max(passed, (self.attempt_end_ms - self._start_ms) / 1000)
         return limit - passed
 

@@ -24,6 +24,8 @@ from pyworkflow._engine.records import (
 from pyworkflow.errors import InvokeError, SerializationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
 
@@ -86,6 +88,15 @@ class InvokeOp(Op):
             self.future.set_exception(misfit(fault, InvokeError))
         else:
             self.future.set_result(value)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return which function, and its input."""
+        options = self._options
+        return {
+            "function": options.function_name,
+            "input": options.payload,
+            "tenant_id": options.tenant_id,
+        }
 
     def abandon(self) -> None:
         """Leave the function to itself; one whose START was not sent never runs."""

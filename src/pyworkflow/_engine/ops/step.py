@@ -12,11 +12,12 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
+from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType, Update
 from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.records import ErrorRecord, Update
+    from pyworkflow._engine.records import ErrorRecord
     from pyworkflow.retry import Retry
 
 logger = logging.getLogger("pyworkflow.steps")
@@ -55,8 +56,8 @@ class StepSettings(Protocol):
     def result_type(self) -> object: ...
 
 
-class StepCall(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One attempt of a step, for the runtime to run."""
+class StepCall(msgspec.Struct, eq=False, gc=False):
+    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when it began to."""
 
     id: str
     name: str
@@ -65,9 +66,26 @@ class StepCall(msgspec.Struct, frozen=True, eq=False, gc=False):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    begin_ms: int | None = None
 
     def __str__(self) -> str:
         return f"the result of step {self.name!r}"
+
+
+def asked_of(settings: StepSettings) -> Mapping[str, Any]:
+    """Return how a step or condition is to be run, by the names of the options."""
+    retry = settings.retry
+    return {
+        "timeout": settings.timeout_seconds,
+        "at_most_once": settings.at_most_once,
+        "max_attempts": retry.max_attempts,
+        "delay": retry.delay,
+        "backoff": retry.backoff,
+        "max_delay": retry.max_delay,
+        "jitter": retry.jitter,
+        "initial": getattr(settings, "initial", None),
+        "limit": getattr(settings, "limit_seconds", None),
+    }
 
 
 class StepOp(Op):
@@ -77,6 +95,7 @@ class StepOp(Op):
     subtype: str = SubType.STEP
 
     __slots__ = (
+        "_call",
         "_function",
         "_has_outcome",
         "_is_recorded_started",
@@ -103,7 +122,8 @@ class StepOp(Op):
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
-        self.attempt_end_ms = 0
+        self.attempt_end_ms: int | None = None
+        self._call: StepCall | None = None
         self._start: Entry | None = None
         self._is_recorded_started = False
         self._has_outcome = False
@@ -117,7 +137,7 @@ class StepOp(Op):
 
     def replay(self, record: Operation) -> None:
         """Go on: an attempt that was begun is run again, or is lost if it may run only once."""
-        self.attempt = record.attempt + 1
+        self.attempt = record.ended_attempts + 1
         if record.status is not Status.STARTED:
             self.on_change(record)
             return
@@ -129,7 +149,7 @@ class StepOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """Follow the service: started, waiting for its next attempt, or due."""
-        self.attempt = record.attempt + 1
+        self.attempt = record.ended_attempts + 1
         match record.status:
             case Status.STARTED:
                 is_news, self._is_recorded_started = not self._is_recorded_started, True
@@ -165,6 +185,10 @@ class StepOp(Op):
             "again"
         )
 
+    def asked(self) -> Mapping[str, Any]:
+        """Return how it is to be run; its arguments stand beside."""
+        return asked_of(self.settings)
+
     # -- attempts --------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> None:
@@ -172,12 +196,13 @@ class StepOp(Op):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
-        self._start = self.execution.outbox.put(self.update(_START), careful)
+        self._call = self.attempt_end_ms = None
+        self._start = self.execution.outbox.put(self._start_update, careful)
         if not careful:
             self._launch()
 
     def _launch(self) -> None:
-        call = StepCall(
+        self._call = call = StepCall(
             self.id,
             self.name or "",
             self.attempt,
@@ -187,6 +212,32 @@ class StepOp(Op):
             self.kwargs,
         )
         self.execution.bodies.launch(self, call)
+
+    def _start_update(self) -> Update:
+        """Return the START, made when it is sent: by then the body may have begun."""
+        return self.update(_START)
+
+    def update(
+        self,
+        action: Action,
+        payload: str | None = None,
+        error: ErrorRecord | None = None,
+        **details: Any,
+    ) -> Update:
+        """Return an update of this step, with the times of the attempt's body."""
+        update = Update(
+            id=self.id,
+            type=self.type,
+            action=action,
+            parent_id=self.scope.operation_id,
+            name=self.name,
+            subtype=self.subtype,
+            payload=payload,
+            error=error,
+            begin_ms=None if self._call is None else self._call.begin_ms,
+            end_ms=None if action is _START else self.attempt_end_ms,
+        )
+        return replace(update, **details) if details else update
 
     def succeed(self, payload: str, value: Any) -> None:
         """Record the outcome of the running attempt; ``value`` is ``payload`` decoded.

@@ -6,24 +6,26 @@ alone if it was: a cancellation could meet the timer as it fires, and would spoi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.records import Action, Operation, OperationType, SubType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.loop import TimerHandle
     from pyworkflow._engine.outbox import Entry
 
 
 class WaitOp(Op):
-    """A wait of whole seconds, at least 1."""
+    """A wait of whole seconds, at least 1; ``exact_seconds`` is what they were rounded from."""
 
     type = OperationType.WAIT
     subtype = SubType.WAIT
 
-    __slots__ = ("_entry", "_seconds")
+    __slots__ = ("_entry", "_seconds", "exact_seconds")
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class WaitOp(Op):
     ) -> None:
         super().__init__(execution, name, key)
         self._seconds = seconds
+        self.exact_seconds: float = seconds
         self._entry: Entry | None = None
 
     def start(self) -> None:
@@ -57,6 +60,10 @@ class WaitOp(Op):
         if self._entry is not None:
             self.execution.outbox.drop(self._entry)
 
+    def asked(self) -> Mapping[str, Any]:
+        """Return how long."""
+        return {"seconds": self.exact_seconds}
+
     def awaits(self) -> str:
         """Say how long."""
         return f"{super().awaits()} of {self._seconds} s"
@@ -70,6 +77,7 @@ class TimerOp(WaitOp):
     def __init__(self, execution: Execution, seconds: int, handle: TimerHandle) -> None:
         super().__init__(execution, seconds)
         self._handle = handle
+        self.exact_seconds = handle.due - execution.loop.time()
 
     def deliver(self, record: Operation) -> None:
         """Queue the callback."""

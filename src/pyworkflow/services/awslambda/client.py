@@ -28,13 +28,14 @@ from pyworkflow.errors import ServiceUnavailableError
 from pyworkflow.services.awslambda.connections import MAX_CONNECTIONS, DirectConnections
 from pyworkflow.services.awslambda.endpoint import READ_SECONDS
 from pyworkflow.services.awslambda.faults import error_of
-from pyworkflow.services.awslambda.message import to_bytes
+from pyworkflow.services.awslambda.message import OversizedAnswerError, to_bytes
 from pyworkflow.services.awslambda.signing import Keys, Request, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pyworkflow.services.awslambda.access import Access
+    from pyworkflow.services.awslambda.connection import Connection
     from pyworkflow.services.awslambda.connections import Connections
     from pyworkflow.services.awslambda.message import Answer
 
@@ -104,6 +105,7 @@ class LambdaClient:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         sent = to_bytes(call.request, self._headers(call.request, self._keys))
         kept.send(sent, lambda answer: self._on_answer(call, answer, future))
+        future.add_done_callback(functools.partial(_close_if_given_up, kept, kept.sent))
         return future
 
     def _on_answer(
@@ -184,6 +186,8 @@ def _decoded(answer: Answer | OSError, what: str) -> Any:
     """
     if isinstance(answer, OSError):
         text = f"{what}: {type(answer).__name__}: {answer}"
+        if isinstance(answer, OversizedAnswerError):  # it would be so again
+            raise ServiceUnavailableError(text)
         raise _TryAgain(ServiceUnavailableError(text))
     if not 200 <= answer.status < 300:
         found = error_of(answer.status, answer.headers, answer.content, what)
@@ -199,6 +203,12 @@ def _decoded(answer: Answer | OSError, what: str) -> Any:
 
 def _as_it_is(answer: Any) -> Any:
     return answer
+
+
+def _close_if_given_up(connection: Connection, number: int, future: asyncio.Future[Any]) -> None:
+    """End a request with its future: once nobody waits for it, it must record nothing more."""
+    if future.cancelled():
+        connection.give_up(number)
 
 
 def _end_by(rest: Coroutine[Any, Any, T], future: asyncio.Future[T]) -> None:

@@ -66,6 +66,8 @@ class Connection:
         self._on_end: Callable[[Answer | OSError | None], None]
         self._unsent = memoryview(b"")
         self._was_kept = False
+        self.sent = 0
+        """How many requests were sent; the newest is named after it."""
         self._heard = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._poll = select.poll()
@@ -81,10 +83,17 @@ class Connection:
         """
         self._reader = AnswerReader()
         self._on_end = on_end
+        self.sent += 1
         self._heard = self._loop.time()
         if self._alarm is None:
             self._set_alarm(self._read_seconds)
         self._write(memoryview(request))
+
+    def give_up(self, number: int) -> None:
+        """Close it if that request is in flight still: nobody waits for its answer."""
+        if self._reader is not None and self.sent == number:
+            self._reader = None
+            self.close()
 
     @property
     def is_quiet(self) -> bool:

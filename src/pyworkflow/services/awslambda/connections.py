@@ -207,11 +207,15 @@ class _LoopConnections:
         ended: asyncio.Future[Answer | OSError | None] = self._loop.create_future()
 
         def end(answer: Answer | OSError | None) -> None:
-            if not ended.done():  # cancelled; the connection saw its answer to the end
+            if not ended.done():  # cancelled in the same tick
                 ended.set_result(answer)
 
         connection.send(sent, end)
-        return await ended
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            connection.give_up(connection.sent)
+            raise
 
 
 def _close_unwanted(opening: Future[socket.socket]) -> None:

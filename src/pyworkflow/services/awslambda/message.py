@@ -3,6 +3,7 @@
 The standard library's client writes head and body apart and parses an answer's head as an e-mail,
 which together cost more than signing and a step of the engine do. An answer is bounded by its
 length, by chunks, or by the end of the connection; what is none of that is an error, not a guess.
+Head and content have a limit, beyond which nothing is read: whatever answers may be no Lambda.
 
 Nothing here waits or knows of sockets: `AnswerReader` is fed with what came. Its work grows with
 the answer's size, not with the number of pieces.
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
+MOST_CONTENT_BYTES = 128 * 1024 * 1024
+"""More than an answer of Lambda has: an execution has at most 100 MB, by quota."""
 
 _BEGIN = b"HTTP/1."
 _LINE_END = re.compile(rb"\r?\n")
@@ -39,6 +42,19 @@ class Answer(NamedTuple):
 
 class MalformedAnswerError(OSError):
     """What came back is cut off, or no HTTP."""
+
+
+class OversizedAnswerError(MalformedAnswerError):
+    """What came back is larger than any answer of Lambda."""
+
+
+def check_size(size: int) -> None:
+    """Raise `OversizedAnswerError` for a content of more bytes than may be read."""
+    if size > MOST_CONTENT_BYTES:
+        raise OversizedAnswerError(
+            f"expected an answer of at most {MOST_CONTENT_BYTES} bytes, found one of {size} bytes "
+            "or more; look at what answers in Lambda's place, a proxy for example"
+        )
 
 
 def to_bytes(request: Request, headers: Mapping[str, str]) -> bytes:
@@ -104,9 +120,12 @@ class AnswerReader:
         elif "transfer-encoding" in headers:
             content = yield from self._chunks(headers["transfer-encoding"])
         elif "content-length" in headers:
-            content = yield from self._exactly(_number(headers["content-length"], 10))
+            size = _number(headers["content-length"], 10)
+            check_size(size)
+            content = yield from self._exactly(size)
         else:
             while not self._has_ended:
+                check_size(len(self._buffer))
                 yield
             content = self._take(len(self._buffer))
         return Answer(status, headers, content)
@@ -117,7 +136,10 @@ class AnswerReader:
                 f"expected no transfer encoding but chunked, found {encoding!r}"
             )
         chunks = []
+        whole = 0
         while size := _number((yield from self._until(_LINE_END)).partition(";")[0], 16):
+            whole += size
+            check_size(whole)
             chunks.append((yield from self._exactly(size)))
             if (yield from self._exactly(2)) != b"\r\n":
                 raise MalformedAnswerError(f"expected the end of a chunk after {size} bytes")

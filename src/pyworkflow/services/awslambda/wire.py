@@ -140,7 +140,7 @@ OPERATION = (
     Field("ContextDetails.ReplayChildren", "replay_children", _flag),
     Field("ContextDetails.Result", "payload", _text),
     Field("ContextDetails.Error", "error", _error),
-    Field("StepDetails.Attempt", "attempt", _count),
+    Field("StepDetails.Attempt", "ended_attempts", _count),
     Field("StepDetails.NextAttemptTimestamp", "next_attempt_ms"),
     Field("StepDetails.Result", "payload", _text),
     Field("StepDetails.Error", "error", _error),
@@ -286,10 +286,16 @@ _ERROR_KEYS = _keys(ERROR)
 _UPDATE_KEYS = _keys(UPDATE)
 
 
+_NOT_SENT = frozenset({"begin_ms", "end_ms"})
+"""Lambda stamps times by itself."""
+
+
 def _write(keys: _Keys, record: msgspec.Struct) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for name, value in asdict(record).items():
         if value is None or value is False or value == ():
+            continue
+        if name in _NOT_SENT:
             continue
         group, key = keys[name]
         into = written.setdefault(group, {}) if group else written

@@ -99,7 +99,7 @@ def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
         operation = entry.operation
         if operation.end_ms is not None:
             place = places[operation.id]
-            lines.append(Line(place, entry.time_ms, operation.status, operation.attempt))
+            lines.append(Line(place, entry.time_ms, operation.status, operation.ended_attempts))
         elif operation.status is not _READY:
             lines.append(_line_of(entry, places[operation.id]))
     return lines
@@ -114,12 +114,12 @@ def _line_of(entry: Entry, place: int) -> Line:
     else:
         payload, error = None if update is None else update.payload, None
     if update is None:
-        return Line(place, entry.time_ms, status, operation.attempt, payload, error)
+        return Line(place, entry.time_ms, status, operation.ended_attempts, payload, error)
     return Line(
         place,
         entry.time_ms,
         status,
-        operation.attempt,
+        operation.ended_attempts,
         payload,
         error,
         update.delay_seconds,
@@ -143,12 +143,12 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
     if line.status in ENDED:
         if is_execution:
             update_payload = result
-        operation = replace(operation, status=line.status, attempt=line.attempt)
+        operation = replace(operation, status=line.status, ended_attempts=line.attempt)
     else:
         operation = replace(
             operation,
             status=line.status,
-            attempt=line.attempt,
+            ended_attempts=line.attempt,
             payload=operation.payload if is_execution else line.payload,
             error=line.error,
             end_ms=None,

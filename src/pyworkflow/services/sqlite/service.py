@@ -247,6 +247,10 @@ class SqliteService:
 
         return await self._read(read)
 
+    async def next_deadline(self) -> int | None:
+        """Return when the first running execution is over its time."""
+        return await self._read(lambda store: store.next_deadline())
+
     async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest."""
         now_ms = self._now_ms()
