@@ -165,7 +165,7 @@ def test_no_delay_is_no_timer(delay: float) -> None:
     assert world.timers == []
 
 
-@pytest.mark.parametrize("delay", [math.inf, math.nan, 367 * 86400])
+@pytest.mark.parametrize("delay", [math.nan, 367 * 86400])
 def test_impossible_delays_are_told(delay: float) -> None:
     with pytest.raises(DurationError, match="366 days"):
         World().loop.call_later(delay, print)

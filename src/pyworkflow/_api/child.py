@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.tasks import call_plain
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -60,7 +62,7 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
     try:
         if child.begins():
             try:
-                value = function()
+                value = call_plain(function)
             except Exception as error:
                 for ends in child.leftovers():
                     execution.bridge.wait(ends)

@@ -12,6 +12,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.surroundings import call_in_thread
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
         return function
 
     async def run(*args: Any, **kwargs: Any) -> Any:
-        value = await asyncio.to_thread(function, *args, **kwargs)
+        value = await asyncio.to_thread(call_in_thread, function, *args, **kwargs)
         return await value if inspect.isawaitable(value) else value
 
     return run

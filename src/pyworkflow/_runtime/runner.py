@@ -34,6 +34,7 @@ from pyworkflow._engine.turn import (
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.flush import Writer
 from pyworkflow._runtime.steps import StepRunner
+from pyworkflow._runtime.threads import name_threads
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -280,8 +281,8 @@ class Run:
     def _carry_out(self, turn: Turn) -> list[Fact]:
         """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
         facts: list[Fact] = []
-        if turn.end is not None:
-            self._finish(turn.end)
+        if (end := name_threads(turn.end, self._execution.loop)) is not None:
+            self._finish(end)
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         if turn.write and (answer := self._write(turn.write)) is not None:

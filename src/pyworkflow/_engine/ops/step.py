@@ -8,6 +8,7 @@ is running; what comes after the step was abandoned is dropped.
 from __future__ import annotations
 
 import random
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -61,6 +62,8 @@ class StepCall(msgspec.Struct, frozen=True, eq=False, gc=False):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    context: Context = msgspec.field(default_factory=copy_context)
+    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
 
     def __str__(self) -> str:
         return f"the result of step {self.name!r}"
@@ -73,6 +76,7 @@ class StepOp(Op):
     subtype: str = SubType.STEP
 
     __slots__ = (
+        "_context",
         "_function",
         "_has_outcome",
         "_is_recorded_started",
@@ -109,10 +113,12 @@ class StepOp(Op):
 
     def start(self) -> None:
         """Begin the first attempt."""
+        self._context = copy_context()
         self._begin_attempt()
 
     def replay(self, record: Operation) -> None:
         """Go on: an attempt that was begun is run again, or is lost if it may run only once."""
+        self._context = copy_context()
         self.attempt = record.attempt + 1
         if record.status is not Status.STARTED:
             self.on_change(record)
@@ -176,6 +182,7 @@ class StepOp(Op):
             self._function,
             self.args,
             self.kwargs,
+            self._context,
         )
         self.execution.bodies.launch(self, call)
 
