@@ -112,8 +112,8 @@ class Task(asyncio.Task[T]):
 
     __slots__ = (
         "_cancel_is_due",
-        "_cancel_message",
         "_cancels",
+        "_due_message",
         "_hash",
         "blocked_on",
         "blocks",
@@ -141,7 +141,7 @@ class Task(asyncio.Task[T]):
         self._hash = loop.hash_base + number
         self._cancels = 0
         self._cancel_is_due = False
-        self._cancel_message: Any = None
+        self._due_message: Any = None
         asyncio.Task.__init__(
             self,
             coro,
@@ -163,10 +163,10 @@ class Task(asyncio.Task[T]):
             return super().cancel(msg=msg)
         self._cancels += 1
         if self.blocked_on is None:
-            self._cancel_is_due, self._cancel_message = True, msg
+            self._cancel_is_due, self._due_message = True, msg
             loop.call_next(self._cancel_after_this_step)
         elif not self.blocked_on.cancel(msg=msg):
-            self._cancel_is_due, self._cancel_message = True, msg
+            self._cancel_is_due, self._due_message = True, msg
         return True
 
     def cancelling(self) -> int:
@@ -184,16 +184,21 @@ class Task(asyncio.Task[T]):
         return remaining
 
     @property
+    def _must_cancel(self) -> bool:
+        # As asyncio's, which libraries look at.
+        return self._cancel_is_due or bool(asyncio.Task._must_cancel.__get__(self))  # type: ignore[attr-defined]
+
+    @property
     def is_cancel_due(self) -> bool:
         """Whether this task was cancelled and its code has not been told yet."""
-        return self._cancel_is_due or is_to_be_cancelled(self)
+        return self._must_cancel
 
     def take_cancel(self) -> asyncio.CancelledError | None:
         """Return the cancellation that is due where this task is about to block, if one is."""
         if not self._cancel_is_due:
             return None
         self._cancel_is_due = False
-        message = self._cancel_message
+        message = self._due_message
         return asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
 
     def fail(self, error: Exception) -> None:
@@ -222,7 +227,7 @@ class Task(asyncio.Task[T]):
         self._cancel_is_due = False
         if not self.done():
             # Counted here already, unless it was withdrawn; asyncio counts it now.
-            super().cancel(self._cancel_message)
+            super().cancel(self._due_message)
             if self._cancels:
                 self._cancels -= 1
             else:
@@ -231,7 +236,7 @@ class Task(asyncio.Task[T]):
             # Its code returned all the same, which asyncio takes for an end by cancellation. Nobody
             # has seen the result: what waits for this task is called later.
             asyncio.Future.__init__(self, loop=self.get_loop())
-            asyncio.Future.cancel(self, self._cancel_message)
+            asyncio.Future.cancel(self, self._due_message)
 
 
 def call_plain(function: Callable[..., T], *args: Any) -> T:
