@@ -7,7 +7,7 @@ not have is passed over.
 from __future__ import annotations
 
 _LISTED: dict[str, str] = {
-    "as_completed gets bare coroutines and keeps them in a set: refused, the order would change": """
+    "as_completed gets bare coroutines and keeps them in a set: refused, for want of an order": """
         tasks.BaseTaskTests.test_as_completed
         tasks.BaseTaskTests.test_as_completed_concurrent
         tasks.BaseTaskTests.test_as_completed_coroutine_use_running_loop

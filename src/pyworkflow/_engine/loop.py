@@ -132,9 +132,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The handles that wait their turn."""
         self.calls_from_threads: list[str] = []
         """Where the code is that called this loop from other threads, in vain."""
-        self._asyncgens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], Context | None] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        # By id, for weak references are gone when a generator is finalised.
+        self._asyncgen_contexts: dict[int, Context] = {}
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -330,12 +330,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- async generators ------------------------------------------------------------------------
 
     def _on_first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._asyncgens.add(generator)
         task = current_task(self)
-        self._asyncgens[generator] = None if task is None else task.context
+        self._asyncgen_contexts[id(generator)] = copy_context() if task is None else task.context
 
     def _finalize_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator that was dropped half-way, in a task that may do nothing durable."""
-        context = self._asyncgens.pop(generator, None)
+        self._asyncgens.discard(generator)
+        context = self._asyncgen_contexts.pop(id(generator), None)
         namespace = Namespace("finaliser", self.root, detached=True)
         if self.stopped:
             # In a greenlet of its own, for code that swallows its end is parked there.
