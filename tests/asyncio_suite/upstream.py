@@ -54,7 +54,7 @@ class LoopsTask(metaclass=_AnyTask):
     def __new__(cls, coro: Any, *, loop: Any = None, **options: Any) -> Any:
         return asyncio.get_running_loop().create_task(coro, **options)
 
-    __class_getitem__ = classmethod(types.GenericAlias)
+    __class_getitem__: Any = classmethod(types.GenericAlias)
     current_task = staticmethod(asyncio.current_task)
     all_tasks = staticmethod(asyncio.all_tasks)
 

@@ -59,7 +59,7 @@ def _refers(value: object, loop: WorkflowLoop, depth: int) -> bool:
         case dict():
             parts = list(value.values())
         case MethodType():
-            parts = [value.__self__, value.__func__]
+            parts = [value.__self__, *getattr(value.__self__, "__dict__", {}).values()]
         case FunctionType():
             parts = list(inspect.getclosurevars(value).nonlocals.values())
     return depth > 0 and any(_refers(part, loop, depth - 1) for part in parts)
