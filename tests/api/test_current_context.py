@@ -158,7 +158,7 @@ def test_a_ctx_that_is_used_after_its_run_says_so() -> None:
         kept.append(ctx)
 
     create_test_handler(main)({})
-    with pytest.raises(UsageError, match=r"ctx\.sleep\(\): .* a run of execution .* that is over"):
+    with pytest.raises(UsageError, match=r"ctx\.sleep\(\) was called .* that is over"):
         use(kept[0])
 
 

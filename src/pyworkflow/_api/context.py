@@ -171,14 +171,15 @@ class BaseContext:
         name = self._execution.name
         if self._execution.is_closing:
             return UsageError(
-                f"{what}: this ctx belongs to a run of execution {name!r} that is over: the "
-                "workflow has suspended or ended. Use the ctx that the workflow is called with, "
-                "during that call, and keep none for later"
+                f"{what} was called outside of a running workflow: this ctx belongs to a run of "
+                f"execution {name!r} that is over, since the workflow has suspended or ended. Use "
+                "the ctx that the workflow is called with, during that call alone"
             )
         return UsageError(
-            f"{what}: this ctx of execution {name!r} was used in {_whereabouts()}, which the "
-            "workflow does not run. Use it in the workflow's own code and in the asyncio tasks "
-            "that this creates; do what needs other tasks or threads in a @step"
+            f"{what} was called outside of a running workflow: this ctx of execution {name!r} was "
+            f"used in {_whereabouts()}, which the workflow does not run. Use it in the workflow's "
+            "own code and in the asyncio tasks that this creates; do what needs other tasks or "
+            "threads in a @step"
         )
 
     def _check_owner(self, running: Execution, what: str) -> None:
