@@ -153,7 +153,7 @@ def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]
         try:
             result = getattr(test, method)()
             if inspect.isawaitable(result):
-                await result
+                await asyncio.create_task(result)  # its own, as upstream: some look at that
         finally:
             await test.asyncTearDown()
             test.tearDown()
@@ -186,7 +186,7 @@ def _lend(loop: Any) -> Any:
     make_future = type(loop).create_future
     stopped: list[Any] = []
 
-    def run_until_complete(awaited: Any) -> Any:
+    def run_until_complete(awaited: Any, **_: Any) -> Any:
         return wait(asyncio.ensure_future(awaited, loop=loop))
 
     def run_forever() -> None:
