@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import gc
 import sys
 import types
+import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -337,3 +339,23 @@ def test_a_run_in_a_body_has_its_own_tasks() -> None:
         return runs_another()
 
     assert run_in_the_mock(main) == ["the workflow", "the workflow"]
+
+
+def test_a_context_that_a_body_keeps_does_not_keep_the_execution() -> None:
+    kept: list[Context] = []
+    runs: list[weakref.ref[Any]] = []
+
+    @step
+    async def opens_a_connection() -> None:
+        kept.append(copy_context())
+
+    async def main(ctx: WorkflowContext) -> None:
+        runs.append(weakref.ref(ctx._execution))
+        opened = [opens_a_connection(), ctx.child(opens_a_connection)]
+        await asyncio.gather(*opened)
+        ctx.sleep(5)
+
+    run_in_the_mock(main)
+    gc.collect()
+    assert len(kept) == 2
+    assert {run() for run in runs} == {None}

@@ -288,7 +288,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def make_main(self, coro: Coroutine[Any, Any, T]) -> Task[T]:
         """Make the task of the workflow itself, in a context like a body's."""
-        return self.make_task(coro, Namespace("", self.root), context=body_context(copy_context()))
+        context = body_context(copy_context())
+        context.run(callback_namespace.set, None)  # it may be a run in a body of another one
+        return self.make_task(coro, Namespace("", self.root), context=context)
 
     def make_task(
         self,

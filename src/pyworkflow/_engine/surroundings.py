@@ -38,8 +38,6 @@ def body_context(caller: Context) -> Context:
     own = caller.copy()
     if _DECIMAL in own:
         own.run(_DECIMAL.set, own[_DECIMAL].copy())
-    # A body may keep its context for long, in a connection say, and with it the whole execution.
-    own.run(callback_namespace.set, None)
     return own
 
 
