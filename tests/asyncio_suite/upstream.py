@@ -152,7 +152,7 @@ def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]
         await test.asyncSetUp()
         try:
             result = getattr(test, method)()
-            if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
                 await asyncio.create_task(result)  # its own, as upstream: some look at that
         finally:
             await test.asyncTearDown()

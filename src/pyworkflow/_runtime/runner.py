@@ -281,8 +281,8 @@ class Run:
     def _carry_out(self, turn: Turn) -> list[Fact]:
         """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
         facts: list[Fact] = []
-        if (end := name_threads(turn.end, self._execution.loop)) is not None:
-            self._finish(end)
+        if turn.end is not None:
+            self._finish(name_threads(turn.end, self._execution.loop))
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         if turn.write and (answer := self._write(turn.write)) is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.loop import WorkflowLoop
 
 
-def name_threads(end: End | None, loop: WorkflowLoop) -> End | None:
+def name_threads(end: End, loop: WorkflowLoop) -> End:
     """Return ``end``; if it is a deadlock, with the threads that work for ``loop`` in its text."""
     if not (isinstance(end, Failed) and isinstance(end.error, DeadlockError)):
         return end
