@@ -180,6 +180,10 @@ class UsageError(PyWorkflowError):
     """The library was used where or how it can't be; the message says what to do instead."""
 
 
+class WorkflowLoopError(UsageError, NotImplementedError):
+    """Workflow code called a method of its event loop that would touch the world."""
+
+
 class DurationError(UsageError, ValueError):
     """A duration is malformed, negative or longer than 366 days."""
 

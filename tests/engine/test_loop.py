@@ -173,7 +173,22 @@ def test_no_delay_is_no_timer(delay: float) -> None:
     assert world.timers == []
 
 
-@pytest.mark.parametrize("delay", [math.inf, math.nan, 367 * 86400])
+@pytest.mark.parametrize("ask", ["call_later", "call_at"])
+def test_an_infinite_delay_is_accepted_and_records_nothing(ask: str) -> None:
+    world = World()
+
+    async def main() -> str:
+        handle = getattr(world.loop, ask)(math.inf, pytest.fail)
+        assert handle.when() == math.inf
+        handle.cancel()
+        async with asyncio.timeout(math.inf):
+            return "done"
+
+    assert world.start(main()).result() == "done"
+    assert world.timers == []
+
+
+@pytest.mark.parametrize("delay", [math.nan, 367 * 86400])
 def test_impossible_delays_are_told(delay: float) -> None:
     with pytest.raises(DurationError, match="366 days"):
         World().loop.call_later(delay, print)

@@ -13,12 +13,13 @@ from pyworkflow import (
     SyncWorkflowContext,
     UsageError,
     WorkflowContext,
+    current_step,
     step,
     workflow,
 )
 from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow.aws.testing import MockDurableContext
+from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import CallbackError, CallbackTimeoutError, InvokeError, ServiceError
 from pyworkflow.testing.outside import OutsideWorld
 from tests.api.world import run
@@ -382,3 +383,32 @@ def test_its_world_is_a_service_like_any_other() -> None:
             await world.load(execution_id, answer.token, "1")
 
     asyncio.run(main())
+
+
+def test_invoked_workflows_are_executions_of_their_own() -> None:
+    """With ids of their own, and so idempotency keys: a fake of a provider tells them apart."""
+    keys: list[str] = []
+
+    @step
+    async def charge() -> None:
+        keys.append(current_step().idempotency_key)
+
+    @workflow
+    async def inner(ctx: WorkflowContext) -> list[str]:
+        await charge()
+        return [ctx.execution_id, ctx.execution_name]
+
+    @workflow
+    async def outer(ctx: WorkflowContext) -> list[Any]:
+        await charge()
+        found = [await ctx.invoke(inner), await ctx.invoke(inner)]
+        return [ctx.execution_id, *found]
+
+    mock_ctx = MockDurableContext()
+    mock_ctx.mock_invoke(inner)
+    assert create_test_handler(outer, mock_ctx)({}) == [
+        "execution-1",
+        ["execution-1.inner", "execution-1.inner"],
+        ["execution-1.inner.2", "execution-1.inner.2"],
+    ]
+    assert len(set(keys)) == len(keys) == 3

@@ -1,11 +1,11 @@
-"""What type checkers see of callbacks and invokes: mypy and pyright, both strict."""
+"""What type checkers see of callbacks, invokes and contexts: mypy and pyright, both strict."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from pyworkflow import SyncWorkflowContext, WorkflowContext, workflow
+from pyworkflow import SyncWorkflowContext, WorkflowContext, current_context, workflow
 from pyworkflow._api.callback import Callback, SyncCallback
 
 
@@ -61,3 +61,9 @@ def mistakes(ctx: WorkflowContext, blocking: SyncWorkflowContext) -> None:
     ctx.callback("a", timeuot=5)  # type: ignore[call-overload]
     ctx.wait_for_callback("no function")  # type: ignore[call-overload]
     blocking.invoke("f", tennant_id="t")  # type: ignore[call-overload]
+
+
+def asks_for_the_context() -> None:
+    assert_type(current_context(), WorkflowContext)
+    assert_type(current_context(WorkflowContext), WorkflowContext)
+    assert_type(current_context(SyncWorkflowContext), SyncWorkflowContext)

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
+from pyworkflow._engine.tasks import call_plain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -63,7 +64,7 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
     try:
         if child.begins():
             try:
-                value = function()
+                value = call_plain(function)
             except FAILURES as error:
                 pass_on_signal(error)
                 for ends in child.leftovers():

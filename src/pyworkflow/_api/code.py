@@ -19,6 +19,7 @@ import msgspec
 from pyworkflow._api.functions import Described, is_async
 from pyworkflow._engine.annotations import return_annotation
 from pyworkflow._engine.codec import decoder_for
+from pyworkflow._engine.tasks import call_plain
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Code(msgspec.Struct, frozen=True):
 
     async def run(self) -> Any:
         """Run the code to its end."""
-        value = self.call()
+        value = call_plain(self.call)
         return await value if inspect.isawaitable(value) else value
 
     def close(self) -> None:

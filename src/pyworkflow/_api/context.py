@@ -6,8 +6,10 @@ Time and chance are recorded, not asked: `now` is the time of the last delivered
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
 from pyworkflow._api.condition import BlockingConditionCalls, ConditionCalls
@@ -17,7 +19,12 @@ from pyworkflow._api.outside import BlockingOutsideCalls, OutsideCalls
 from pyworkflow._api.saga import SagaCalls
 from pyworkflow._api.sleep import Slept, seconds_until, start_wait
 from pyworkflow._engine.ops.patch import PatchOp
-from pyworkflow._engine.scope import current_execution, require_execution
+from pyworkflow._engine.scope import (
+    current_execution,
+    outside_error,
+    require_execution,
+    running_step,
+)
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow.duration import Duration
+
+C = TypeVar("C", bound="BaseContext")
 
 _logger = logging.getLogger("pyworkflow.workflow")
 
@@ -149,9 +158,29 @@ class BaseContext:
             execution.wait(op)
 
     def _running(self, what: str) -> Execution:
-        execution = require_execution(what)
-        self._check_owner(execution, what)
-        return execution
+        running = current_execution()
+        if running is None:
+            raise self._elsewhere(what)
+        self._check_owner(running, what)
+        return running
+
+    def _elsewhere(self, what: str) -> UsageError:
+        """Return the error of a call that no workflow code made."""
+        if running_step.get() is not None:
+            return outside_error(what)
+        name = self._execution.name
+        if self._execution.is_closing:
+            return UsageError(
+                f"{what} was called outside of a running workflow: this ctx belongs to a run of "
+                f"execution {name!r} that is over, since the workflow has suspended or ended. Use "
+                "the ctx that the workflow is called with, during that call alone"
+            )
+        return UsageError(
+            f"{what} was called outside of a running workflow: this ctx of execution {name!r} was "
+            f"used in {_whereabouts()}, which the workflow does not run. Use it in the workflow's "
+            "own code and in the asyncio tasks that this creates; do what needs other tasks or "
+            "threads in a @step"
+        )
 
     def _check_owner(self, running: Execution, what: str) -> None:
         if running is not self._execution:
@@ -200,6 +229,38 @@ class SyncWorkflowContext(
         self._sleep_until(when, name, key)
 
 
-def current_context() -> WorkflowContext:
-    """Return the ``ctx`` of the running workflow; raise `UsageError` outside of workflow code."""
-    return WorkflowContext(require_execution("pyworkflow.current_context()"))
+@overload
+def current_context() -> WorkflowContext: ...
+
+
+@overload
+def current_context(kind: type[C]) -> C: ...
+
+
+def current_context(kind: type[BaseContext] = BaseContext) -> BaseContext:
+    """Return the ``ctx`` of the running workflow, of the kind that suits the running code.
+
+    In an ``async def`` it is a `WorkflowContext`. In a ``def`` workflow, child context or branch,
+    and in what these call, it is a `SyncWorkflowContext`, whose methods block. There, ask for
+    ``current_context(SyncWorkflowContext)``: type checkers can't see which it is.
+
+    Raises `UsageError` outside of workflow code, and if the ctx is not of this ``kind``.
+    """
+    execution = require_execution("pyworkflow.current_context()")
+    blocks = getattr(asyncio.current_task(), "blocks", False)
+    found = SyncWorkflowContext(execution) if blocks else WorkflowContext(execution)
+    if isinstance(found, kind):
+        return found
+    raise UsageError(
+        f"current_context({kind.__name__}) was called in code whose ctx is a "
+        f"{type(found).__name__}: a SyncWorkflowContext belongs to a `def` workflow, child context "
+        "or branch and what that calls, a WorkflowContext to `async def` code"
+    )
+
+
+def _whereabouts() -> str:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs here
+        return f"the thread {threading.current_thread().name!r}"
+    return "a callback of another loop" if task is None else f"the task {task.get_name()!r}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.threads import in_body_thread
 from pyworkflow._engine.error_classes import stand_for
+from pyworkflow._engine.surroundings import call_in_thread
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
         return function
 
     async def run(*args: Any, **kwargs: Any) -> Any:
-        value = await in_body_thread(function, *args, **kwargs)
+        value = await in_body_thread(call_in_thread, function, *args, **kwargs)
         return await value if inspect.isawaitable(value) else value
 
     stand_for(run, function)

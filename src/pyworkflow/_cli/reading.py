@@ -14,7 +14,7 @@ from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
 from pyworkflow.errors import ExecutionNotFoundError, StorageError, UsageError
-from pyworkflow.services.base import invoked_name
+from pyworkflow.services.base import InvokedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,9 +113,12 @@ def _awaited(
     """Return what each open invoke waits for."""
     calls = {each.id for each in operations if each.type is _INVOKE and not each.ended}
     awaited = {}
+    names = InvokedNames(handle.name)
     for event in handle.history() if calls else ():
-        if event.operation_id in calls and event.function_name is not None:
-            name = invoked_name(handle.name, event.operation_id, event.name)
+        if event.function_name is None:
+            continue
+        name = names.take(event.operation_id, event.name)
+        if event.operation_id in calls:
             found = client.list(workflow=event.function_name, execution_name=name)
             awaited[event.operation_id] = wording.awaited(event.function_name, found, now_ms)
     return awaited

@@ -82,13 +82,13 @@ class Bridge:
             raise
         if self._closing:
             self.refuse()
-        if task.take_cancel():
+        if (cancelled := task.take_cancel()) is not None:
             future.cancel()
-            raise asyncio.CancelledError
+            raise cancelled
         if not future.done():
             self._block(task, future)
-            if task.take_cancel():
-                raise asyncio.CancelledError
+            if (cancelled := task.take_cancel()) is not None:
+                raise cancelled
         return future.result()
 
     def _block(self, task: Task[Any], future: asyncio.Future[Any]) -> None:
@@ -135,7 +135,10 @@ class Bridge:
         raise Closing
 
     def close(self, tasks: list[Task[Any]]) -> None:
-        """Unwind the frames of every unfinished task. Called within `WorkflowLoop.inside`."""
+        """Unwind the frames of every unfinished task, each in the context of its task.
+
+        Called within `WorkflowLoop.inside`.
+        """
         self._closing = self._loop.stopped = True
         self._hub = getcurrent()
         for blocked in list(self._blocked.values()):
@@ -144,7 +147,7 @@ class Bridge:
         for task in tasks:
             if not task.done():
                 self._refusals = 0
-                unwinder = Runner(self._unwind, self._loop, self._hub)
+                unwinder = Runner(self._unwind, self._loop, self._hub, task.context)
                 unwinder.switch(task)
         while self._spares:
             self._spares.pop().switch()

@@ -53,6 +53,8 @@ class Contexts:
         for scope in self._open:
             scope.calls.close()
             scope.tasks.clear()
+            # A body may keep its caller's context for long, in a connection say, and this with it.
+            scope.live.clear()
 
     def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
         """Let ``task`` run in the namespace of ``child``; return the one to come back to."""

@@ -27,7 +27,6 @@ from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
@@ -35,7 +34,7 @@ from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
 from pyworkflow._engine.records import Limits, OperationType, check_size
-from pyworkflow._engine.tasks import are_done
+from pyworkflow._engine.tasks import are_done, call_plain
 from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
     Broken,
@@ -58,6 +57,7 @@ from pyworkflow.errors import NonDeterminismError, SerializationError, UsageErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pyworkflow._engine.ids import Namespace
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
@@ -117,7 +117,7 @@ class Execution:
         starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
         self._start_ms = self.now_ms = next(starts, 0)
         self._code, self._result_type = main, result_type
-        self._main = self.loop.make_task(_run(main), Namespace("", self.loop.root))
+        self._main = self.loop.make_main(_run(main))
 
     def resolve(self, fact: Fact) -> None:
         """Take one fact. The code sees what follows from it in the next `advance`."""
@@ -393,5 +393,5 @@ class Execution:
 
 
 async def _run(main: Callable[[], Any]) -> Any:
-    result = main()
+    result = call_plain(main)
     return await result if inspect.isawaitable(result) else result

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from greenlet import greenlet
 
 from pyworkflow._engine.exits import is_from_signal
 from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.surroundings import body_context, callback_namespace
 from pyworkflow._engine.tasks import (
     Future,
     Task,
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger("pyworkflow.engine")
-
-_callback_namespace: ContextVar[Namespace] = ContextVar("pyworkflow.namespace")
 
 
 class Handle(msgspec.Struct, eq=False):
@@ -85,10 +85,17 @@ class Runner(greenlet):
     __slots__ = ("owner",)
 
     def __init__(
-        self, run: Callable[..., Any], loop: WorkflowLoop, parent: greenlet | None = None
+        self,
+        run: Callable[..., Any],
+        loop: WorkflowLoop,
+        parent: greenlet | None = None,
+        context: Context | None = None,
     ) -> None:
         super().__init__(run, parent)
         self.owner = loop.owner
+        if context is not None:
+            # Not entered, as by `Context.run`: another greenlet may be blocked in this context.
+            self.gr_context = context
 
 
 class Owner(Protocol):
@@ -124,7 +131,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.stopped = False
         self.ready: deque[Handle] = deque()
         """The handles that wait their turn."""
+        self.calls_from_threads: list[str] = []
+        """Where the code is that called this loop from other threads, in vain."""
         self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        # By id, for weak references are gone when a generator is finalised.
+        self._asyncgen_contexts: dict[int, Context] = {}
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -159,7 +170,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 "pyworkflow.sleep, async steps"
             )
             if (task := task_of_step(callback)) is not None:
-                task.fail(error)
+                Runner(task.fail, self, context=task.context).switch(error)
                 return
         message = f"Exception in callback {callback!r}"
         self.call_exception_handler({"message": message, "exception": error})
@@ -172,7 +183,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """
         host, hooks = running_loop(), sys.get_asyncgen_hooks()
         set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._asyncgens.add, finalizer=self._finalize_asyncgen)
+        sys.set_asyncgen_hooks(
+            firstiter=self._on_first_iteration, finalizer=self._finalize_asyncgen
+        )
         try:
             function()
         finally:
@@ -183,14 +196,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def make_callbacks_in(self, namespace: Namespace) -> None:
         """Let the callbacks that the running task makes from here on belong to ``namespace``."""
-        _callback_namespace.set(namespace)
+        callback_namespace.set(namespace)
 
     def namespace(self) -> Namespace:
         """Return the namespace of the running code: its task's, or its callback's maker's."""
         task = current_task(self)
         if task is not None:
             return task.namespace  # type: ignore[no-any-return] # our Task
-        namespace = _callback_namespace.get(None)
+        namespace = callback_namespace.get()
         if namespace is None:
             raise UsageError(
                 "a callback that was given an empty context (context=contextvars.Context()) asked "
@@ -202,7 +215,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def scope(self) -> Scope | None:
         """Return the scope of the running code, `None` where nothing says which it is."""
         task = current_task(self)
-        namespace = _callback_namespace.get(None) if task is None else task.namespace
+        namespace = callback_namespace.get() if task is None else task.namespace
         return None if namespace is None else namespace.scope
 
     # -- asyncio's interface ---------------------------------------------------------------------
@@ -215,14 +228,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.ready.append(handle)
         return handle
 
+    def call_next(self, callback: Callable[[], Any]) -> None:
+        """Run ``callback`` before all that is ready: once the running handle is over or blocks."""
+        self.ready.appendleft(Handle(callback, (), copy_context()))
+
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Handle:
-        """Run ``callback`` after a durable timer of ``delay`` seconds, rounded up to whole ones."""
+        """Run ``callback`` after a durable timer of ``delay`` seconds, rounded up to whole ones.
+
+        An infinite delay never ends and records nothing.
+        """
         if delay <= 0:
             return self.call_soon(callback, *args, context=context)
         when = self.time() + delay
         timer = TimerHandle(callback, args, copy_context() if context is None else context, when)
+        if delay == math.inf:
+            self.owner.admit("a timer")
+            return timer
         self.owner.start_timer(whole_seconds(delay), timer)
         return timer
 
@@ -269,6 +292,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         path = maker.take_path()
         return self.make_task(coro, Namespace(path, maker.scope), maker.number, name, context)
 
+    def make_main(self, coro: Coroutine[Any, Any, T]) -> Task[T]:
+        """Make the task of the workflow itself, in a context like a body's."""
+        context = body_context(copy_context())
+        context.run(callback_namespace.set, None)  # it may be a run in a body of another one
+        return self.make_task(coro, Namespace("", self.root), context=context)
+
     def make_task(
         self,
         coro: Coroutine[Any, Any, T],
@@ -280,8 +309,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Make a task that runs in ``namespace``; the engine's own take no number."""
         is_own = context is None
         context = copy_context() if context is None else context
-        if is_own or _callback_namespace not in context:
-            context.run(_callback_namespace.set, namespace)
+        if is_own or context.get(callback_namespace) is None:
+            context.run(callback_namespace.set, namespace)
         task = Task(coro, self, namespace, number, name, context)
         namespace.scope.add_task(task)
         return task
@@ -308,13 +337,20 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- async generators ------------------------------------------------------------------------
 
+    def _on_first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._asyncgens.add(generator)
+        task = current_task(self)
+        self._asyncgen_contexts[id(generator)] = copy_context() if task is None else task.context
+
     def _finalize_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator that was dropped half-way, in a task that may do nothing durable."""
         self._asyncgens.discard(generator)
+        context = self._asyncgen_contexts.pop(id(generator), None)
         namespace = Namespace("finaliser", self.root, detached=True)
         if self.stopped:
             # In a greenlet of its own, for code that swallows its end is parked there.
-            self.inside(lambda: Runner(_unwind, self).switch(generator, namespace))
+            runner = Runner(_unwind, self, context=context)
+            self.inside(lambda: runner.switch(generator, namespace))
             return
         self.make_task(_close(generator), namespace)
 
@@ -340,8 +376,9 @@ async def _close(generator: AsyncGenerator[Any, Any]) -> None:
 
 def _unwind(generator: AsyncGenerator[Any, Any], namespace: Namespace) -> None:
     """Run a generator's cleanup up to its first ``await`` that has to wait."""
-    _callback_namespace.set(namespace)  # a greenlet begins with a context of its own
+    token = callback_namespace.set(namespace)
     try:
         generator.aclose().__await__().send(None)
     except BaseException as error:
         logger.debug("%r while %r was disposed of", error, generator)
+    callback_namespace.reset(token)

@@ -6,6 +6,8 @@ them in sets, whose order would else follow memory addresses and differ on each 
 
 A task may also be *blocked*: its synchronous code waits in a greenlet, so asyncio's task has no
 future to cancel. The cancellation is then handed to what the greenlet waits for, and counted here.
+So is that of a task that cancels itself, for its code may block next: asyncio's task learns of it
+once its step is over, before anything else runs.
 """
 
 from __future__ import annotations
@@ -116,7 +118,16 @@ class Future(asyncio.Future[T]):
 class Task(asyncio.Task[T]):
     """A task of workflow code, with its namespace."""
 
-    __slots__ = ("_cancel_is_due", "_cancels", "_hash", "blocked_on", "namespace")
+    __slots__ = (
+        "_cancel_is_due",
+        "_cancels",
+        "_due_message",
+        "_hash",
+        "blocked_on",
+        "blocks",
+        "context",
+        "namespace",
+    )
 
     def __init__(
         self,
@@ -124,16 +135,21 @@ class Task(asyncio.Task[T]):
         loop: WorkflowLoop,
         namespace: Namespace,
         number: int,
-        name: str | None = None,
-        context: Context | None = None,
+        name: str | None,
+        context: Context,
     ) -> None:
         self.namespace = namespace
+        self.context = context
+        """The context in which its code runs; asyncio shows it since 3.12."""
         self.blocked_on: asyncio.Future[Any] | None = None
+        self.blocks = False
+        """Whether the running code is plain and blocks where it waits; see `call_plain`."""
         # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
         # low ones decide the order in the small sets of one.
         self._hash = loop.hash_base + number
         self._cancels = 0
         self._cancel_is_due = False
+        self._due_message: Any = None
         asyncio.Task.__init__(
             self,
             coro,
@@ -155,10 +171,10 @@ class Task(asyncio.Task[T]):
             return super().cancel(msg=msg)
         self._cancels += 1
         if self.blocked_on is None:
-            self._cancel_is_due = True
-            loop.call_soon(self._cancel_after_this_step)
+            self._cancel_is_due, self._due_message = True, msg
+            loop.call_next(self._cancel_after_this_step)
         elif not self.blocked_on.cancel(msg=msg):
-            self._cancel_is_due = True
+            self._cancel_is_due, self._due_message = True, msg
         return True
 
     def cancelling(self) -> int:
@@ -176,14 +192,22 @@ class Task(asyncio.Task[T]):
         return remaining
 
     @property
+    def _must_cancel(self) -> bool:
+        # As asyncio's, which libraries look at.
+        return self._cancel_is_due or bool(asyncio.Task._must_cancel.__get__(self))  # type: ignore[attr-defined]
+
+    @property
     def is_cancel_due(self) -> bool:
         """Whether this task was cancelled and its code has not been told yet."""
-        return self._cancel_is_due or is_to_be_cancelled(self)
+        return self._must_cancel
 
-    def take_cancel(self) -> bool:
-        """Whether a cancellation is due at the point where this task is about to block."""
-        due, self._cancel_is_due = self._cancel_is_due, False
-        return due
+    def take_cancel(self) -> asyncio.CancelledError | None:
+        """Return the cancellation that is due where this task is about to block, if one is."""
+        if not self._cancel_is_due:
+            return None
+        self._cancel_is_due = False
+        message = self._due_message
+        return asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
 
     def fail(self, error: Exception) -> None:
         """End with ``error`` without running on: the coroutine is closed where it is."""
@@ -206,10 +230,31 @@ class Task(asyncio.Task[T]):
             self.exception()
 
     def _cancel_after_this_step(self) -> None:
-        if self.take_cancel() and not self.done():
+        if not self._cancel_is_due:
+            return
+        self._cancel_is_due = False
+        if not self.done():
             # Counted here already, unless it was withdrawn; asyncio counts it now.
-            super().cancel()
+            super().cancel(self._due_message)
             if self._cancels:
                 self._cancels -= 1
             else:
                 super().uncancel()
+        elif not self.cancelled() and self.exception() is None:
+            # Its code returned all the same, which asyncio takes for an end by cancellation. Nobody
+            # has seen the result: what waits for this task is called later.
+            asyncio.Future.__init__(self, loop=self.get_loop())
+            asyncio.Future.cancel(self, self._due_message)
+
+
+def call_plain(function: Callable[..., T], *args: Any) -> T:
+    """Call a plain function in the running task; code in there blocks where it waits.
+
+    What an async function returns is awaited afterwards, so its code is not called in here.
+    """
+    task: Any = asyncio.current_task()
+    outer, task.blocks = task.blocks, True
+    try:
+        return function(*args)
+    finally:
+        task.blocks = outer

@@ -1,15 +1,19 @@
 """What workflow code can't do on its loop, and what to do instead.
 
 Sockets, subprocesses, executors, threads and signals give another result on each replay. Each such
-method of the loop raises an error that names the remedy: do it in a `@step`.
+method of the loop raises an error that names the remedy: do it in a `@step`. It is also a
+`NotImplementedError`, as asyncio's own loops raise, for libraries that can do without.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkflow.errors import UsageError
+from greenlet import getcurrent
+
+from pyworkflow.errors import WorkflowLoopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +56,15 @@ def _nothing(self: object) -> None:
 
 
 def _refusal(name: str, reason: str) -> Callable[..., Any]:
-    def refuse(self: object, *args: object, **kwargs: object) -> Any:
-        raise UsageError(
+    def refuse(self: Any, *args: object, **kwargs: object) -> Any:
+        if name == "call_soon_threadsafe" and getattr(getcurrent(), "owner", None) is None:
+            # On another thread, where this error may be lost: a deadlock will name it.
+            frame = sys._getframe(1)
+            code = frame.f_code
+            self.calls_from_threads.append(
+                f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+            )
+        raise WorkflowLoopError(
             f"loop.{name} was called in workflow code. It {reason}, so each replay would see "
             "something else. Move it into a function with @step, and call that."
         )

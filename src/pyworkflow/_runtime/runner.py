@@ -35,6 +35,7 @@ from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.deadline import TimeIsOver, in_time
 from pyworkflow._runtime.flush import Writer
 from pyworkflow._runtime.steps import StepRunner
+from pyworkflow._runtime.threads import name_threads
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ class Run:
         """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
         facts: list[Fact] = []
         if turn.end is not None:
-            self._finish(turn.end)
+            self._finish(name_threads(turn.end, self._execution.loop))
         for operation_id in turn.cancel:
             self._steps.cancel(operation_id)
         if turn.write and (answer := self._write(turn.write)) is not None:

@@ -8,7 +8,6 @@ attempt: it is told here, live, and not by each later replay.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +19,7 @@ from pyworkflow._api.threads import BODIES, body_threads
 from pyworkflow._engine import codec
 from pyworkflow._engine.exits import is_from_signal, pass_on_signal
 from pyworkflow._engine.scope import running_step
+from pyworkflow._engine.surroundings import body_context, call_in_thread
 from pyworkflow._engine.turn import StepRaised, StepReturned
 from pyworkflow._runtime.eager import Starter
 from pyworkflow.duration import format_duration
@@ -28,6 +28,7 @@ from pyworkflow.errors import StepTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
+    from contextvars import Context
 
     from pyworkflow._engine.ops.step import StepCall
     from pyworkflow._runtime.clock import Clock
@@ -58,8 +59,6 @@ class StepRunner:
         self._clock = clock
         self._report = report
         self._loop = asyncio.get_running_loop()
-        # That of the invocation: an attempt may be launched by what the end of another one called.
-        self._context = contextvars.copy_context()
         self._starter = Starter.of(self._loop)
         self._running: dict[str, _Attempt] = {}
         self._leaving: list[asyncio.Task[Any]] = []
@@ -69,19 +68,21 @@ class StepRunner:
         if call.settings.is_async:
             return self.launch_async(call)
         if call.settings.inline:
-            return self._context.copy().run(self.run_sync, call)
+            return body_context(call.context).run(self.run_sync, call)
         attempt = self._begin(call)
         if call.settings.timeout_seconds is None:
-            future = self.in_thread(self.run_sync, call)
+            future = self.in_thread(self.run_sync, call, body_context(call.context))
         else:
-            future = self.in_thread(self._run_timed, attempt)
+            future = self.in_thread(self._run_timed, attempt, body_context(call.context))
         attempt.thread = future
         future.add_done_callback(partial(self._on_sync_done, attempt))
         return None
 
-    def in_thread(self, run: Callable[[T], Outcome], what: T) -> asyncio.Future[Outcome]:
-        """Run a sync body by ``run(what)`` in a thread, once one is free."""
-        return self._loop.run_in_executor(_threads, self._context.copy().run, run, what)
+    def in_thread(
+        self, run: Callable[[T], Outcome], what: T, context: Context
+    ) -> asyncio.Future[Outcome]:
+        """Run a sync body by ``run(what)`` in ``context``, in a thread, once one is free."""
+        return self._loop.run_in_executor(_threads, context.run, call_in_thread, run, what)
 
     def _run_timed(self, attempt: _Attempt) -> Outcome:
         # The time that it waited for a thread is not the body's.
@@ -105,7 +106,7 @@ class StepRunner:
                 self._loop,
                 self.run_async(call),
                 partial(self._on_async_end, attempt),
-                self._context.copy(),
+                body_context(call.context),
             )
         except BaseException as error:
             pass_on_signal(error)

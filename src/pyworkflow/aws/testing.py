@@ -182,12 +182,13 @@ class MockDurableContext(Senders):
         raise end.error
 
     async def _run_invoked(
-        self, workflow: Workflow[..., Any], payload: str, start_ms: int
+        self, workflow: Workflow[..., Any], payload: str, start_ms: int, execution_id: str
     ) -> tuple[Succeeded | Failed, int]:
         """Run a workflow that the last execution invokes, in a world of its own."""
         clock = VirtualClock(start_ms)
         world = OutsideWorld(clock, self._plans, self._callees, self._run_invoked)
         seen = _Seen(world.service, is_strict=self._strict)
+        seen.execution_id = execution_id
         end = await self._execute(workflow, payload, clock, world, seen)
         if isinstance(end, Succeeded | Failed):
             return end, clock.now_ms()
@@ -218,7 +219,9 @@ class MockDurableContext(Senders):
             observer=seen,
         )
         driver = Driver(service, runner, clock, self._max_invocations, seen.on_invocation, world)
-        seen.execution_id = service.start(workflow.name, payload)
+        seen.execution_id = service.start(
+            workflow.name, payload, execution_id=seen.execution_id or None
+        )
         self._enter(world)
         try:
             end = await driver.run_to_end(seen.execution_id)

@@ -32,7 +32,7 @@ def execution_id_of(callback_id: str) -> str:
     """
     if not isinstance(callback_id, str):
         raise unknown_callback(callback_id)
-    return callback_id.partition(".")[0]
+    return callback_id.rpartition(".")[0]
 
 
 def callback_of(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:
@@ -40,7 +40,7 @@ def callback_of(state: ExecutionState, callback_id: str, now_ms: int) -> Operati
 
     Raises `ServiceError` for an id of something else, `StaleTokenError` when all is over.
     """
-    operation_id = callback_id.partition(".")[2]
+    operation_id = callback_id.rpartition(".")[2]
     known = state.operations.get(operation_id)
     if known is None or known.callback_id is None:
         raise unknown_callback(callback_id)

@@ -111,10 +111,23 @@ class Service(Protocol):
         ...
 
 
-def invoked_name(parent_name: str, operation_id: str, operation_name: str | None) -> str:
-    """Return the name of the execution that an operation of another one invokes."""
-    # A dot is in no name that a caller may choose, so it takes none from anybody.
-    return f"{parent_name}.{operation_name or operation_id[:8]}"
+class InvokedNames:
+    """The names of the executions that one execution invokes: no two are equal."""
+
+    def __init__(self, parent_name: str) -> None:
+        self._parent_name = parent_name
+        self._counts: dict[str, int] = {}
+        """Each name that is taken, with how often it was asked for."""
+
+    def take(self, operation_id: str, operation_name: str | None) -> str:
+        """Return the name of the execution that the next invoke starts; ask in order of start."""
+        # A dot is in no name that a caller may choose, so it takes none from anybody.
+        first = name = f"{self._parent_name}.{operation_name or operation_id[:8]}"
+        while name in self._counts:
+            self._counts[first] = count = self._counts[first] + 1
+            name = f"{first}.{count}"
+        self._counts[name] = 1
+        return name
 
 
 @runtime_checkable

@@ -93,10 +93,16 @@ class MemoryService:
     # -- executions ------------------------------------------------------------------------------
 
     def start(
-        self, workflow_name: str, input_payload: str, *, execution_name: str | None = None
+        self,
+        workflow_name: str,
+        input_payload: str,
+        *,
+        execution_name: str | None = None,
+        execution_id: str | None = None,
     ) -> str:
         """Start an execution and return its id; one that has this name and input is returned.
 
+        ``execution_id`` is for callers that make unique ones; without it they are counted.
         Names are per workflow. Raises `ExecutionAlreadyStartedError` when the name is taken by
         another input, `ServiceError` when it is malformed, `SerializationError` when the input is
         too large.
@@ -109,7 +115,8 @@ class MemoryService:
                 if self._execution(known_id).root.payload == input_payload:
                     return known_id
                 raise already_started(workflow_name, execution_name, known_id)
-        execution_id = f"execution-{len(self._executions) + 1}"
+        if execution_id is None:
+            execution_id = f"execution-{len(self._executions) + 1}"
         if execution_name is not None:
             self._ids[workflow_name, execution_name] = execution_id
         root = Operation(

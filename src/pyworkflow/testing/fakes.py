@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import warnings
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -157,8 +158,9 @@ class FakingStepRunner(StepRunner):
     async def _run_sync_fake(self, fake: Fake, call: StepCall) -> Outcome:
         """Run the body of a sync step where it always runs, or let its fake end as it would."""
         if fake.keeps_body:
-            inline = call.settings.inline
-            return self.run_sync(call) if inline else await self.in_thread(self.run_sync, call)
+            if call.settings.inline:
+                return self.run_sync(call)
+            return await self.in_thread(self.run_sync, call, copy_context())
         before = self._strictness.before(call)
         try:
             value = fake.answer(call)

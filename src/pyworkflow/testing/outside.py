@@ -20,6 +20,7 @@ from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._engine.turn import Failed, Succeeded
 from pyworkflow.errors import InvalidUpdateError, UsageError
+from pyworkflow.services.base import InvokedNames
 from pyworkflow.services.memory import MemoryService
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pyworkflow.services.base import Committed, Page
 
     Ended = Succeeded | Failed
-    RunWorkflow = Callable[[Workflow[..., Any], str, int], Awaitable[tuple[Ended, int]]]
+    RunWorkflow = Callable[[Workflow[..., Any], str, int, str], Awaitable[tuple[Ended, int]]]
     """Runs a workflow with an input from a time on; returns how and when it ended."""
 
 COMPLETE, FAIL, EXPIRE, HEARTBEAT = "complete", "fail", "expire", "heartbeat"
@@ -91,6 +92,7 @@ class OutsideWorld:
         self._due: list[tuple[int, int, _Open, Plan]] = []
         self._answers: list[tuple[int, int, tuple[str, str], Callee]] = []
         self._invoked: dict[str, str | None] = {}
+        self._names: InvokedNames | None = None
         self._count = 0
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -182,10 +184,13 @@ class OutsideWorld:
 
     def _take_invoke(self, execution_id: str, operation: Operation, update: Update) -> None:
         self._invoked[operation.id] = update.function_name
+        self._names = self._names or InvokedNames(execution_id)
+        invoked_id = self._names.take(operation.id, operation.name)
         for name in (operation.name, update.function_name):
             callee = self._callees.get(name or "")
             if callee is not None:
-                call = self._call(execution_id, operation, callee, update.payload or "null")
+                payload = update.payload or "null"
+                call = self._call((execution_id, operation), callee, payload, invoked_id)
                 task = asyncio.get_running_loop().create_task(call)
                 self._calls.add(task)
                 self._clock.hold()
@@ -193,12 +198,14 @@ class OutsideWorld:
                 return
 
     async def _call(
-        self, execution_id: str, operation: Operation, callee: Callee, payload: str
+        self, caller: tuple[str, Operation], callee: Callee, payload: str, invoked_id: str
     ) -> None:
+        execution_id, operation = caller
         over_ms = operation.start_ms + callee.milliseconds
         answer = callee
         if callee.workflow is not None:
-            end, over_ms = await self._run_workflow(callee.workflow, payload, operation.start_ms)
+            start_ms = operation.start_ms
+            end, over_ms = await self._run_workflow(callee.workflow, payload, start_ms, invoked_id)
             if isinstance(end, Succeeded):
                 answer = Callee(0, end.payload)
             else:

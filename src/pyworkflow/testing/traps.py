@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.scope import current_execution
+from pyworkflow._engine.scope import enclosing_execution
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _on_event(event: str, _: object = None) -> None:
     reason = _REFUSED.get(event)
     if reason is None:
         return
-    execution = current_execution()
+    execution = enclosing_execution()
     if execution is None or not getattr(execution.observer, "refuses_world", False):
         return
     if not _is_let_through(sys._getframe(1)):

@@ -65,6 +65,49 @@ def test_names_of_children_take_none_from_anybody(path: str) -> None:
     play(path, scene)
 
 
+def test_two_invokes_of_one_workflow_have_two_names(path: str) -> None:
+    """In one checkpoint and in several, also of an operation with a name made like ours."""
+
+    async def scene(here: Place) -> None:
+        parent, _ = await _invoked(here)
+        holder = Holder(parent.service, await parent.service.claim(parent.id))
+        await holder.commit(
+            *(invoke(i, name=name, function_name="child") for i, name in [("j", "charge.2")]),
+            *(invoke(i, name="charge", function_name="child") for i in "kl"),
+            invoke("m", name="charge", function_name="another"),
+        )
+        await holder.commit(invoke("n", name="charge", function_name="child"))
+        found = [one.name for one in await parent.service.list(workflow_name="child")]
+        assert sorted(found) == [
+            "order-1.charge",
+            "order-1.charge.2",
+            "order-1.charge.3",
+            "order-1.charge.4",
+            "order-1.charge.6",
+        ]
+        (other,) = await parent.service.list(workflow_name="another")
+        assert other.name == "order-1.charge.5"
+
+    play(path, scene)
+
+
+def test_names_stay_apart_after_the_file_was_opened_anew(tmp_path: Path) -> None:
+    async def first(here: Place) -> None:
+        parent, _ = await _invoked(here)
+        assert parent.id
+
+    async def second(here: Place) -> None:
+        service = here.open()
+        (summary,) = await service.list(workflow_name="parent")
+        holder = Holder(service, await service.claim(summary.id))
+        await holder.commit(invoke("j", name="charge", function_name="child"))
+        found = [one.name for one in await service.list(workflow_name="child")]
+        assert sorted(found) == ["order-1.charge", "order-1.charge.2"]
+
+    for scene in (first, second):
+        play(str(tmp_path / "x.db"), scene)
+
+
 @pytest.mark.parametrize(
     ("action", "content", "status"),
     [

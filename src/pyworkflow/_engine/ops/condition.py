@@ -19,6 +19,7 @@ from pyworkflow._engine.exits import pass_on_signal
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.step import StepOp, StepSettings
 from pyworkflow._engine.records import Action, Operation, SubType
+from pyworkflow._engine.surroundings import body_context
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import ConditionTimeoutError, RetryableError, SerializationError
 
@@ -100,7 +101,7 @@ class ConditionOp(StepOp):
     def succeed(self, payload: str, value: Any) -> None:
         """Record the state of a poll: it is the result, or another poll is to come."""
         try:
-            is_met = bool(self.settings.until(value))
+            is_met = bool(body_context(self._context).run(self.settings.until, value))
         except BaseException as error:
             pass_on_signal(error)
             self.give_up(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -66,6 +67,8 @@ class StepCall(msgspec.Struct, eq=False, gc=False):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    context: Context = msgspec.field(default_factory=copy_context)
+    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
     begin_ms: int | None = None
 
     def __str__(self) -> str:
@@ -96,6 +99,7 @@ class StepOp(Op):
 
     __slots__ = (
         "_call",
+        "_context",
         "_function",
         "_has_outcome",
         "_is_recorded_started",
@@ -133,11 +137,13 @@ class StepOp(Op):
 
     def start(self) -> None:
         """Begin the first attempt."""
+        self._context = copy_context()
         self._begin_attempt()
 
     def replay(self, record: Operation) -> None:
         """Go on: an attempt that was begun is run again, or is lost if it may run only once."""
         self.attempt = record.ended_attempts + 1
+        self._context = copy_context()
         if record.status is not Status.STARTED:
             self.on_change(record)
             return
@@ -210,6 +216,7 @@ class StepOp(Op):
             self._function,
             self.args,
             self.kwargs,
+            self._context,
         )
         self.execution.bodies.launch(self, call)
 

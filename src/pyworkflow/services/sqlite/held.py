@@ -17,7 +17,7 @@ from pyworkflow.services.sqlite.store import NULL
 if TYPE_CHECKING:
     from pyworkflow._engine.records import ErrorRecord, Operation
     from pyworkflow.services._state import ExecutionState
-    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow.services.base import ExecutionSummary, InvokedNames
     from pyworkflow.services.sqlite.rows import ExecutionRow
     from pyworkflow.services.sqlite.store import Blob
 
@@ -28,6 +28,7 @@ class Held:
     __slots__ = (
         "beaten",
         "has_moved",
+        "invoked",
         "is_claimed",
         "is_new",
         "is_over",
@@ -51,6 +52,8 @@ class Held:
         self.number = number
         self.state = state
         self.parent = parent
+        self.invoked: InvokedNames | None = None
+        """The names of those that it invoked, once it invokes one more."""
         self.version = 1
         self.lines = 0
         self.tokens = 0

@@ -20,7 +20,7 @@ from pyworkflow._engine.records import (
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
-from pyworkflow.services.base import Committed, Invocation, Page, invoked_name
+from pyworkflow.services.base import Committed, Invocation, InvokedNames, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class Ledger:
         answer = held.state.commit(token, updates, now_ms, self._page_size)
         for update in updates:
             if update.type is _INVOKE and update.action is Action.START:
-                self._start_child(held.state.root, update, now_ms)
+                self._start_child(held, update, now_ms)
         if updates and held.troubles and (not held.losses or any(map(_is_progress, updates))):
             held.troubles, held.problem, held.has_moved = 0, None, True
         return answer
@@ -91,11 +91,11 @@ class Ledger:
             return known_id
         raise already_started(workflow_name, execution_name, known_id)
 
-    def _start_child(self, parent: Operation, update: Update, now_ms: int) -> None:
+    def _start_child(self, held: Held, update: Update, now_ms: int) -> None:
         assert update.function_name is not None
-        name = invoked_name(parent.name or parent.id, update.id, update.name)
+        name = _invoked_names(held, update.id).take(update.id, update.name)
         root = _root(now_ms, name, "null" if update.payload is None else update.payload)
-        self._book.add(root, update.function_name, parent=(parent.id, update.id))
+        self._book.add(root, update.function_name, parent=(held.state.id, update.id))
 
     def claim(self, execution_id: str) -> Invocation:
         held = self._book.hold(execution_id)
@@ -162,6 +162,19 @@ def _is_progress(update: Update) -> bool:
     """Return whether the same can't be recorded again, however often its process dies."""
     # That a step began says nothing: its body may be what ends the process.
     return update.action is not Action.START or update.type not in _BEGINNINGS
+
+
+def _invoked_names(held: Held, operation_id: str) -> InvokedNames:
+    """Return the names that ``held`` gave to what it invoked before the operation."""
+    if held.invoked is None:
+        root = held.state.root
+        held.invoked = InvokedNames(root.name or root.id)
+        for operation in held.state.operations.values():
+            if operation.id == operation_id:
+                break
+            if operation.type is _INVOKE:
+                held.invoked.take(operation.id, operation.name)
+    return held.invoked
 
 
 def _root(now_ms: int, name: str | None, input_payload: str) -> Operation:
