@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine import codec
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import ExecutionStatusError, UsageError
 from pyworkflow.services.base import ExecutionStatus
@@ -42,3 +43,19 @@ def timeout_of(timeout: Duration | None) -> int | None:
             "may take as long as it needs leave timeout= out"
         )
     return seconds
+
+
+def answer_of(result: Any, what: str) -> str:
+    """Return the text that is sent for a callback's ``result``: bytes unchanged, the rest as JSON.
+
+    Raises `SerializationError` for what has no JSON, and `UsageError` for bytes that are not UTF-8.
+    """
+    if not isinstance(result, bytes):
+        return codec.encode(result, what=what)
+    try:
+        return result.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"expected bytes of UTF-8 text as {what}, found byte {result[error.start]:#04x} at "
+            f"{error.start}; send other bytes as JSON, in base64 for example"
+        ) from None

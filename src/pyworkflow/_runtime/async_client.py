@@ -12,7 +12,7 @@ import msgspec
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
-from pyworkflow._runtime.arguments import status_of, timeout_of
+from pyworkflow._runtime.arguments import answer_of, status_of, timeout_of
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
@@ -292,12 +292,13 @@ class AsyncClient:
     # -- callbacks -------------------------------------------------------------------------------
 
     async def complete_callback(self, callback_id: str, result: Any = None) -> None:
-        """Let a callback succeed with ``result``, any JSON value.
+        """Let a callback succeed with ``result``, any JSON value; bytes are sent as they are.
 
-        It is durable when this returns. Raises `ServiceError` for an id that is no callback's, or
-        one that is over already.
+        It is durable when this returns. Raises `CallbackNotFoundError`,
+        `CallbackAlreadyCompletedError` and `ExecutionEndedError`; nothing was changed then.
+        `SerializationError` for a result without JSON, `UsageError` for bytes that are not UTF-8.
         """
-        payload = codec.encode(result, what="the result of a callback")
+        payload = answer_of(result, "the result of a callback")
         await self._opened.service.complete_callback(callback_id, payload)
 
     async def fail_callback(

@@ -217,15 +217,18 @@ class SchedulingService(Service, Protocol):
         ...
 
     async def complete_callback(self, callback_id: str, payload: str | None) -> str:
-        """Let a callback succeed with the raw text ``payload``; return the execution's id."""
+        """Let a callback succeed with the raw text ``payload``; return the execution's id.
+
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`.
+        """
         ...
 
     async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
-        """Let a callback fail; return the execution's id."""
+        """Let a callback fail; return the execution's id. Raises as `complete_callback`."""
         ...
 
     async def heartbeat_callback(self, callback_id: str) -> str:
-        """Restart a callback's heartbeat timeout; return the execution's id."""
+        """Restart a callback's heartbeat timeout; return the execution's id. Raises as above."""
         ...
 
     async def get(self, execution_id: str) -> ExecutionSummary:

@@ -242,8 +242,7 @@ class SqliteService:
     async def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
-        Raises `ServiceError` for an unknown id, `StaleTokenError` when the execution is over,
-        `InvalidUpdateError` when the callback has ended.
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`.
         """
         end = partial(self._ledger.end_callback, callback_id, Status.SUCCEEDED, payload, None)
         return await self._writer.do(end)
