@@ -37,7 +37,7 @@ FIXED_BYTES = 1536
 """More than the keys, ids, names and numbers of an update take: its texts of bounded length."""
 
 SHORT_TEXT = 64
-"""Up to this length a text counts six bytes a character, as \\u001b has; longer ones are encoded."""
+"""Up to this length a text counts six bytes a character, as \\u001b has; others are encoded."""
 
 _to_json = msgspec.json.Encoder().encode
 
