@@ -309,3 +309,9 @@ class CallbackAlreadyCompletedError(ServiceError):
     """The callback has its end: an earlier answer, a failure or a timeout. It ends once."""
 
     is_final = True
+
+
+class ExecutionNameError(UsageError, ServiceError):
+    """An execution can't have that name: names have 1 to 64 of ``A-Z a-z 0-9 _ -``."""
+
+    is_final = True

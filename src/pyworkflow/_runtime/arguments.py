@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import ExecutionStatusError, UsageError
@@ -11,6 +12,8 @@ from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
     from pyworkflow.duration import Duration
+
+MAX_LIMIT = 2**63 - 1
 
 
 def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
@@ -27,6 +30,13 @@ def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
             f"expected a status, one of {', '.join(ExecutionStatus)}, found {status!r}; for "
             "executions in any of them leave status= out"
         ) from None
+
+
+def limit_of(limit: int | None) -> int | None:
+    """Return how many executions a list may have, `None` for any number; raises `UsageError`."""
+    count = check_count(limit, "limit", 0, "list()")
+    # No list is longer, and a service may count in 64 bits.
+    return None if count is None else min(count, MAX_LIMIT)
 
 
 def timeout_of(timeout: Duration | None) -> int | None:

@@ -12,7 +12,7 @@ import msgspec
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
-from pyworkflow._runtime.arguments import answer_of, status_of, timeout_of
+from pyworkflow._runtime.arguments import answer_of, limit_of, status_of, timeout_of
 from pyworkflow._runtime.clock import SystemClock, VirtualClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
@@ -20,6 +20,7 @@ from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
+from pyworkflow.services._refusals import is_text, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -282,11 +283,13 @@ class AsyncClient:
 
         Raises `ExecutionStatusError` for a ``status`` that there is none of.
         """
-        return await self._opened.service.list(
-            workflow_name=None if workflow is None else self._resolve(workflow)[0],
-            status=status_of(status),
-            execution_name=execution_name,
-            limit=check_count(limit, "limit", 0, "list()"),
+        service = self._opened.service
+        name = None if workflow is None else self._resolve(workflow)[0]
+        found_status, count = status_of(status), limit_of(limit)
+        if not all(given is None or is_text(given) for given in (name, execution_name)):
+            return ()  # nothing can have such a name
+        return await service.list(
+            workflow_name=name, status=found_status, execution_name=execution_name, limit=count
         )
 
     # -- callbacks -------------------------------------------------------------------------------
@@ -343,6 +346,8 @@ class AsyncClient:
 
     async def _find(self, id_or_name: str, workflow_name: str | None) -> ExecutionSummary:
         service = self._opened.service
+        if not is_text(id_or_name):
+            raise not_found(id_or_name)
         try:
             found = await service.get(id_or_name)
         except ExecutionNotFoundError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.workflow import EntryPoint, Workflow
@@ -113,7 +113,8 @@ def _are_one(one: Any, other: Any) -> bool:
 
 def _file(function: Any) -> str:
     """Return the file of a function: a script and a module of the same file are one."""
-    return os.path.realpath(inspect.unwrap(function).__code__.co_filename)
+    code: CodeType = inspect.unwrap(function).__code__
+    return os.path.realpath(code.co_filename)
 
 
 def _place(function: Any) -> str:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import ServiceError, StaleTokenError
-from pyworkflow.services._refusals import completed_callback, ended_execution, unknown_callback
+from pyworkflow.services._refusals import (
+    completed_callback,
+    ended_execution,
+    is_text,
+    unknown_callback,
+)
 
 if TYPE_CHECKING:
     from pyworkflow.services._state import ExecutionState
@@ -30,7 +35,7 @@ def execution_id_of(callback_id: str) -> str:
 
     Raises `CallbackNotFoundError` for what can't be an id.
     """
-    if not isinstance(callback_id, str):
+    if not is_text(callback_id):
         raise unknown_callback(callback_id)
     return callback_id.partition(".")[0]
 

@@ -10,8 +10,8 @@ from pyworkflow.errors import (
     CallbackNotFoundError,
     ExecutionAlreadyStartedError,
     ExecutionEndedError,
+    ExecutionNameError,
     ExecutionNotFoundError,
-    ServiceError,
 )
 
 if TYPE_CHECKING:
@@ -58,10 +58,21 @@ def _called(callback: Operation) -> str:
     return f"{name} ({callback.callback_id})"
 
 
+def is_text(value: object) -> bool:
+    """Return whether ``value`` is text that can be stored, and so may be an id or a name."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate: from an argument that is not UTF-8, say
+        return False
+    return True
+
+
 def check_execution_name(name: str) -> None:
-    """Raise `ServiceError` for a name that an execution can't have."""
+    """Raise `ExecutionNameError` for a name that an execution can't have."""
     if not isinstance(name, str) or _is_execution_name(name) is None:
-        raise ServiceError(
+        raise ExecutionNameError(
             f"Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found {name!r}; choose another"
         )
 
