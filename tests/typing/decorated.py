@@ -250,7 +250,7 @@ takes_any_workflow(blocking)
 
 def mistakes(shop: Shop, ctx: WorkflowContext) -> None:
     """Each line is an error to a type checker; an ignore that nothing needs is one, too."""
-    Shop.open_one("x")  # type: ignore[arg-type,unused-coroutine] # pyright: ignore
+    Shop.open_one("x")  # type: ignore[arg-type,unused-coroutine] # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
     total("x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     total([1], vat=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     total.submit(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
