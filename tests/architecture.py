@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-MODULE_LINES = 400
+MODULE_LINES = 800
 FUNCTION_LINES = 60
 PARAMETERS = 6
 ROOT_EXPORTS = 30

@@ -345,8 +345,6 @@ class Shop:
 
 def test_methods_are_steps() -> None:
     shop = Shop("tea")
-    # mypy does not bind an object that is a class method.
-    kind: Any = Shop.kind
     on_instance: Any = shop
 
     @workflow
@@ -357,8 +355,8 @@ def test_methods_are_steps() -> None:
             shop.charge.options(name="later")(8),
             await shop.order.submit("black"),
             await Shop.order(shop, "white"),
-            kind(1),
-            kind(2),
+            Shop.kind(1),
+            Shop.kind(2),
             Shop.tax(10),
             on_instance.tax(20),
             on_instance.kind(3),
@@ -390,7 +388,7 @@ def test_methods_keep_what_they_look_like() -> None:
     assert list(inspect.signature(shop.order).parameters) == ["item"]
     assert list(inspect.signature(Shop.order).parameters) == ["self", "item"]
     assert asyncio.run(shop.order("x")) == "tea x"
-    assert Shop.kind(1) == "Shop 1"  # type: ignore[call-arg,arg-type] # as above
+    assert Shop.kind(1) == "Shop 1"
     assert Shop.tax(10) == 2
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import sys
+from datetime import date, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,7 +227,7 @@ def test_an_input_that_does_not_fit_starts_nothing(folder: Path, given: str, tol
     [
         (["shop.py:order", "--input", '{"cents": "many"}'], 2),
         (["shop.py:wide"], 2),
-        (["shop.py:wide", "--input", '{"count": 1}', "--name", "a b"], 3),
+        (["shop.py:wide", "--input", '{"count": 1}', "--name", "a b"], 2),
         (["shop.py:order", "--input", "[1]", "--db", "named.db"], 2),
         (["shop.py:order", "--input", "[1]", "--skip-time", "--db", "named.db"], 2),
     ],
@@ -247,7 +248,7 @@ def test_a_run_that_starts_nothing_leaves_the_database_that_is_there(folder: Pat
 
 def test_a_bad_name_is_told(folder: Path) -> None:
     result = invoke("run", "shop.py:wide", "--input", '{"count": 1}', "--name", "a b")
-    assert result.exit_code == 3
+    assert result.exit_code == 2
     assert "'a b'" in result.stderr
 
 
@@ -415,7 +416,40 @@ def test_an_execution_is_stopped(kept: Path) -> None:
     told = document("show", "third")
     assert told["status"] == "STOPPED"
     assert told["error"]["message"] == "no use"
-    assert document("stop", "first")["status"] == "SUCCEEDED"
+
+
+def test_a_stop_of_what_is_over_says_so_and_changes_nothing(kept: Path) -> None:
+    assert invoke("stop", "third").exit_code == 0
+    for name, status in (("first", "SUCCEEDED"), ("third", "STOPPED")):
+        before = document("show", name)
+        for words in (["stop", name], ["stop", name, "--json"]):
+            result = invoke(*words, "--reason", "again")
+            assert result.exit_code == 3
+            assert result.stdout == ""
+            assert f"found {name!r}, which is {status} since " in result.stderr
+            assert "nothing was changed" in result.stderr
+        assert document("show", name) == before
+
+
+@pytest.mark.parametrize("command", ["show", "history", "stop"])
+def test_a_name_that_is_not_utf8_is_one_that_nothing_has(kept: Path, command: str) -> None:
+    result = invoke(command, "caf\udce9")
+    assert result.exit_code == 3
+    assert "no execution has the name or id" in result.stderr
+
+
+def test_a_list_may_be_of_any_length(kept: Path) -> None:
+    assert len(document("list", "--limit", str(2**70))["executions"]) == 3
+    assert document("list", "--workflow", "\udce9")["executions"] == []
+
+
+def test_skipped_time_is_written_with_its_dates(folder: Path) -> None:
+    words = ["run", "shop.py:order", "--skip-time", "--input", '{"cents": 1, "wait": "40d"}']
+    lines = invoke(*words).stderr.splitlines()
+    dates = [line[:10] for line in lines if "charge" in line or "wait" in line]
+    days = [date.fromisoformat(each) for each in dates if each[:1].isdigit()]
+    assert len(days) >= 2
+    assert max(days) - min(days) >= timedelta(days=39)
 
 
 def test_what_a_frozen_worker_has_is_shown_and_released(kept: Path) -> None:

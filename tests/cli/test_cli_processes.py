@@ -6,12 +6,14 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import MAIN, ROOT, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -285,3 +287,35 @@ def test_changed_code_is_told_and_goes_on_when_it_fits_again(
     assert fitting.end() == 0, fitting.stderr
     assert json.loads(fitting.stdout) == "PAY-1: 1"
     assert bodies(folder) == ["charge"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["history", "w"],
+        ["show", "w", "--json"],
+        ["list"],
+        ["run", "shop.py:wide", "--name", "w", "--input", '{"count": 3}'],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_whose_reader_has_gone_ends_as_programs_do(
+    folder: Path, terminal: Callable[..., Terminal], words: list[str]
+) -> None:
+    assert terminal("run", "shop.py:wide", "--name", "w", "--input", '{"count": 3}').end() == 0
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdin=subprocess.DEVNULL,
+        stdout=writing_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing_end)
+    assert done.returncode == -signal.SIGPIPE, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from rich.console import Console
 from pyworkflow._cli import documents, views, wording
 from pyworkflow._cli.timeline import WIDTH, timeline
 from pyworkflow._cli.times import moment, time_of_day
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status, SubType
 from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from pyworkflow.services.events import HistoryEvent
 
@@ -52,6 +53,19 @@ SUMMARY = ExecutionSummary(
 
 def changed(record: Any, **changes: object) -> Any:
     return msgspec.structs.replace(record, **changes)
+
+
+def fan_out(reason: str, succeeded: int, failed: int) -> Operation:
+    return msgspec.structs.replace(
+        STEP,
+        type=OperationType.CONTEXT,
+        subtype=SubType.MAP,
+        status=Status.SUCCEEDED,
+        end_ms=START_MS,
+        payload=json.dumps(
+            {"completionReason": reason, "successCount": succeeded, "failureCount": failed}
+        ),
+    )
 
 
 def render(*renderables: RenderableType, width: int = 500) -> str:
@@ -95,6 +109,21 @@ def render(*renderables: RenderableType, width: int = 500) -> str:
             "timed out after 0ms: no message",
         ),
         (changed(STEP, type=OperationType.CONTEXT), "child context charge", "running"),
+        (
+            fan_out("FAILURE_TOLERANCE_EXCEEDED", 1, 2),
+            "child context charge",
+            "failed after 0ms, 1 succeeded, 2 failed",
+        ),
+        (
+            fan_out("ALL_COMPLETED", 3, 0),
+            "child context charge",
+            "succeeded after 0ms, 3 succeeded, 0 failed",
+        ),
+        (
+            changed(fan_out("x", 0, 0), payload="somebody else's"),
+            "child context charge",
+            "succeeded after 0ms",
+        ),
         (changed(STEP, type=OperationType.CHAINED_INVOKE, name=None), "invoke", "running"),
     ],
 )

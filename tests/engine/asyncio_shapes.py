@@ -21,7 +21,7 @@ variable: ContextVar[int] = ContextVar("variable", default=0)
 
 def returns(expected: Any) -> Callable[[Callable[..., Any]], Workflow[..., Any]]:
     def add(function: Callable[..., Any]) -> Workflow[..., Any]:
-        made = workflow(function)
+        made: Workflow[..., Any] = workflow(function)
         assert made.name not in SHAPES
         SHAPES[made.name] = (made, expected)
         return made

@@ -61,7 +61,7 @@ def test_a_batch_holds_250_updates_at_most() -> None:
 def test_a_batch_stays_below_the_limit_of_bytes() -> None:
     outbox = Outbox()
     for name in ("a", "b", "c"):
-        outbox.put(update(name, payload='"' + "x" * (MAX_BATCH_BYTES // 5) + '"'), urgent=True)
+        outbox.put(update(name, payload='"' + "x" * (MAX_BATCH_BYTES * 2 // 5) + '"'), urgent=True)
     assert ids(outbox.take_batch()) == ["a", "b"]
     assert ids(outbox.take_batch()) == ["c"]
 
@@ -76,7 +76,7 @@ def test_one_update_above_the_limit_goes_alone() -> None:
 
 def test_errors_count_too() -> None:
     outbox = Outbox()
-    half = "x" * (MAX_BATCH_BYTES // 5)
+    half = "x" * (MAX_BATCH_BYTES * 2 // 5)
     errors = [ErrorRecord(half, "E", half), ErrorRecord(half, "E", None, (half, half))]
     for number, error in enumerate(errors):
         fail = Update(id=str(number), type=OperationType.STEP, action=Action.FAIL, error=error)

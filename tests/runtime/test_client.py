@@ -28,9 +28,13 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow.aws import aws_workflow_handler
+from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import (
+    CallbackAlreadyCompletedError,
     CallbackError,
+    CallbackNotFoundError,
     ExecutionAlreadyStartedError,
+    ExecutionEndedError,
     ExecutionFailedError,
     ExecutionNotFoundError,
     ExecutionStatusError,
@@ -339,10 +343,33 @@ def test_callbacks_are_answered(file: Path) -> None:
         with pytest.raises(CallbackError, match="no idea") as caught:
             second.result()
         assert caught.value.error_type == "ValueError"
-        with pytest.raises(ServiceError):
-            other.complete_callback(answered, "again")
-        with pytest.raises(ServiceError, match="callback"):
-            other.fail_callback("nobody's")
+        third = client.start(asks, "3")
+        ended = open_callback(third)
+        third.stop("no need")
+        for answer in (other.complete_callback, other.fail_callback, other.heartbeat_callback):
+            with pytest.raises(CallbackAlreadyCompletedError, match="'answer'.*SUCCEEDED"):
+                answer(answered)
+            with pytest.raises(CallbackNotFoundError, match="nobody"):
+                answer("nobody's")
+            with pytest.raises(ExecutionEndedError, match="'answer'.*STOPPED"):
+                answer(ended)
+
+
+def test_bytes_are_sent_for_a_callback_as_they_are(file: Path) -> None:
+    mock_ctx = MockDurableContext()
+    with Client.local(file, workflows=[asks]) as client:
+        for sent in (b"raw text", '"a JSON text ☺"'.encode()):
+            handle = client.start(asks, "1")
+            client.complete_callback(open_callback(handle), sent)
+            mock_ctx.complete_callback("answer", sent)
+            assert handle.result() == create_test_handler(asks, mock_ctx)("1")
+        asked = open_callback(client.start(asks, "2"))
+        for answer, callback_id in (
+            (client.complete_callback, asked),
+            (mock_ctx.complete_callback, "other"),
+        ):
+            with pytest.raises(UsageError, match=r"UTF-8.*0xff at 1"):
+                answer(callback_id, b"a\xff")
 
 
 @pytest.mark.parametrize("given", [5, None, b"x"])

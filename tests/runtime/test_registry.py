@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import pyworkflow
-from pyworkflow import UsageError, Workflow, workflow
+from pyworkflow import Client, UsageError, Workflow, workflow
 from pyworkflow._runtime.registry import Registry
 from pyworkflow._runtime.sources import import_source
 from pyworkflow.aws import aws_workflow_handler
@@ -78,6 +79,47 @@ def test_the_same_function_may_come_twice() -> None:
     one = flow("one")
     registry = Registry([one, one, aws_workflow_handler(one)])
     assert registry.names == ("one",)
+
+
+class Flow:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    @workflow
+    async def times(self, x: int) -> int:
+        return self.factor * x
+
+
+def test_a_method_of_two_instances_is_one_workflow_and_the_latest_runs() -> None:
+    registry = Registry([Flow(1).times, Flow(2).times])
+    assert registry.names == ("times",)
+    with Client.memory() as client:
+        assert [client.start(Flow(n).times, {"x": 3}).result() for n in (1, 2)] == [3, 6]
+
+
+def test_a_cell_that_runs_again_defines_the_same_workflow() -> None:
+    registry = Registry()
+    for number in (1, 2):
+        cell: dict[str, Any] = {"__name__": "notebook"}
+        code = f"@workflow\nasync def cell() -> int:\n    return {number}\n"
+        exec(compile(code, f"<cell {number}>", "exec"), {**globals(), **cell}, cell)
+        registry.add(cell["cell"])
+    assert asyncio.run(registry.get("cell")()) == 2
+
+
+def test_a_script_and_a_module_of_one_file_have_the_same_workflows(folder: Path) -> None:
+    path = write(folder / "twice_imported.py", "flow")
+    modules = []
+    for name in ("__main__", "twice_imported"):
+        module = ModuleType(name)
+        exec(compile(Path(path).read_text("utf-8"), path, "exec"), vars(module))
+        modules.append(module)
+    assert Registry(modules).names == ("flow",)
+
+
+def test_functions_that_a_function_made_are_not_one() -> None:
+    with pytest.raises(UsageError, match="two workflows have the name 'one'"):
+        Registry([flow("one"), flow("one")])
 
 
 def test_a_lambda_handler_counts_as_its_workflow() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow._engine.records import Action, OperationType, Update
-from pyworkflow.errors import InvalidUpdateError
+from pyworkflow.errors import CallbackAlreadyCompletedError, InvalidUpdateError
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.testing.conformance import ServiceConformance, World
 
@@ -156,6 +156,7 @@ def test_a_callback_expires_on_demand_if_it_has_a_timeout() -> None:
         "Callback.Timeout",
         "Callback.Heartbeat",
     ]
-    for name, says in (("none", "which has none"), ("whole", "it is TIMED_OUT")):
-        with pytest.raises(InvalidUpdateError, match=says):
-            service.expire_callback(f"{execution_id}.{name}")
+    with pytest.raises(InvalidUpdateError, match="which has none"):
+        service.expire_callback(f"{execution_id}.none")
+    with pytest.raises(CallbackAlreadyCompletedError, match="which is TIMED_OUT"):
+        service.expire_callback(f"{execution_id}.whole")

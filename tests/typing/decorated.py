@@ -77,6 +77,31 @@ class Shop:
     def tax(amount: int) -> int:
         return amount // 5
 
+    @staticmethod
+    @step
+    def default(kind: type[int], amount: int) -> int:
+        return kind(amount)
+
+    @classmethod
+    @step
+    async def open_one(cls, count: int) -> str:
+        return cls.__name__ * count
+
+    @classmethod
+    @step(retry=False)
+    def name_of(cls, count: int) -> str:
+        return cls.__name__ * count
+
+    @classmethod
+    @workflow
+    async def run_all(cls, ctx: WorkflowContext, count: int) -> str:
+        return await cls.open_one(count)
+
+    @classmethod
+    @workflow(name="counted")
+    def run_all_sync(cls, ctx: SyncWorkflowContext, count: int) -> str:
+        return cls.name_of(count)
+
     @workflow
     async def run(self, ctx: WorkflowContext, item: str) -> int:
         return (await self.order(item, 2))[item]
@@ -84,6 +109,16 @@ class Shop:
     @workflow(name="other")
     def run_sync(self, ctx: SyncWorkflowContext, item: str) -> str:
         return self.charge(len(item))
+
+
+@step
+def takes_anything(value: Any) -> int:
+    return len(str(value))
+
+
+@step
+def takes_object(value: object, count: int) -> int:
+    return len(str(value)) * count
 
 
 def length(text: str) -> int:
@@ -145,6 +180,15 @@ async def parent(ctx: WorkflowContext, order_id: str) -> list[object]:
     assert_type(await shop.charge.options(key="c").submit(2), str)
     assert_type(await Shop.order(shop, "tea", 1), dict[str, int])
     assert_type(Shop.tax(5), int)
+    assert_type(Shop.default(int, 5), int)
+    assert_type(await Shop.open_one(2), str)
+    assert_type(await shop.open_one(count=2), str)
+    assert_type(Shop.name_of(2), str)
+    assert_type(await Shop.run_all(ctx, 2), str)
+    assert_type(await shop.run_all(ctx, count=2), str)
+    assert_type(Shop.run_all_sync.options(name="other").name, str)
+    assert_type(takes_anything(5), int)
+    assert_type(takes_object("a", count=5), int)
 
     assert_type(await child(ctx, order_id), int)
     assert_type(await child.options(key="child")(ctx, order_id), int)
@@ -206,6 +250,7 @@ takes_any_workflow(blocking)
 
 def mistakes(shop: Shop, ctx: WorkflowContext) -> None:
     """Each line is an error to a type checker; an ignore that nothing needs is one, too."""
+    Shop.open_one("x")  # type: ignore[arg-type,unused-coroutine] # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
     total("x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     total([1], vat=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     total.submit(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -18,6 +18,22 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from typing import ParamSpec, Protocol, TypeVar
+
+    Q = ParamSpec("Q")
+    R_co = TypeVar("R_co", covariant=True)
+    C_contra = TypeVar("C_contra", bound=type[Any], contravariant=True)
+
+    class OfClass(Protocol[C_contra, Q, R_co]):
+        """A function whose first parameter is a class and is called ``cls``.
+
+        Type checkers bind a function below `classmethod` to its class, but no other object. By this
+        parameter's name and type they find the overload of a decorator whose result binds itself.
+        """
+
+        def __call__(self, cls: C_contra, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
+            """Call it with its class."""
+            ...
 
 
 def check_function(function: Callable[..., Any], decorator: str) -> None:

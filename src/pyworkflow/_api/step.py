@@ -35,7 +35,9 @@ from pyworkflow.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
+    from typing import Protocol
 
+    from pyworkflow._api.functions import OfClass
     from pyworkflow._engine.calls import Calls
     from pyworkflow._engine.codec import Decode
     from pyworkflow._engine.execution import Execution
@@ -46,6 +48,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+C = TypeVar("C", bound=type[Any])
 T = TypeVar("T")
 
 _UNSET: Any = object()
@@ -213,6 +216,33 @@ class Step(Described, Generic[P, R_co]):
         return f"<step {self.name!r}>"
 
 
+if TYPE_CHECKING:
+
+    class ClassStep(Step[Concatenate[C, Q], R_co], Generic[C, Q, R_co]):
+        """As type checkers see a step below `classmethod`: taken from a class, it is bound."""
+
+        @overload  # type: ignore[override] # a class is no instance
+        def __get__(self, instance: None, owner: C) -> Step[Q, R_co]: ...
+
+        @overload
+        def __get__(self, instance: Any, owner: C | None = None) -> Step[Q, R_co]: ...
+
+        def __get__(self, instance: Any, owner: Any = None) -> Step[Any, Any]: ...
+
+    class StepDecorator(Protocol):
+        """`step` with its options given: makes a function a step."""
+
+        @overload
+        def __call__(self, function: OfClass[C, Q, R], /) -> ClassStep[C, Q, R]: ...
+
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(function: OfClass[C, Q, R], /) -> ClassStep[C, Q, R]: ...
+
+
 @overload
 def step(function: Callable[P, R], /) -> Step[P, R]: ...
 
@@ -225,7 +255,7 @@ def step(
     timeout: Duration | None = None,
     at_most_once: bool = False,
     inline: bool = False,
-) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+) -> StepDecorator: ...
 
 
 def step(

@@ -23,7 +23,9 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
+    from pyworkflow._api.functions import OfClass
     from pyworkflow._engine.execution import Execution
 
 P = ParamSpec("P")
@@ -31,6 +33,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+C = TypeVar("C", bound=type[Any])
 
 
 class Workflow(Described, Generic[P, R_co]):
@@ -167,12 +170,39 @@ class EntryPoint(Generic[P, R_co]):
     workflow: Workflow[P, R_co]
 
 
+if TYPE_CHECKING:
+
+    class ClassWorkflow(Workflow[Concatenate[C, Q], R_co], Generic[C, Q, R_co]):
+        """As type checkers see a workflow below `classmethod`: taken from a class, it is bound."""
+
+        @overload  # type: ignore[override] # a class is no instance
+        def __get__(self, instance: None, owner: C) -> Workflow[Q, R_co]: ...
+
+        @overload
+        def __get__(self, instance: Any, owner: C | None = None) -> Workflow[Q, R_co]: ...
+
+        def __get__(self, instance: Any, owner: Any = None) -> Workflow[Any, Any]: ...
+
+    class WorkflowDecorator(Protocol):
+        """`workflow` with its options given: makes a function a workflow."""
+
+        @overload
+        def __call__(self, function: OfClass[C, Q, R], /) -> ClassWorkflow[C, Q, R]: ...
+
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> Workflow[P, R]: ...
+
+
+@overload
+def workflow(function: OfClass[C, Q, R], /) -> ClassWorkflow[C, Q, R]: ...
+
+
 @overload
 def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
 
 
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(*, name: str | None = None) -> WorkflowDecorator: ...
 
 
 def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:

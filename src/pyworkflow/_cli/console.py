@@ -12,7 +12,9 @@ import io
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
@@ -108,6 +110,16 @@ def _depth_of(text: str) -> int:
         elif piece in "]}":
             depth -= 1
     return deepest
+
+
+def end_when_nobody_reads() -> None:
+    """From here on, let the process end as other programs do once its output's reader has gone.
+
+    Python ignores SIGPIPE and raises an error instead. To be called when only output is left to
+    do: while a workflow runs, a pager that was closed must not kill it.
+    """
+    if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def escape_what_cannot_be_encoded() -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pyworkflow._cli import wording
 from pyworkflow._cli.console import print_lines, stderr
-from pyworkflow._cli.times import time_of_day, until
+from pyworkflow._cli.times import time_and_date, time_of_day, until
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._runtime.ends import is_over
 from pyworkflow.services.base import LEASE_MS
@@ -33,11 +33,15 @@ OPEN_LINES = 10
 class Progress:
     """Tells the changes between one look at the operations and the next.
 
-    ``completing`` returns the command line that completes the callback of an id.
+    ``completing`` returns the command line that completes the callback of an id. ``with_dates``
+    writes the date before each time of day: where time is skipped, a line may be a month away.
     """
 
-    def __init__(self, clock: Clock, completing: Callable[[str], str]) -> None:
+    def __init__(
+        self, clock: Clock, completing: Callable[[str], str], *, with_dates: bool = False
+    ) -> None:
         self._clock = clock
+        self._written = time_and_date if with_dates else time_of_day
         self._completing = completing
         self._console = stderr()
         self._seen: dict[str, tuple[Status, int]] = {}
@@ -117,7 +121,7 @@ class Progress:
         when_ms = now_ms if operation.status is Status.PENDING else began_ms
         self.say(
             Text.assemble(
-                (time_of_day(operation.end_ms or when_ms), "dim"),
+                (self._written(operation.end_ms or when_ms), "dim"),
                 "  " * (depth + 1),
                 wording.title(operation),
                 " ",

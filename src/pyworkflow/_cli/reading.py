@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from pyworkflow._cli import documents, views, wording
-from pyworkflow._cli.console import plain, print_document, print_lines, stderr, stdout
+from pyworkflow._cli.console import (
+    end_when_nobody_reads,
+    plain,
+    print_document,
+    print_lines,
+    stderr,
+    stdout,
+)
+from pyworkflow._cli.times import moment
 from pyworkflow._engine.records import OperationType
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
-from pyworkflow.errors import ExecutionNotFoundError, StorageError, UsageError
-from pyworkflow.services.base import InvokedNames
+from pyworkflow.errors import ExecutionEndedError, ExecutionNotFoundError, StorageError, UsageError
+from pyworkflow.services.base import ExecutionStatus, InvokedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.client import Handle
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+    from pyworkflow.services.base import ExecutionSummary
 
 _INVOKE = OperationType.CHAINED_INVOKE
 
@@ -35,6 +43,7 @@ SHOWN_IDS = 10
 @contextmanager
 def _existing(db: Path) -> Iterator[Client]:
     """Open a database for talking. It is not made: an empty one is seldom what was meant."""
+    end_when_nobody_reads()
     if not db.is_file():
         raise StorageError(
             f"there is no database at {db.absolute()}: go to its folder or name it with --db; "
@@ -140,10 +149,20 @@ def show_history(db: Path, wanted: str, *, as_json: bool) -> None:
 
 
 def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None:
-    """End an execution and print how it stands then."""
+    """End an execution and print how it stands then.
+
+    Raises `ExecutionEndedError` for one that was over already.
+    """
     with _existing(db) as client:
         handle = _find(client, wanted)
+        was_over = is_over(handle.summary())
         summary = handle.stop(reason)
+    if was_over or summary.status is not ExecutionStatus.STOPPED:
+        at = "" if summary.end_ms is None else f" since {moment(summary.end_ms)}"
+        raise ExecutionEndedError(
+            f"expected a running execution, found {summary.name!r}, which is {summary.status}{at}; "
+            "nothing was changed"
+        )
     if as_json:
         print_document(documents.execution_document(summary))
         return

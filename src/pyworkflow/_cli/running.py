@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyworkflow._cli import wording
-from pyworkflow._cli.console import escape, plain, print_document, print_lines, stderr
+from pyworkflow._cli.console import (
+    end_when_nobody_reads,
+    escape,
+    plain,
+    print_document,
+    print_lines,
+    stderr,
+)
 from pyworkflow._cli.documents import execution_document
 from pyworkflow._cli.exits import Exit
 from pyworkflow._cli.progress import Progress
@@ -86,6 +93,7 @@ def run_and_show(run: Run, *, as_json: bool) -> Exit:
     if signal_number is not None and not is_over(summary):
         _say_how_to_go_on(run, summary)
         end_now(128 + signal_number)  # threads of steps that run on must not hold it up
+    end_when_nobody_reads()
     _show(summary, operations, as_json=as_json)
     return Exit.OK if summary.status is ExecutionStatus.SUCCEEDED else Exit.FAILED
 
@@ -103,7 +111,9 @@ def _database(run: Run) -> Iterator[Path]:
 async def _follow(run: Run, db: Path) -> tuple[ExecutionSummary, Sequence[Operation], int | None]:
     with asked_to_stop() as asked:
         async with AsyncClient.local(db, workflows=[run.module], skip_time=run.skip_time) as client:
-            with Progress(client.clock, partial(_completing, db)) as progress:
+            with Progress(
+                client.clock, partial(_completing, db), with_dates=run.skip_time
+            ) as progress:
                 handle = await _begin(run, client, progress)
                 await _watch(handle, progress, asked)
             if asked.done():

@@ -54,5 +54,5 @@ def _bar(operation: Operation, begin_ms: int, whole_ms: int, end_ms: int) -> Tex
     first = min(WIDTH - 1, (operation.start_ms - begin_ms) * WIDTH // whole_ms)
     after = max(first + 1, -(-(end_ms - begin_ms) * WIDTH // whole_ms))
     letter = "━" if operation.type is not OperationType.WAIT else "─"
-    style = _FINE.get(operation.status, "red")
+    style = _FINE.get(wording.status_of(operation), "red")
     return Text(" " * first + letter * (after - first) + " " * (WIDTH - after), style=style)

@@ -21,11 +21,16 @@ def time_of_day(time_ms: int) -> str:
     return f"{_local(time_ms):%H:%M:%S.%f}"[:-3]
 
 
+def time_and_date(time_ms: int) -> str:
+    """Return a date and a time of day, to the millisecond."""
+    return f"{_local(time_ms):%Y-%m-%d} {time_of_day(time_ms)}"
+
+
 def within(times_ms: Iterable[int]) -> Callable[[int], str]:
     """Return how to write these times, to the millisecond: with dates if they are of several."""
     if len({_local(time_ms).date() for time_ms in times_ms}) <= 1:
         return time_of_day
-    return lambda time_ms: f"{_local(time_ms):%Y-%m-%d} {time_of_day(time_ms)}"
+    return time_and_date
 
 
 def _local(time_ms: int) -> datetime:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.text import Text
 
+from pyworkflow._api.completion import CompletionReason
 from pyworkflow._cli.console import cut, escape, plain
 from pyworkflow._cli.times import moment, span, until
-from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._engine.records import OperationType, Status, SubType
 from pyworkflow.duration import format_duration
 from pyworkflow.services.base import ExecutionStatus
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import ErrorRecord, Operation
     from pyworkflow.services.base import ExecutionSummary
+
+_TOO_MANY_FAILURES = CompletionReason.FAILURE_TOLERANCE_EXCEEDED
 
 PAYLOAD_LENGTH = 120
 MESSAGE_LENGTH = 200
@@ -101,13 +105,46 @@ def _between_attempts(operation: Operation, now_ms: int) -> Text:
     )
 
 
+class _Branches(msgspec.Struct, rename="camel"):
+    """What is shown of the decision that a fan-out records."""
+
+    completion_reason: str
+    success_count: int
+    failure_count: int
+
+
+def _branches(operation: Operation) -> _Branches | None:
+    """Return how many branches of a fan-out succeeded and failed, `None` for other operations."""
+    if operation.subtype not in {SubType.PARALLEL, SubType.MAP} or operation.payload is None:
+        return None
+    try:
+        return msgspec.json.decode(operation.payload, type=_Branches)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None  # other programs may have recorded it
+
+
+def status_of(operation: Operation) -> Status:
+    """Return how an operation stands for its caller.
+
+    A fan-out over its tolerance is recorded as a success, which holds the decision; the code around
+    it gets an error.
+    """
+    branches = _branches(operation)
+    if branches is None or branches.completion_reason != _TOO_MANY_FAILURES:
+        return operation.status
+    return Status.FAILED
+
+
 def _ended(operation: Operation) -> Text:
-    verb, style = _VERBS[operation.status]
+    verb, style = _VERBS[status_of(operation)]
+    branches = _branches(operation)
     if operation.type is OperationType.WAIT and operation.status is Status.SUCCEEDED:
         verb = "over"
     took = span((operation.end_ms or operation.start_ms) - operation.start_ms)
     attempts = f", attempt {operation.attempt}" if operation.attempt > 1 else ""
     said = Text(f"{verb} after {took}{attempts}", style=style)
+    if branches is not None:
+        said.append(f", {branches.success_count} succeeded, {branches.failure_count} failed")
     if operation.error is not None:
         said.append(": ").append_text(error_line(operation.error))
     return said

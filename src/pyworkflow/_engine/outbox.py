@@ -34,6 +34,14 @@ from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FIXED_BYTES = 1536
+"""More than the keys, ids, names and numbers of an update take: its texts of bounded length."""
+
+SHORT_TEXT = 64
+"""Up to this length a text counts six bytes a character, as \\u001b has; others are encoded."""
+
+_to_json = msgspec.json.Encoder().encode
+
 
 class Entry(msgspec.Struct, eq=False, gc=False):
     """A queued update, or what makes it when it is sent; ``sent`` once the writer has it."""
@@ -142,13 +150,19 @@ class Outbox:
 def _wire_size(update: Update) -> int:
     """Return an upper bound of the bytes that an update takes in a request."""
     payload, error = update.payload, update.error
-    size = 512 if payload is None else 512 + _text_size(payload)
+    size = FIXED_BYTES if payload is None else FIXED_BYTES + _text_size(payload)
     if error is not None:
-        size += _text_size(error.message) + _text_size(error.data)
+        size += _text_size(error.message) + _text_size(error.type)
+        size += 0 if error.data is None else _text_size(error.data)
         size += sum(map(_text_size, error.stack_trace))
     return size
 
 
-def _text_size(text: str | None) -> int:
-    # In a JSON string a character takes two bytes if it is escaped, six as \\uXXXX.
-    return 0 if text is None else len(text) * (2 if text.isascii() else 6)
+def _text_size(text: str) -> int:
+    """Return an upper bound of the bytes of ``text`` as a JSON string, and the comma behind it."""
+    if len(text) > SHORT_TEXT:
+        try:
+            return len(_to_json(text)) + 1
+        except UnicodeEncodeError:  # a lone surrogate, which only some services refuse
+            pass
+    return 6 * len(text) + 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pyworkflow._api.completion import check_count
+from pyworkflow._engine import codec
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import ExecutionStatusError, InputError, UsageError
 from pyworkflow.services.base import ExecutionStatus
@@ -35,6 +37,9 @@ async def check_input(
             raise
 
 
+MAX_LIMIT = 2**63 - 1
+
+
 def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
     """Return the status to look for, `None` for any.
 
@@ -51,6 +56,13 @@ def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
         ) from None
 
 
+def limit_of(limit: int | None) -> int | None:
+    """Return how many executions a list may have, `None` for any number; raises `UsageError`."""
+    count = check_count(limit, "limit", 0, "list()")
+    # No list is longer, and a service may count in 64 bits.
+    return None if count is None else min(count, MAX_LIMIT)
+
+
 def timeout_of(timeout: Duration | None) -> int | None:
     """Return an execution's timeout in whole seconds, `None` for none.
 
@@ -65,3 +77,19 @@ def timeout_of(timeout: Duration | None) -> int | None:
             "may take as long as it needs leave timeout= out"
         )
     return seconds
+
+
+def answer_of(result: Any, what: str) -> str:
+    """Return the text that is sent for a callback's ``result``: bytes unchanged, the rest as JSON.
+
+    Raises `SerializationError` for what has no JSON, and `UsageError` for bytes that are not UTF-8.
+    """
+    if not isinstance(result, bytes):
+        return codec.encode(result, what=what)
+    try:
+        return result.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"expected bytes of UTF-8 text as {what}, found byte {result[error.start]:#04x} at "
+            f"{error.start}; send other bytes as JSON, in base64 for example"
+        ) from None

@@ -13,7 +13,13 @@ import msgspec
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
-from pyworkflow._runtime.arguments import check_input, status_of, timeout_of
+from pyworkflow._runtime.arguments import (
+    answer_of,
+    check_input,
+    limit_of,
+    status_of,
+    timeout_of,
+)
 from pyworkflow._runtime.clock import SkippingClock, SystemClock
 from pyworkflow._runtime.ends import Ends
 from pyworkflow._runtime.handle import AsyncHandle, Identity
@@ -22,6 +28,7 @@ from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
+from pyworkflow.services._refusals import is_text, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -284,11 +291,13 @@ class AsyncClient:
 
         Raises `ExecutionStatusError` for a ``status`` that there is none of.
         """
-        return await self._opened.service.list(
-            workflow_name=None if workflow is None else self._resolve(workflow)[0],
-            status=status_of(status),
-            execution_name=execution_name,
-            limit=check_count(limit, "limit", 0, "list()"),
+        service = self._opened.service
+        name = None if workflow is None else self._resolve(workflow)[0]
+        found_status, count = status_of(status), limit_of(limit)
+        if not all(given is None or is_text(given) for given in (name, execution_name)):
+            return ()  # nothing can have such a name
+        return await service.list(
+            workflow_name=name, status=found_status, execution_name=execution_name, limit=count
         )
 
     async def release(self, execution: str | AsyncHandle[Any]) -> ExecutionSummary:
@@ -307,12 +316,13 @@ class AsyncClient:
     # -- callbacks -------------------------------------------------------------------------------
 
     async def complete_callback(self, callback_id: str, result: Any = None) -> None:
-        """Let a callback succeed with ``result``, any JSON value.
+        """Let a callback succeed with ``result``, any JSON value; bytes are sent as they are.
 
-        It is durable when this returns. Raises `ServiceError` for an id that is no callback's, or
-        one that is over already.
+        It is durable when this returns. Raises `CallbackNotFoundError`,
+        `CallbackAlreadyCompletedError` and `ExecutionEndedError`; nothing was changed then.
+        `SerializationError` for a result without JSON, `UsageError` for bytes that are not UTF-8.
         """
-        payload = codec.encode(result, what="the result of a callback")
+        payload = answer_of(result, "the result of a callback")
         await self._opened.service.complete_callback(callback_id, payload)
 
     async def fail_callback(
@@ -357,6 +367,8 @@ class AsyncClient:
 
     async def _find(self, id_or_name: str, workflow_name: str | None) -> ExecutionSummary:
         service = self._opened.service
+        if not is_text(id_or_name):
+            raise not_found(id_or_name)
         try:
             found = await service.get(id_or_name)
         except ExecutionNotFoundError:

@@ -255,10 +255,11 @@ class Client:
     # -- callbacks -------------------------------------------------------------------------------
 
     def complete_callback(self, callback_id: str, result: Any = None) -> None:
-        """Let a callback succeed with ``result``, any JSON value.
+        """Let a callback succeed with ``result``, any JSON value; bytes are sent as they are.
 
-        It is durable when this returns. Raises `ServiceError` for an id that is no callback's, or
-        one that is over already.
+        It is durable when this returns. Raises `CallbackNotFoundError`,
+        `CallbackAlreadyCompletedError` and `ExecutionEndedError`; nothing was changed then.
+        `SerializationError` for a result without JSON, `UsageError` for bytes that are not UTF-8.
         """
         self.call(lambda: self._client.complete_callback(callback_id, result))
 

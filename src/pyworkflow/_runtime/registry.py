@@ -1,13 +1,16 @@
 """Workflows by name: what a worker can run.
 
 An execution says which workflow it runs by name alone. So a name stands for one function: a second
-one under it is refused, and a name that nobody has is told with those that there are.
+one under it is refused, and an unknown name is reported together with the known ones. A method of
+two instances is one function, and so is a module's function that was defined again, as a notebook
+does when a cell runs again: the latest is the one that runs.
 """
 
 from __future__ import annotations
 
 import inspect
-from types import ModuleType
+import os
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.workflow import EntryPoint, Workflow
@@ -40,8 +43,9 @@ class Registry:
         found = self._found_in(source)
         added = dict(self._workflows)
         for workflow in found:
-            known = added.setdefault(workflow.name, workflow)
-            if known.function != workflow.function:
+            known = added.get(workflow.name, workflow)
+            added[workflow.name] = workflow
+            if not _are_one(known.function, workflow.function):
                 raise UsageError(
                     f"two workflows have the name {workflow.name!r}: {_place(known.function)} and "
                     f"{_place(workflow.function)}; give one of them another, @workflow(name=...)"
@@ -94,6 +98,23 @@ def workflow_of(value: object) -> Workflow[..., Any] | None:
     if isinstance(value, EntryPoint):
         return value.workflow
     return value if isinstance(value, Workflow) else None
+
+
+def _are_one(one: Any, other: Any) -> bool:
+    """Return whether two functions are the same one, defined again or bound to other instances."""
+    one, other = getattr(one, "__func__", one), getattr(other, "__func__", other)
+    if one is other:
+        return True
+    # Functions that a function made may differ in what they close over.
+    if one.__qualname__ != other.__qualname__ or "<locals>" in one.__qualname__:
+        return False
+    return one.__module__ == other.__module__ or _file(one) == _file(other)
+
+
+def _file(function: Any) -> str:
+    """Return the file of a function: a script and a module of the same file are one."""
+    code: CodeType = inspect.unwrap(function).__code__
+    return os.path.realpath(code.co_filename)
 
 
 def _place(function: Any) -> str:

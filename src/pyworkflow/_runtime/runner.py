@@ -74,7 +74,7 @@ class Runner:
         observer: Observer | None = None,
     ) -> None:
         self._service = service
-        self._workflow = workflow
+        self.workflow = workflow
         self._clock = clock
         self._known_errors = known_errors
         self._make_steps = step_runner
@@ -165,13 +165,13 @@ class Run:
             except TimeIsOver:
                 return OutOfTime()
             try:
-                call = self._runner._workflow.bind(
+                call = self._runner.workflow.bind(
                     operations[0].payload, self._execution, was_accepted=len(operations) > 1
                 )
             except UsageError as error:
                 # An input that did fit once: the code has changed, and may yet be put right.
                 return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)
-            self._execution.start(call, self._runner._workflow.result_type, operations)
+            self._execution.start(call, self._runner.workflow.result_type, operations)
             self._clock.hold()
             self._loop.call_soon(self._begin)
         try:

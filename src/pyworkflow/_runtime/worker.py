@@ -268,8 +268,8 @@ class Worker:
     def _runner(self, workflow_name: str) -> Runner:
         """Return the runner of a workflow, which knows the errors of when it was first wanted."""
         runner = self._runners.get(workflow_name)
-        if runner is None:
-            workflow = self._registry.get(workflow_name)
+        workflow = self._registry.get(workflow_name)
+        if runner is None or runner.workflow is not workflow:  # it was defined again
             known = KnownErrors.snapshot()
             runner = self._runners[workflow_name] = Runner(
                 self._service, workflow, self._clock, known

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.errors import InvalidUpdateError, ServiceError, StaleTokenError
-from pyworkflow.services._refusals import unknown_callback
+from pyworkflow.errors import ServiceError, StaleTokenError
+from pyworkflow.services._refusals import (
+    completed_callback,
+    ended_execution,
+    is_text,
+    unknown_callback,
+)
 
 if TYPE_CHECKING:
     from pyworkflow.services._state import ExecutionState
@@ -28,26 +33,30 @@ def check_running(state: ExecutionState) -> None:
 def execution_id_of(callback_id: str) -> str:
     """Return the id of the execution to which a callback with this id belongs.
 
-    Raises `ServiceError` for what is no id at all.
+    Raises `CallbackNotFoundError` for what can't be an id.
     """
-    if not isinstance(callback_id, str):
+    if not is_text(callback_id):
         raise unknown_callback(callback_id)
     return callback_id.rpartition(".")[0]
 
 
-def callback_of(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:
-    """Return the callback as it is at ``now_ms``.
+def open_callback(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:
+    """Return the callback as it is at ``now_ms``, open.
 
-    Raises `ServiceError` for an id of something else, `StaleTokenError` when all is over.
+    Raises `CallbackNotFoundError`, `ExecutionEndedError` and `CallbackAlreadyCompletedError`.
     """
     operation_id = callback_id.rpartition(".")[2]
     known = state.operations.get(operation_id)
     if known is None or known.callback_id is None:
         raise unknown_callback(callback_id)
-    check_running(state)
-    state.fire(now_ms)
-    check_running(state)
-    return state.operations[operation_id]
+    if state.is_running:
+        state.fire(now_ms)
+    operation = state.operations[operation_id]
+    if operation.status is not Status.STARTED:
+        raise completed_callback(operation)
+    if not state.is_running:
+        raise ended_execution(operation, state.root)
+    return operation
 
 
 def end_callback(
@@ -59,19 +68,14 @@ def end_callback(
     payload: str | None = None,
     error: ErrorRecord | None = None,
 ) -> None:
-    """End a callback; raises as `callback_of`, and `InvalidUpdateError` when it has ended."""
-    operation = callback_of(state, callback_id, now_ms)
+    """End a callback; raises as `open_callback`."""
+    operation = open_callback(state, callback_id, now_ms)
     state.put(now_ms, apply_outside(operation, status, now_ms, payload=payload, error=error))
 
 
 def beat(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:
-    """Restart a callback's heartbeat timeout; raises as `end_callback`."""
-    operation = callback_of(state, callback_id, now_ms)
-    if operation.status is not Status.STARTED:
-        raise InvalidUpdateError(
-            f"A heartbeat: expected an open callback, found {callback_id!r}, which is "
-            f"{operation.status}; stop the work that it stands for"
-        )
+    """Restart a callback's heartbeat timeout; raises as `open_callback`."""
+    operation = open_callback(state, callback_id, now_ms)
     state.deadlines[operation.id].beat(now_ms)
     state.set_timer(operation)
     return operation

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, ServiceError
+from pyworkflow.errors import (
+    CallbackAlreadyCompletedError,
+    CallbackNotFoundError,
+    ExecutionAlreadyStartedError,
+    ExecutionEndedError,
+    ExecutionNameError,
+    ExecutionNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.records import Operation
 
 _is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
@@ -17,18 +28,51 @@ def not_found(execution_id: str) -> ExecutionNotFoundError:
     )
 
 
-def unknown_callback(callback_id: str) -> ServiceError:
+def unknown_callback(callback_id: str) -> CallbackNotFoundError:
     """Return the error for an id that no callback has."""
-    return ServiceError(
+    return CallbackNotFoundError(
         f"Expected the id of a callback, found {callback_id!r}, which this service did not issue; "
         "send the id that the workflow handed out, unchanged"
     )
 
 
+def completed_callback(callback: Operation) -> CallbackAlreadyCompletedError:
+    """Return the error for what is sent to a callback that has ended."""
+    return CallbackAlreadyCompletedError(
+        f"Expected an open callback, found {_called(callback)}, which is {callback.status}; "
+        "nothing was changed, and the work that it stands for can stop"
+    )
+
+
+def ended_execution(callback: Operation, execution: Operation) -> ExecutionEndedError:
+    """Return the error for what is sent to a callback of an execution that is over."""
+    return ExecutionEndedError(
+        f"Expected a running execution, found that of {_called(callback)}, {execution.name!r}, "
+        f"which is {execution.status}; nothing was changed, and the work that the callback stands "
+        "for can stop"
+    )
+
+
+def _called(callback: Operation) -> str:
+    name = "a callback without a name" if callback.name is None else f"callback {callback.name!r}"
+    return f"{name} ({callback.callback_id})"
+
+
+def is_text(value: object) -> bool:
+    """Return whether ``value`` is text that can be stored, and so may be an id or a name."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate: from an argument that is not UTF-8, say
+        return False
+    return True
+
+
 def check_execution_name(name: str) -> None:
-    """Raise `ServiceError` for a name that an execution can't have."""
+    """Raise `ExecutionNameError` for a name that an execution can't have."""
     if not isinstance(name, str) or _is_execution_name(name) is None:
-        raise ServiceError(
+        raise ExecutionNameError(
             f"Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found {name!r}; choose another"
         )
 

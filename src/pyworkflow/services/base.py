@@ -283,16 +283,17 @@ class SchedulingService(Service, Protocol):
     async def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload``; return the execution's id.
 
-        Raises `SerializationError` when that is too large.
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`, and
+        `SerializationError` when ``payload`` is too large.
         """
         ...
 
     async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
-        """Let a callback fail; return the execution's id."""
+        """Let a callback fail; return the execution's id. Raises as `complete_callback`."""
         ...
 
     async def heartbeat_callback(self, callback_id: str) -> str:
-        """Restart a callback's heartbeat timeout; return the execution's id."""
+        """Restart a callback's heartbeat timeout; return the execution's id. Raises as above."""
         ...
 
     async def get(self, execution_id: str) -> ExecutionSummary:

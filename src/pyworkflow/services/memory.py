@@ -185,7 +185,7 @@ class MemoryService:
     def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
-        Raises `ServiceError` for an unknown id, `InvalidUpdateError` when the callback has ended,
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`, and
         `SerializationError` when ``payload`` is too large.
         """
         check_size(payload, self._max_payload_bytes, "the answer of a callback")
@@ -206,7 +206,7 @@ class MemoryService:
         Raises as above, and `InvalidUpdateError` when it has no timeout.
         """
         execution, now_ms = self._of_callback(callback_id), self._now_ms()
-        operation = _outside.callback_of(execution, callback_id, now_ms)
+        operation = _outside.open_callback(execution, callback_id, now_ms)
         deadlines = execution.deadlines[operation.id]
         if deadlines.next_ms() is None:
             raise InvalidUpdateError(

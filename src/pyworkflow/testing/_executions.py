@@ -13,7 +13,10 @@ from pyworkflow._engine.records import (
     Status,
 )
 from pyworkflow.errors import (
+    CallbackAlreadyCompletedError,
+    CallbackNotFoundError,
     ExecutionAlreadyStartedError,
+    ExecutionEndedError,
     ExecutionNotFoundError,
     InvalidUpdateError,
     ServiceError,
@@ -44,9 +47,9 @@ class ExecutionConformance:
 
     # -- outside events --------------------------------------------------------------------------
 
-    async def _open(self, driver: Driver, **options: int) -> str:
+    async def _open(self, driver: Driver, **options: Any) -> str:
         await driver.begin()
-        found = (await driver.commit(callback("k", **options)))["k"]
+        found = (await driver.commit(callback("k", name="approval", **options)))["k"]
         assert found.callback_id
         return found.callback_id
 
@@ -64,7 +67,7 @@ class ExecutionConformance:
             lambda: service.heartbeat_callback(callback_id),
         )
         for again in agains:
-            with pytest.raises(InvalidUpdateError, match="SUCCEEDED"):
+            with pytest.raises(CallbackAlreadyCompletedError, match=r"'approval'.*SUCCEEDED"):
                 await settled(again())
         found = (await driver.commit())["k"]
         assert (found.status, found.payload) == (Status.SUCCEEDED, "raw text")
@@ -84,7 +87,7 @@ class ExecutionConformance:
         """At its deadline, after which it can't be completed, looked at or not."""
         callback_id = await self._open(driver, timeout_seconds=3, heartbeat_timeout_seconds=0)
         driver.advance(4_000)
-        with pytest.raises(InvalidUpdateError, match="TIMED_OUT"):
+        with pytest.raises(CallbackAlreadyCompletedError, match="TIMED_OUT"):
             await settled(driver.service.complete_callback(callback_id, None))
         found = (await driver.commit())["k"]
         assert (found.status, found.end_ms) == (Status.TIMED_OUT, found.start_ms + 3_000)
@@ -114,7 +117,7 @@ class ExecutionConformance:
         await driver.begin()
         await driver.commit(step("a"))
         for unknown in ("", "nothing", f"{driver.execution_id}.a", f"{driver.execution_id}.none"):
-            with pytest.raises(ServiceError, match="callback"):
+            with pytest.raises(CallbackNotFoundError, match="callback"):
                 await settled(driver.service.complete_callback(unknown, None))
 
     @scenario
@@ -205,7 +208,7 @@ class ExecutionConformance:
         assert await settled(driver.service.stop(driver.execution_id, other)) == stopped
         with pytest.raises(StaleTokenError):
             await driver.commit()
-        with pytest.raises(StaleTokenError):
+        with pytest.raises(ExecutionEndedError, match="STOPPED"):
             await settled(driver.service.complete_callback(callback_id, None))
 
     @scenario

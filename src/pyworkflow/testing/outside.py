@@ -19,7 +19,7 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._engine.turn import Failed, Succeeded
-from pyworkflow.errors import InvalidUpdateError, UsageError
+from pyworkflow.errors import CallbackAlreadyCompletedError, UsageError
 from pyworkflow.services.base import InvokedNames
 from pyworkflow.services.memory import MemoryService
 
@@ -170,7 +170,7 @@ class OutsideWorld:
     def _carry_out(self, callback_id: str, plan: Plan) -> None:
         service = self.service
         # It may be over by its own timeout: then the sender comes too late, and is told so.
-        with contextlib.suppress(InvalidUpdateError):
+        with contextlib.suppress(CallbackAlreadyCompletedError):
             if plan.kind == COMPLETE:
                 service.complete_callback(callback_id, plan.payload)
             elif plan.kind == FAIL:

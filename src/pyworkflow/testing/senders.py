@@ -9,6 +9,7 @@ import msgspec
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_error, record_report
+from pyworkflow._runtime.arguments import answer_of
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 from pyworkflow.testing.outside import COMPLETE, EXPIRE, FAIL, HEARTBEAT, Callee, Plan, add_plan
@@ -45,12 +46,9 @@ class Senders:
     ) -> None:
         """Let the sender complete a callback with ``result``, as JSON; bytes are sent as they are.
 
-        Raises `UsageError` if the callback's end is planned already.
+        Raises `UsageError` if the callback's end is planned already, or if bytes are not UTF-8.
         """
-        if isinstance(result, bytes):
-            payload = result.decode()
-        else:
-            payload = codec.encode(result, what=f"the result of callback {name_or_id!r}")
+        payload = answer_of(result, f"the result of callback {name_or_id!r}")
         self._plan(name_or_id, Plan(COMPLETE, _milliseconds(after), payload))
 
     def fail_callback(

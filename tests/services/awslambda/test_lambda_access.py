@@ -6,7 +6,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import botocore.session
 import pytest
+from botocore.endpoint_provider import EndpointProvider
+from botocore.exceptions import EndpointProviderError
 
 from pyworkflow.errors import ServiceError
 from pyworkflow.services.awslambda.access import Access
@@ -61,10 +64,61 @@ def test_on_lambda_nothing_of_botocore_is_imported() -> None:
         ({"AWS_ENDPOINT_URL": "http://all/"}, "http://all"),
         ({"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_LAMBDA": "http://it"}, "http://it"),
         ({"AWS_ENDPOINT_URL": "http://[::1]:80/base/"}, "http://[::1]:80/base"),
+        (
+            {"AWS_ENDPOINT_URL": "http://all", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+            "https://lambda.eu-west-1.amazonaws.com",
+        ),
+        ({"AWS_ENDPOINT_URL": "http://all", "AWS_USE_FIPS_ENDPOINT": "true"}, "http://all"),
     ],
 )
 def test_the_endpoint(said: dict[str, str], endpoint: str) -> None:
     assert Access.from_environment({**ENVIRON, **said}).endpoint == endpoint
+
+
+KINDS = {
+    "plain": {},
+    "fips": {"AWS_USE_FIPS_ENDPOINT": "true"},
+    "dual stack": {"AWS_USE_DUALSTACK_ENDPOINT": "TRUE"},
+    "both": {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_regions_endpoint_is_that_of_botocore(kind: str) -> None:
+    session = botocore.session.Session()
+    loader = session.get_component("data_loader")
+    provider = EndpointProvider(
+        loader.load_service_model("lambda", "endpoint-rule-set-1"), loader.load_data("partitions")
+    )
+    regions = [
+        region
+        for partition in loader.load_data("partitions")["partitions"]
+        for region in partition["regions"]
+        if not region.endswith("-global")
+    ]
+    assert {"us-gov-west-1", "cn-north-1", "eu-west-1", "us-iso-east-1"} <= set(regions)
+    for region in regions:
+        environ = {**ENVIRON, **KINDS[kind], "AWS_REGION": region}
+        try:
+            expected = provider.resolve_endpoint(
+                Region=region,
+                UseFIPS="AWS_USE_FIPS_ENDPOINT" in environ,
+                UseDualStack="AWS_USE_DUALSTACK_ENDPOINT" in environ,
+            ).url
+        except EndpointProviderError:
+            with pytest.raises(ServiceError, match=f"'{region}'.*correct AWS_REGION"):
+                Access.from_environment(environ)
+        else:
+            assert Access.from_environment(environ).endpoint == expected
+
+
+def test_a_profile_that_is_read_anyway_may_ask_for_fips(aws_folder: Path) -> None:
+    (aws_folder / "config").write_text(
+        "[default]\nregion = us-east-2\nuse_fips_endpoint = true\n", "utf-8"
+    )
+    keys = {name: ENVIRON[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    found = Access.from_environment(keys).endpoint
+    assert found == "https://lambda-fips.us-east-2.amazonaws.com"
 
 
 @pytest.mark.parametrize(

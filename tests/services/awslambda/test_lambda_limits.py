@@ -6,13 +6,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
 from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services.awslambda import limits
-from pyworkflow.services.awslambda.wire import error_to_wire
+from pyworkflow.services.awslambda.wire import error_to_wire, update_to_wire
 
 KIB = 1024
+
+to_json = msgspec.json.Encoder().encode
 
 
 def step(action: Action = Action.SUCCEED, **fields: Any) -> Update:
@@ -132,3 +137,43 @@ def test_a_batch_is_bounded() -> None:
         limits.check_batch([b"x"] * 251)
     with pytest.raises(InvalidUpdateError, match="768001 bytes"):
         limits.check_batch([b"x" * 375 * KIB, b"x" * 375 * KIB, b"x"])
+
+
+# -- a batch that the outbox makes ---------------------------------------------------------------
+
+HOSTILE = st.sampled_from(["\x1b", "\x00", '"', "\\", "é", "\u2028", "\U0001f600", "x", "<"])
+TEXTS = st.builds(lambda char, length: char * length, HOSTILE, st.integers(0, 20_000))
+UPDATES = st.one_of(
+    st.builds(lambda text: step(payload=text, name='"' * 256, parent_id="p" * 64), TEXTS),
+    st.builds(
+        lambda text: step(Action.FAIL, error=ErrorRecord(text[:5000], "E", None, (text[:99],))),
+        TEXTS,
+    ),
+    st.builds(
+        lambda text: start(
+            OperationType.CHAINED_INVOKE,
+            name="\\" * 256,
+            subtype="s" * 32,
+            parent_id="p" * 64,
+            function_name="f" * 256,
+            tenant_id="t" * 256,
+            payload=text,
+        ),
+        TEXTS,
+    ),
+)
+
+
+@given(st.lists(UPDATES, min_size=1, max_size=120))
+@example([step(Action.FAIL, error=ErrorRecord("\x1b" * 5000, "E"))] * 60)
+def test_no_batch_is_made_that_the_check_of_its_size_refuses(updates: list[Update]) -> None:
+    outbox = Outbox()
+    for update in updates:
+        outbox.put(update, urgent=True)
+    sent = 0
+    while outbox.is_due:
+        batch = outbox.take_batch()
+        sent += len(batch)
+        limits.check_batch([to_json(update_to_wire(limits.checked(each))) for each in batch])
+        outbox.in_flight = False
+    assert sent == len(updates)

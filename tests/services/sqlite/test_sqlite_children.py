@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow._engine.records import Action, Status
-from pyworkflow.errors import InvalidUpdateError, StaleTokenError, StorageError
+from pyworkflow.errors import ExecutionEndedError, InvalidUpdateError, StaleTokenError, StorageError
 from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.testing._updates import ERROR, FAIL, SUCCEED, callback, end, invoke, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
@@ -244,7 +244,7 @@ def test_an_execution_times_out_asleep(path: str) -> None:
         assert records["w"].status is Status.SUCCEEDED
         assert records["v"].status is Status.STARTED
         assert (await service.next_due(), summary.wake_ms) == (None, None)
-        with pytest.raises(StaleTokenError):
+        with pytest.raises(ExecutionEndedError):
             await service.complete_callback(opened["k"].callback_id or "", None)
         assert (await service.history(execution_id))[-1].type == "ExecutionTimedOut"
 

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow._engine.records import Status
-from pyworkflow.errors import InvalidUpdateError, ServiceError, StaleTokenError
+from pyworkflow.errors import (
+    CallbackAlreadyCompletedError,
+    ServiceError,
+    StaleTokenError,
+)
 from pyworkflow.testing._updates import ERROR, FAIL, RETRY, SUCCEED, callback, end, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play, python, spawn
 
@@ -46,7 +50,7 @@ def test_the_holder_reads_what_another_service_object_changed(tmp_path: Path) ->
             ("l", Status.FAILED),
         ]
         assert (changes["k"].sequence, changes["l"].sequence) == (1, 2)
-        with pytest.raises(InvalidUpdateError):
+        with pytest.raises(CallbackAlreadyCompletedError, match="SUCCEEDED"):
             await second.complete_callback(opened["k"].callback_id or "", "again")
 
     play(tmp_path / "x.db", scene)

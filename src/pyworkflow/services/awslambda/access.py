@@ -1,8 +1,9 @@
 """Where requests go, and in whose name.
 
 On Lambda the environment says it all: region, keys, the session's token. What it leaves open is
-left to botocore: configuration files, profiles, roles of containers and machines, and renewing what
-expires. It is imported then, and not before.
+left to botocore: configuration files, profiles, roles of containers and machines, renewing what
+expires, and endpoints with FIPS, of dual stack, and of other partitions. It is imported then, and
+not before.
 
 Source: "Service-specific endpoints" and "Using environment variables" in the AWS SDKs and Tools
 reference guide.
@@ -10,7 +11,9 @@ reference guide.
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +22,12 @@ from pyworkflow.services.awslambda.signing import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_is_plain = re.compile(
+    r"(us|eu|ap|sa|ca|me|af|il|mx)-(north|south|east|west|central)+-[0-9]+"
+).fullmatch
+"""Regions of AWS's main partition, whose endpoints are all made alike."""
 
 
 class Credentials(Protocol):
@@ -53,8 +62,16 @@ class Access(NamedTuple):
             credentials = Keys(key, secret, environ.get("AWS_SESSION_TOKEN"))
         else:
             credentials = _configured_credentials(session)
-        named = environ.get("AWS_ENDPOINT_URL_LAMBDA") or environ.get("AWS_ENDPOINT_URL")
-        return cls(_checked(named or _public_endpoint(region)), region, credentials)
+        named = None
+        if not _is_true(environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
+            named = environ.get("AWS_ENDPOINT_URL_LAMBDA") or environ.get("AWS_ENDPOINT_URL")
+        if named is None:
+            fips, dual_stack = (
+                _is_true(environ.get(f"AWS_USE_{kind}_ENDPOINT") or _configured(session, kind))
+                for kind in ("FIPS", "DUALSTACK")
+            )
+            named = _public_endpoint(region, fips=fips, dual_stack=dual_stack)
+        return cls(_checked(named), region, credentials)
 
 
 class RenewedCredentials:
@@ -80,8 +97,9 @@ def _new_session() -> Any:
     except ModuleNotFoundError as error:
         raise ServiceError(
             "Calling Lambda: expected AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in "
-            "the environment, as on Lambda, found not all of them; other sources need botocore: "
-            "install pyworkflow with its extra 'aws'"
+            "the environment, as on Lambda, and an endpoint of the usual form, found something "
+            "else; other sources, FIPS, dual stack and other partitions need botocore: install "
+            "pyworkflow with its extra 'aws'"
         ) from error
     return Session()
 
@@ -118,6 +136,38 @@ def _checked(endpoint: str) -> str:
     return endpoint.rstrip("/")
 
 
-def _public_endpoint(region: str) -> str:
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://lambda.{region}.{suffix}"
+def _is_true(text: object) -> bool:
+    return str(text).lower() == "true"
+
+
+def _configured(session: Any, kind: str) -> object:
+    """Return what the profile says of a kind of endpoint, where the profile is read at all."""
+    return None if session is None else session.get_config_variable(f"use_{kind.lower()}_endpoint")
+
+
+def _public_endpoint(region: str, *, fips: bool, dual_stack: bool) -> str:
+    """Return the endpoint of a region: by heart in the plain case, else by botocore's rules."""
+    if _is_plain(region) and not fips and not dual_stack:
+        return f"https://lambda.{region}.amazonaws.com"
+    rules = _endpoint_rules()
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = rules.resolve_endpoint(Region=region, UseFIPS=fips, UseDualStack=dual_stack)
+    except BotoCoreError as error:
+        raise ServiceError(
+            f"Calling Lambda: expected a region with an endpoint, found {region!r} with FIPS "
+            f"{'on' if fips else 'off'} and dual stack {'on' if dual_stack else 'off'}, for which "
+            f"botocore's rules have none ({error}); correct AWS_REGION, AWS_USE_FIPS_ENDPOINT or "
+            "AWS_USE_DUALSTACK_ENDPOINT"
+        ) from error
+    return str(found.url)
+
+
+@functools.cache
+def _endpoint_rules() -> Any:
+    loader = _new_session().get_component("data_loader")
+    from botocore.endpoint_provider import EndpointProvider
+
+    rules = loader.load_service_model("lambda", "endpoint-rule-set-1")
+    return EndpointProvider(rules, loader.load_data("partitions"))

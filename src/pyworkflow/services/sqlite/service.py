@@ -294,9 +294,8 @@ class SqliteService:
     async def complete_callback(self, callback_id: str, payload: str | None) -> str:
         """Let a callback succeed with the raw text ``payload`` and return the execution's id.
 
-        Raises `ServiceError` for an unknown id, `StaleTokenError` when the execution is over,
-        `InvalidUpdateError` when the callback has ended, `SerializationError` when ``payload`` is
-        too large.
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`, and
+        `SerializationError` when ``payload`` is too large.
         """
         check_size(payload, self._max_payload_bytes, "the answer of a callback")
         end = partial(self._ledger.end_callback, callback_id, Status.SUCCEEDED, payload, None)
