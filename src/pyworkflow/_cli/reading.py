@@ -13,7 +13,12 @@ from pyworkflow._engine.records import OperationType
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
-from pyworkflow.errors import ExecutionNotFoundError, StorageError, UsageError
+from pyworkflow.errors import (
+    DamagedExecutionError,
+    ExecutionNotFoundError,
+    StorageError,
+    UsageError,
+)
 from pyworkflow.services.base import invoked_name
 
 if TYPE_CHECKING:
@@ -93,10 +98,14 @@ def list_executions(
 
 
 def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
-    """Print an execution with all its operations."""
+    """Print an execution with all its operations; of a damaged one, what its row tells."""
     with _existing(db) as client:
-        handle = _find(client, wanted)
-        summary, operations = handle.summary(), handle.operations()
+        try:
+            handle = _find(client, wanted)
+            summary, operations = handle.summary(), handle.operations()
+        except DamagedExecutionError:
+            _show_damaged(client, wanted, as_json=as_json)
+            raise
         now_ms, over = SystemClock().now_ms(), is_over(summary)
         awaited = {} if as_json or over else _awaited(client, handle, operations, now_ms)
     if as_json:
@@ -105,6 +114,15 @@ def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
         return
     tree = views.operation_lines(operations, None if over else now_ms, awaited)
     print_lines(stdout(), [*views.execution_lines(summary, now_ms), Text(), *tree])
+
+
+def _show_damaged(client: Client, wanted: str, *, as_json: bool) -> None:
+    found = [each for each in client.list() if wanted in {each.id, each.name}]
+    for summary in found:
+        if as_json:
+            print_document(documents.listed_document(summary))
+        else:
+            print_lines(stdout(), views.execution_lines(summary, SystemClock().now_ms()))
 
 
 def _awaited(

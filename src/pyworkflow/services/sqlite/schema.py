@@ -6,7 +6,9 @@ execution's number in the upper 32 bits, a place or line number in the lower. So
 together lies together, is read in order by one walk, and is found without an index.
 
 The file says what it is (``application_id``) and in which form (``user_version``). A file of
-another program or of a newer form is refused before anything is written to it.
+another program or of a newer form is refused before anything is written to it, and so is one whose
+tables are not those of `_TABLES` (see `likeness`). A newer PyWorkflow may change the form while an
+older one has the file open: `check_form` is asked again when others have written.
 
 PRAGMAs, and why:
 
@@ -28,6 +30,7 @@ from pathlib import Path
 
 from pyworkflow.errors import StorageError
 from pyworkflow.services.sqlite.faults import fault_of
+from pyworkflow.services.sqlite.likeness import difference
 
 APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 1
@@ -87,6 +90,7 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = _text
         _set_up(connection, synchronous)
         _check_version(connection, path)
     except BaseException as error:
@@ -115,6 +119,14 @@ def check_wal(path: str) -> None:
         )
 
 
+def _text(cell: bytes) -> str | bytes:
+    """Return a text; one that is none, as a hand or a disk leaves it, is shown as what it is."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return cell
+
+
 def _set_up(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA cell_size_check=ON")
@@ -139,6 +151,7 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         else:
             _check_ours(application_id, version, path)
+            _check_tables(connection, path)
         # A file that can't be written to refuses here, and not at BEGIN.
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
@@ -160,8 +173,40 @@ def _check_ours(application_id: int, version: int, path: str) -> None:
         raise StorageError(
             f"Expected a file of version {SCHEMA_VERSION}, found {path!r}, which has version "
             f"{version}: it was written by {by} PyWorkflow; {remedy} that one, or choose another "
-            "path"
+            "path. Nothing was changed, and what is recorded is kept"
         )
+
+
+def _check_tables(connection: sqlite3.Connection, path: str) -> None:
+    found = difference(connection, _TABLES)
+    if found is not None:
+        raise StorageError(
+            f"Expected the tables that PyWorkflow makes in the file {path!r}, found {found}; "
+            "nothing of it was run. Undo that by hand, restore a backup, or choose another path"
+        )
+
+
+def form_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return what changes when somebody changes the file's form: its version, and its schema's."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    return version, schema
+
+
+def check_form(connection: sqlite3.Connection, path: str) -> None:
+    """Raise `StorageError` if the form of a file that is open is not the one that it was opened in.
+
+    Within a transaction nobody can change it from then on.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise StorageError(
+            f"The file {path!r} was changed to version {version} by another PyWorkflow while this "
+            f"process, which knows version {SCHEMA_VERSION}, had it open: from here nothing more "
+            "is written, and what is recorded is kept. Start this process again with the "
+            "PyWorkflow that changed it"
+        )
+    _check_tables(connection, path)
 
 
 def _use_wal(connection: sqlite3.Connection, path: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.sqlite import cells, rows
 from pyworkflow.services.sqlite.book import Book, ids
+from pyworkflow.services.sqlite.faults import fault_of
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
@@ -26,7 +28,6 @@ from pyworkflow.services.sqlite.store import Store
 from pyworkflow.services.sqlite.writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
     from pyworkflow.services.events import HistoryEvent
@@ -91,7 +92,15 @@ class SqliteService:
             except BaseException:
                 writing.close()
                 raise
-        return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
+        try:
+            return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
+        except BaseException as error:
+            for connection in (writing, reading):
+                if connection is not None:
+                    connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise fault_of(error, path) from error
+            raise
 
     def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
         """Have ``read`` done on one state of the file."""

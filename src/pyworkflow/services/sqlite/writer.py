@@ -124,6 +124,8 @@ class Writer(GroupThread):
             self._book.look_around()
         except sqlite3.Error:
             logger.warning("the file %s: looking at it failed", self._path, exc_info=True)
+        except ServiceError:  # whoever is called looks by itself, and hears of it
+            self._book.others_wrote = True
 
     def _tell_news(self) -> None:
         book = self._book
