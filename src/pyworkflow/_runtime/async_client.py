@@ -20,6 +20,7 @@ from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
+from pyworkflow.services.processes import check_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -135,6 +136,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
+            check_process(self._open.process, "this client")
             raise UsageError("this client is open already; make another one")
         service = await asyncio.to_thread(self._open_service, self.clock)
         ends = Ends(service)
@@ -152,6 +154,8 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._open is not None and self._open.process != os.getpid():
+            return  # a forked process has nothing of its own to close
         opened, self._open = self._opened, None
         await opened.close(self._grace_seconds)
 
@@ -327,6 +331,7 @@ class AsyncClient:
             raise UsageError(
                 "this client is not open: use it inside of `with client:` or `async with client:`"
             )
+        check_process(self._open.process, "this client")
         return self._open
 
     def _resolve(self, workflow: object) -> tuple[str, Workflow[..., Any] | None]:
@@ -375,6 +380,7 @@ class _Open:
         self.service = service
         self.ends = ends
         self.worker = worker
+        self.process = os.getpid()
         self.working: asyncio.Task[None] | None = None
         if worker is not None:
             self.working = asyncio.get_running_loop().create_task(worker.run())

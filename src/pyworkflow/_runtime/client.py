@@ -109,6 +109,7 @@ class Client:
 
     def __enter__(self) -> Self:
         if self._thread is not None:
+            self._thread.check_process()
             raise UsageError("this client is open already; make another one")
         thread = LoopThread("pyworkflow-client", self._client)
         thread.start()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyworkflow._runtime.forks import close_or_disown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,9 +24,15 @@ class _KeptLoop:
         # A factory, or the loop would become the thread's own.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
+        self._process = os.getpid()
         # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
         # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
-        weakref.finalize(self, self._loop.close)
+        weakref.finalize(self, close_or_disown, self._loop, self._process)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether a parent process made it, of which this one was forked."""
+        return self._process != os.getpid()
 
     def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
@@ -51,7 +60,7 @@ def run_on_kept_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if _is_inside_a_loop():
         return run_to_end(main)
     kept: _KeptLoop | None = getattr(_of_thread, "loop", None)
-    if kept is None:
+    if kept is None or kept.is_inherited:
         kept = _of_thread.loop = _KeptLoop()
     try:
         return kept.run(main)

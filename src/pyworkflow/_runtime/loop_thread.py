@@ -7,12 +7,14 @@ included that arrived while it was ending.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow.errors import UsageError
+from pyworkflow.services.processes import check_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,6 +32,7 @@ class LoopThread:
 
     def __init__(self, name: str, resource: AbstractAsyncContextManager[object]) -> None:
         self._resource = resource
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -47,7 +50,12 @@ class LoopThread:
             self.stop()
 
     def stop(self) -> None:
-        """End the loop and the thread; raises what ended it otherwise, or what closing raised."""
+        """End the loop and the thread; raises what ended it otherwise, or what closing raised.
+
+        A forked process has no such thread, and nothing of its own to end.
+        """
+        if self._process != os.getpid():
+            return
         with suppress(RuntimeError):  # the loop has ended, or ends at this moment
             if not self._has_ended:
                 self._loop.call_soon_threadsafe(self._stopping.set)
@@ -62,8 +70,10 @@ class LoopThread:
         """Run the coroutine that ``function`` makes on the loop, and return its result.
 
         Interrupted by `KeyboardInterrupt`, it cancels the coroutine. Raises `UsageError` on the
-        loop's own thread, which would wait for itself, and when the loop has ended.
+        loop's own thread, which would wait for itself, when the loop has ended, and in a process that
+        was forked from the one that started it.
         """
+        self.check_process()
         if threading.current_thread() is self._thread:
             raise UsageError(
                 "this was called on the loop that would have to do it: in an async step, use a "
@@ -89,6 +99,10 @@ class LoopThread:
             raise
         finally:
             self._calls.discard(future)
+
+    def check_process(self) -> None:
+        """Raise `UsageError` in a process that was forked from the one that started it."""
+        check_process(self._process, "this client")
 
     # -- on the thread ---------------------------------------------------------------------------
 

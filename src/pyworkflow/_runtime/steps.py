@@ -21,6 +21,7 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.scope import running_step
 from pyworkflow._engine.turn import StepRaised, StepReturned
 from pyworkflow._runtime.eager import Starter
+from pyworkflow._runtime.forks import PerProcess
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import StepTimeoutError
 
@@ -39,9 +40,9 @@ logger = logging.getLogger("pyworkflow.steps")
 SYNC_STEPS = 64
 """How many sync steps run at once in one process; more wait for a thread."""
 
-_threads = ThreadPoolExecutor(SYNC_STEPS, thread_name_prefix="pyworkflow-step")
+_threads = PerProcess(partial(ThreadPoolExecutor, SYNC_STEPS, thread_name_prefix="pyworkflow-step"))
 
-_overdue: set[_Attempt] = set()
+_overdue: PerProcess[set[_Attempt]] = PerProcess(set)
 """Attempts in threads that took longer than their timeout, and whose bodies run still."""
 
 
@@ -80,7 +81,7 @@ class StepRunner:
 
     def in_thread(self, run: Callable[[T], Outcome], what: T) -> asyncio.Future[Outcome]:
         """Run a sync body by ``run(what)`` in a thread, once one is free."""
-        return self._loop.run_in_executor(_threads, self._context.copy().run, run, what)
+        return self._loop.run_in_executor(_threads.value, self._context.copy().run, run, what)
 
     def _run_timed(self, attempt: _Attempt) -> Outcome:
         # The time that it waited for a thread is not the body's.
@@ -89,7 +90,7 @@ class StepRunner:
             return self.run_sync(attempt.call)
         finally:
             attempt.is_over = True
-            _overdue.discard(attempt)
+            _overdue.value.discard(attempt)
 
     def _set_alarm(self, attempt: _Attempt) -> None:
         seconds = attempt.call.settings.timeout_seconds
@@ -234,10 +235,10 @@ class _Attempt(msgspec.Struct, eq=False):
 
 
 def _keep_overdue(attempt: _Attempt) -> None:
-    _overdue.add(attempt)
+    _overdue.value.add(attempt)
     if attempt.is_over:  # in its thread, this very moment
-        _overdue.discard(attempt)
-    elif len(_overdue) == SYNC_STEPS:
+        _overdue.value.discard(attempt)
+    elif len(_overdue.value) == SYNC_STEPS:
         logger.warning(
             "all %d threads for sync steps are held by bodies that took longer than their "
             "timeouts, the last by step %r: no other sync step begins in this process until one of "

@@ -8,7 +8,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import Status
@@ -329,7 +328,7 @@ def test_a_process_id_that_is_none_stands_in_nobody_s_way(tmp_path: Path, pid: s
     play(tmp_path / "x.db", scene)
 
 
-# -- numbers -----------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [LARGEST, str(1 << 31), str((1 << 31) - 1), "-7", "0"])

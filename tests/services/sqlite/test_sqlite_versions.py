@@ -128,7 +128,11 @@ def test_a_worker_that_has_nothing_to_do_stops(tmp_path: Path) -> None:
         service = here.open()
         woken = asyncio.Event()
         loop = asyncio.get_running_loop()
-        end = service.subscribe(lambda: loop.call_soon_threadsafe(woken.set))
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(woken.set)
+
+        end = service.subscribe(wake)
         upgrade(here)
         await woken.wait()
         with pytest.raises(StorageError, match=UPGRADED):

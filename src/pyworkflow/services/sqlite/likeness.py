@@ -31,7 +31,19 @@ _PLAIN_COLUMN = re.compile(
 )
 """What may follow the name, each word with a blank behind it."""
 _CODE = frozenset(
-    "as always check collate conflict constraint foreign generated primary references unique".split()
+    [
+        "as",
+        "always",
+        "check",
+        "collate",
+        "conflict",
+        "constraint",
+        "foreign",
+        "generated",
+        "primary",
+        "references",
+        "unique",
+    ]
 )
 """Words that make a column more than a place for a value."""
 _PLAIN_INDEX = re.compile(

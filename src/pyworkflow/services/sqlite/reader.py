@@ -30,7 +30,7 @@ class Reader(GroupThread):
     """Reads on its thread, many times from one state."""
 
     def __init__(self, store: Store, path: str) -> None:
-        super().__init__("pyworkflow-reader", path)
+        super().__init__("pyworkflow-reader", path, store.connection)
         self._store = store
         self.start()
 

@@ -20,6 +20,7 @@ from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummar
 from pyworkflow.services.sqlite import cells, rows
 from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.faults import fault_of
+from pyworkflow.services.sqlite.forks import Section, check_usable
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
@@ -83,6 +84,20 @@ class SqliteService:
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
+        with Section(path):
+            return cls._open(path, synchronous, busy_timeout_ms, (now_ms, machine_ms), page_size)
+
+    @classmethod
+    def _open(
+        cls,
+        path: str,
+        synchronous: str,
+        busy_timeout_ms: int,
+        clocks: tuple[Callable[[], int], Callable[[], int] | None],
+        page_size: int,
+    ) -> SqliteService:
+        if path != MEMORY:
+            check_usable(path)
         check_wal(path)
         writing = open_file(path, synchronous, busy_timeout_ms)
         reading = None
@@ -93,6 +108,7 @@ class SqliteService:
                 writing.close()
                 raise
         try:
+            now_ms, machine_ms = clocks
             return cls(path, (writing, reading), now_ms, machine_ms or now_ms, page_size)
         except BaseException as error:
             for connection in (writing, reading):

@@ -75,7 +75,7 @@ class Store:
     """One connection to the file, in words of the service."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = self._connection = connection
         self._execute = connection.execute
         (_, _, file) = self._execute("PRAGMA database_list").fetchone()
         # An absolute path; nowhere when it is in memory.

@@ -10,6 +10,7 @@ jobs are done one by one, so that only that one is told.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class Writer(GroupThread):
     def __init__(
         self, book: Book, path: str, machine_ms: Callable[[], int], *, is_shared: bool
     ) -> None:
-        super().__init__("pyworkflow-writer", path)
+        super().__init__("pyworkflow-writer", path, book.store.connection)
         self._book = book
         self._machine_ms = machine_ms
         self._is_shared = is_shared
@@ -58,9 +59,12 @@ class Writer(GroupThread):
         """Call ``listener`` after groups with news; return how to end it."""
 
         def end() -> None:
+            if self._process != os.getpid():
+                return
             with self._lock:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
+        self.check_process()
         with self._lock:
             self._listeners = (*self._listeners, listener)
         self.nudge()

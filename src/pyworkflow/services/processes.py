@@ -1,0 +1,22 @@
+"""Which process something belongs to. A fork copies memory, and neither threads nor their locks.
+
+So what lives on threads is of no use in a child process: asking it would wait forever, and what
+would end it touches what both processes share. There it is refused, and left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyworkflow.errors import UsageError
+
+
+def check_process(opened_by: int, what: str) -> None:
+    """Raise `UsageError` in another process than ``opened_by``, which opened ``what``."""
+    here = os.getpid()
+    if here != opened_by:
+        raise UsageError(
+            f"{what} was opened by process {opened_by}, and this is process {here}, which was "
+            "forked from it: threads do not survive a fork, so nobody would answer. Open another "
+            "one in this process, after the fork"
+        )
