@@ -38,7 +38,7 @@ SHOWN_IDS = 10
 
 
 @contextmanager
-def _existing(db: Path) -> Iterator[Client]:
+def existing(db: Path) -> Iterator[Client]:
     """Open a database for talking. It is not made: an empty one is seldom what was meant."""
     if not db.is_file():
         raise StorageError(
@@ -82,7 +82,7 @@ def list_executions(
     db: Path, workflow: str | None, status: ExecutionStatus | None, limit: int, *, as_json: bool
 ) -> None:
     """Print executions, the newest first."""
-    with _existing(db) as client:
+    with existing(db) as client:
         found = client.list(workflow=workflow, status=status, limit=limit + 1)
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -99,7 +99,7 @@ def list_executions(
 
 def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
     """Print an execution with all its operations; of a damaged one, what its row tells."""
-    with _existing(db) as client:
+    with existing(db) as client:
         try:
             handle = _find(client, wanted)
             summary, operations = handle.summary(), handle.operations()
@@ -141,7 +141,7 @@ def _awaited(
 
 def show_history(db: Path, wanted: str, *, as_json: bool) -> None:
     """Print the events of an execution."""
-    with _existing(db) as client:
+    with existing(db) as client:
         handle = _find(client, wanted)
         events = handle.history()
     if as_json:
@@ -156,7 +156,7 @@ def show_history(db: Path, wanted: str, *, as_json: bool) -> None:
 
 def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None:
     """End an execution and print how it stands then."""
-    with _existing(db) as client:
+    with existing(db) as client:
         handle = _find(client, wanted)
         summary = handle.stop(reason)
     if as_json:
@@ -167,21 +167,21 @@ def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None
 
 def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:
     """Let a callback succeed."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.complete_callback(callback_id, result)
     _say_sent("the result", callback_id, as_json=as_json)
 
 
 def fail_callback(db: Path, callback_id: str, message: str, *, as_json: bool) -> None:
     """Let a callback fail."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.fail_callback(callback_id, message)
     _say_sent("the failure", callback_id, as_json=as_json)
 
 
 def beat_callback(db: Path, callback_id: str, *, as_json: bool) -> None:
     """Restart a callback's heartbeat timeout."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.heartbeat_callback(callback_id)
     _say_sent("the heartbeat", callback_id, as_json=as_json)
 

@@ -323,6 +323,31 @@ class AsyncClient:
         """Say that the sender of a callback is still at work; raises as `complete_callback`."""
         await self._opened.service.heartbeat_callback(callback_id)
 
+    # -- the file --------------------------------------------------------------------------------
+
+    async def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy all executions into a new file, in the state that they have now.
+
+        It is safe while everything runs, in this process and in others, and delays nothing. The
+        file appears when it is complete and on the disk.
+
+        Args:
+            path: where to; nothing may be there.
+            on_progress: called now and then, on another thread, with the number of bytes that were
+                copied and that there are.
+
+        Raises:
+            UsageError: something is there already, or no folder for it; or this is a client of
+                executions in memory.
+            ServiceError: the copy can't be written, the disk is full for one.
+        """
+        await self._opened.service.backup(os.fspath(path), on_progress)
+
     # -- parts -----------------------------------------------------------------------------------
 
     @property

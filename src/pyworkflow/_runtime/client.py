@@ -266,6 +266,31 @@ class Client:
         """Say that the sender of a callback is still at work; raises as `complete_callback`."""
         self.call(lambda: self._client.heartbeat_callback(callback_id))
 
+    # -- the file --------------------------------------------------------------------------------
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy all executions into a new file, in the state that they have now.
+
+        It is safe while everything runs, in this process and in others, and delays nothing. The
+        file appears when it is complete and on the disk.
+
+        Args:
+            path: where to; nothing may be there.
+            on_progress: called now and then, on another thread, with the number of bytes that were
+                copied and that there are.
+
+        Raises:
+            UsageError: something is there already, or no folder for it; or this is a client of
+                executions in memory.
+            ServiceError: the copy can't be written, the disk is full for one.
+        """
+        self.call(lambda: self._client.backup(path, on_progress=on_progress))
+
 
 class Handle(Generic[R_co]):
     """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it."""

@@ -70,8 +70,8 @@ class LoopThread:
         """Run the coroutine that ``function`` makes on the loop, and return its result.
 
         Interrupted by `KeyboardInterrupt`, it cancels the coroutine. Raises `UsageError` on the
-        loop's own thread, which would wait for itself, when the loop has ended, and in a process that
-        was forked from the one that started it.
+        loop's own thread, which would wait for itself, when the loop has ended, and in a process
+        that was forked from the one that started it.
         """
         self.check_process()
         if threading.current_thread() is self._thread:

@@ -29,10 +29,17 @@ PATIENCE_SECONDS = 5.0
 
 
 class Section:
-    """Enter it while SQLite works on ``connection``; without one, while connections are opened."""
+    """Enter it while SQLite works on ``connection``; without one, while connections come and go."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        connection: sqlite3.Connection | None = None,
+        *,
+        patience_seconds: float | None = None,
+    ) -> None:
         self.path = path
+        self.patience_seconds = patience_seconds
         self._connection = connection
         self._lock = threading.Lock()
         _sections.add(self)
@@ -55,6 +62,15 @@ class Section:
     def go_on(self) -> None:
         """Let the parent's threads in again."""
         self._lock.release()
+
+    @property
+    def has_file(self) -> bool:
+        """Whether it has a connection that is open."""
+        return self._connection is not None
+
+    def leave(self) -> None:
+        """Forget the connection, which was closed."""
+        self._connection = None
 
     def drop(self) -> None:
         """Close the child's copy of the connection."""
@@ -86,12 +102,22 @@ def check_usable(path: str) -> None:
         )
 
 
+def is_open_here(path: str) -> bool:
+    """Return whether this process has the file open already."""
+    file = os.path.realpath(path)
+    return any(
+        section.has_file and os.path.realpath(section.path) == file for section in list(_sections)
+    )
+
+
 def _before() -> None:
     _forking.acquire()
     quiet, busy = list[Section](), list[Section]()
     for section in list(_sections):
-        # The patience is over with the first one that takes it all.
-        is_quiet = section.wait(0 if busy else PATIENCE_SECONDS)
+        patience = section.patience_seconds
+        if patience is None:  # it is over with the first one that takes it all
+            patience = 0 if busy else PATIENCE_SECONDS
+        is_quiet = section.wait(patience)
         (quiet if is_quiet else busy).append(section)
     _fork.quiet, _fork.busy = tuple(quiet), tuple(busy)
 

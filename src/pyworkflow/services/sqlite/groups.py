@@ -115,6 +115,7 @@ class GroupThread:
                 self.carry_out(jobs)
         with self._section:
             self.let_go()
+            self._section.leave()
 
     def _gather(self) -> list[Job]:
         """Wait for jobs and return all that there are."""

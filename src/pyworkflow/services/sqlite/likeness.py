@@ -137,9 +137,9 @@ def _in_the_way(found: Object, tables: set[str]) -> str | None:
     """Return what an object that is none of ours does to our tables; `None`: nothing."""
     if found.type == "trigger" and found.table in tables:
         return f"a trigger, {found.name!r}, on the table {found.table!r}"
-    if found.type == "index" and found.table in tables:
-        if not _PLAIN_INDEX.fullmatch(" ".join(_words(found.sql))):
-            return f"an index, {found.name!r}, on the table {found.table!r} that is not a plain one"
+    is_index = found.type == "index" and found.table in tables
+    if is_index and not _PLAIN_INDEX.fullmatch(" ".join(_words(found.sql))):
+        return f"an index, {found.name!r}, on the table {found.table!r} that is not a plain one"
     return None
 
 

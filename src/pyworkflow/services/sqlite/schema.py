@@ -30,11 +30,14 @@ from pathlib import Path
 
 from pyworkflow.errors import StorageError
 from pyworkflow.services.sqlite.faults import fault_of
+from pyworkflow.services.sqlite.forks import is_open_here
 from pyworkflow.services.sqlite.likeness import difference
 
 APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 1
 MEMORY = ":memory:"
+_NO_WAL_MODE = 1
+"""A file's "write version": https://www.sqlite.org/fileformat.html"""
 
 _TABLES = (
     """
@@ -103,19 +106,44 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
 
 
 def check_wal(path: str) -> None:
-    """Raise `StorageError` if the WAL was taken away: it may have held what was acknowledged.
+    """Raise `StorageError` if the WAL was taken away, or is one of another file.
 
-    SQLite makes the -wal file before the -shm file and removes it after that, so there is no -shm
-    file alone. There is a second look, for others may open and close the file during the first.
+    One that is gone may have held what was acknowledged. SQLite makes the -wal file before the -shm
+    file and removes it after that, so there is no -shm file alone. There is a second look, for
+    others may open and close the file during the first.
     """
     file = os.path.realpath(path)
     wal, shm = Path(f"{file}-wal"), Path(f"{file}-shm")
     if not (Path(file).exists() and Path(file).stat().st_size):
         return  # a new one beside what another has left
+    _check_wal_is_ours(file, wal)
     if not any(wal.exists() or not shm.exists() for _ in range(2)):
         raise StorageError(
             f"Expected {str(wal)!r}, which holds the newest changes, beside {shm.name!r}, and it "
             "is gone; put it back, or give those changes up by removing the -shm file, too"
+        )
+
+
+def _check_wal_is_ours(file: str, wal: Path) -> None:
+    """Raise `StorageError` for a WAL beside a file that is in no WAL mode, as backups are.
+
+    SQLite would mix what it holds, pages of the file that was there before, into this one. Whoever
+    opens a file here puts it into WAL mode first; so the WAL is looked for first.
+    """
+    # To read and close it would let go of all locks that this process has on it.
+    if is_open_here(file) or not (wal.exists() and wal.stat().st_size):
+        return
+    try:
+        with Path(file).open("rb") as opened:
+            header = opened.read(20)
+    except OSError:  # SQLite says what is wrong
+        return
+    if header[:16] == b"SQLite format 3\0" and header[18] == _NO_WAL_MODE:
+        raise StorageError(
+            f"Expected no {str(wal)!r} beside {file!r}, a backup that was not opened since it was "
+            "made, and found one, which holds changes of the file that was there before: they "
+            "would be mixed into the backup. Nothing was changed. To go on with the backup, remove "
+            "that and the -shm file; to go on with what was there before, put its file back"
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from pyworkflow.errors import UsageError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.sqlite import cells, rows
+from pyworkflow.services.sqlite.backup import back_up
 from pyworkflow.services.sqlite.book import Book, ids
 from pyworkflow.services.sqlite.faults import fault_of
 from pyworkflow.services.sqlite.forks import Section, check_usable
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.sqlite.backup import OnProgress
 
 T = TypeVar("T")
 
@@ -341,6 +344,29 @@ class SqliteService:
             return cells.events_of(row, store.history(row.number), _operations(store, row))
 
         return await self._read(read)
+
+    async def backup(self, destination: str, on_progress: OnProgress | None = None) -> None:
+        """Copy the file, of one state, while everything goes on; ``destination`` must be free.
+
+        ``on_progress`` is called on another thread. Raises `UsageError` if something is there,
+        and for a database in memory.
+        """
+        self._writer.check_open()
+        if self._reader is None:
+            raise UsageError(
+                "executions in memory have no backup: keep them in a file, with Client.local"
+            )
+        stop = threading.Event()
+        copy = asyncio.ensure_future(
+            asyncio.to_thread(back_up, self._path, destination, on_progress, stop)
+        )
+        try:
+            await asyncio.shield(copy)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([copy])
+            copy.exception()  # that it was stopped
+            raise
 
     async def close(self) -> None:
         """Finish what is being written, and let go of the file."""
