@@ -489,8 +489,8 @@ def test_a_backup_is_made_and_never_replaces_a_file(folder: Path) -> None:
     assert again.exit_code == 2
     assert "choose another name" in again.stderr
     other = invoke("backup", "c.db", "--db", "a.db")
-    assert (other.exit_code, other.stdout) == (0, "")
-    assert "c.db is a backup of a.db: " in other.stderr
+    assert (other.exit_code, other.stderr) == (0, "")
+    assert "c.db is a backup of a.db: " in other.stdout
     assert invoke("backup", "d.db", "--db", "none.db").exit_code == 3
     assert not (folder / "none.db").exists()
 

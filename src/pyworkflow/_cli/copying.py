@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from pyworkflow._cli.console import plain, print_document, stderr
+from pyworkflow._cli.console import plain, print_document, stderr, stdout
 from pyworkflow._cli.reading import existing
 
 if TYPE_CHECKING:
@@ -27,4 +27,4 @@ def back_up(db: Path, destination: Path, *, as_json: bool) -> None:
     if as_json:
         print_document({"path": str(destination.absolute()), "bytes": size})
     else:
-        console.print(plain(f"{destination} is a backup of {db}: {size:,} bytes"))
+        stdout().print(plain(f"{destination} is a backup of {db}: {size:,} bytes"))
