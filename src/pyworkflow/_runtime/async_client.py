@@ -20,7 +20,7 @@ from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
-from pyworkflow.services.processes import check_process
+from pyworkflow.services.processes import check_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -154,7 +154,7 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open is not None and self._open.process != os.getpid():
+        if self._open is not None and self._open.process != this_process():
             return  # a forked process has nothing of its own to close
         opened, self._open = self._opened, None
         await opened.close(self._grace_seconds)
@@ -405,7 +405,7 @@ class _Open:
         self.service = service
         self.ends = ends
         self.worker = worker
-        self.process = os.getpid()
+        self.process = this_process()
         self.working: asyncio.Task[None] | None = None
         if worker is not None:
             self.working = asyncio.get_running_loop().create_task(worker.run())

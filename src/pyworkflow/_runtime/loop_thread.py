@@ -7,14 +7,13 @@ included that arrived while it was ending.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow.errors import UsageError
-from pyworkflow.services.processes import check_process
+from pyworkflow.services.processes import check_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,7 +31,7 @@ class LoopThread:
 
     def __init__(self, name: str, resource: AbstractAsyncContextManager[object]) -> None:
         self._resource = resource
-        self._process = os.getpid()
+        self._process = this_process()
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -54,7 +53,7 @@ class LoopThread:
 
         A forked process has no such thread, and nothing of its own to end.
         """
-        if self._process != os.getpid():
+        if self._process != this_process():
             return
         with suppress(RuntimeError):  # the loop has ended, or ends at this moment
             if not self._has_ended:

@@ -7,7 +7,6 @@ do, the less it costs to hand each thing over.
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.processes import check_process
+from pyworkflow.services.processes import check_process, this_process
 from pyworkflow.services.sqlite.forks import Section
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class GroupThread:
     def __init__(self, name: str, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
         self._section = Section(path, connection)
-        self._process = os.getpid()
+        self._process = this_process()
         # None is no job: it makes the thread look at what has changed here.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
@@ -84,7 +83,7 @@ class GroupThread:
 
         A forked process has no such thread, and nothing of its own to close.
         """
-        if self._process != os.getpid():
+        if self._process != this_process():
             return
         with self._lock:
             self._is_closed = True
