@@ -44,7 +44,7 @@ _inherited: list[object] = []
 
 def close_or_disown(loop: asyncio.AbstractEventLoop, process: int) -> None:
     """Close a loop that ``process`` made; in another process let it be collected unclosed."""
-    # The system is asked: loops of threads that are gone are collected before anybody hears of a fork.
+    # The system is asked: what a lost thread had is collected before anybody hears of the fork.
     if process == os.getpid():
         loop.close()
         return
