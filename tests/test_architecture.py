@@ -23,11 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pyworkflow"
 NAME = PACKAGE.name
 
-SIZE_EXCEPTIONS: dict[str, str] = {
-    "_runtime.async_client": "most of it are overloads of start and get, and docstrings",
-    "_runtime.runner": "one invocation, whose turns, answers and end are read together",
-    "_engine.transitions": "the table of legal moves, and everything that checks and applies them",
-}
+SIZE_EXCEPTIONS: dict[str, str] = {}
 """Module, or ``module:Class.function``, to the reason why it may be larger than the rest."""
 
 HEAVY = {

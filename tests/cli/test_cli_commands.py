@@ -543,3 +543,41 @@ def test_all_statuses_have_a_style() -> None:
     from pyworkflow._cli.wording import STYLES
 
     assert set(STYLES) == set(ExecutionStatus)
+
+
+# -- copies, damage --------------------------------------------------------------------------------
+
+
+def test_a_backup_is_made_and_never_replaces_a_file(folder: Path) -> None:
+    with Client.local("a.db", worker=False) as client:
+        client.start("order", {"order_id": "A"}, execution_name="one")
+    made = document("backup", "b.db", "--db", "a.db")
+    assert made == {"path": str(folder / "b.db"), "bytes": (folder / "b.db").stat().st_size}
+    assert document("list", "--db", "b.db") == document("list", "--db", "a.db")
+    again = invoke("backup", "b.db", "--db", "a.db")
+    assert again.exit_code == 2
+    assert "choose another name" in again.stderr
+    other = invoke("backup", "c.db", "--db", "a.db")
+    assert (other.exit_code, other.stderr) == (0, "")
+    assert "c.db is a backup of a.db: " in other.stdout
+    assert invoke("backup", "d.db", "--db", "none.db").exit_code == 3
+    assert not (folder / "none.db").exists()
+
+
+@pytest.mark.parametrize("column", ["tokens", "number", "deadline_ms"])
+def test_a_damaged_execution_is_listed_and_shown_as_far_as_its_row_tells(
+    folder: Path, column: str
+) -> None:
+    with Client.local("a.db", worker=False) as client:
+        client.start("order", {"order_id": "A"}, execution_name="bad")
+    vandal = sqlite3.connect("a.db")
+    vandal.execute(f"UPDATE executions SET {column} = 9223372036854775807")
+    vandal.commit()
+    vandal.close()
+    (listed,) = document("list", "--db", "a.db")["executions"]
+    assert f"executions, {column}: expected " in listed["problem"]["message"]
+    for wanted in ("bad", listed["id"]):
+        shown = invoke("show", wanted, "--db", "a.db")
+        assert shown.exit_code == 3
+        assert f"executions, {column}: expected " in shown.stdout
+        assert "can't be read" in shown.stderr

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from pyworkflow._cli import logs, reading, running, serving
+from pyworkflow._cli import copying, logs, reading, running, serving
 from pyworkflow._cli.console import escape_what_cannot_be_encoded
 from pyworkflow._cli.exits import Exit, tell
 from pyworkflow._cli.loading import load_all, load_target
@@ -204,6 +204,19 @@ def release(
     For one that is frozen: others go on at once, and what that worker has not recorded is lost.
     """
     reading.release_execution(db, execution, as_json=as_json)
+
+
+@app.command()
+def backup(
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to; a new file.")],
+    db: DbOption = running.DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the database to a new file, while everything runs.
+
+    The copy has one state of it. A file that is there already is not replaced.
+    """
+    copying.back_up(db, destination, as_json=as_json)
 
 
 @callbacks.command()

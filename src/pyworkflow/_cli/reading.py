@@ -21,7 +21,13 @@ from pyworkflow._engine.records import OperationType
 from pyworkflow._runtime.client import Client
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.ends import is_over
-from pyworkflow.errors import ExecutionEndedError, ExecutionNotFoundError, StorageError, UsageError
+from pyworkflow.errors import (
+    DamagedExecutionError,
+    ExecutionEndedError,
+    ExecutionNotFoundError,
+    StorageError,
+    UsageError,
+)
 from pyworkflow.services.base import ExecutionStatus, InvokedNames
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ SHOWN_IDS = 10
 
 
 @contextmanager
-def _existing(db: Path) -> Iterator[Client]:
+def existing(db: Path) -> Iterator[Client]:
     """Open a database for talking. It is not made: an empty one is seldom what was meant."""
     end_when_nobody_reads()
     if not db.is_file():
@@ -86,7 +92,7 @@ def list_executions(
     db: Path, workflow: str | None, status: ExecutionStatus | None, limit: int, *, as_json: bool
 ) -> None:
     """Print executions, the newest first."""
-    with _existing(db) as client:
+    with existing(db) as client:
         found = client.list(workflow=workflow, status=status, limit=limit + 1)
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -102,10 +108,14 @@ def list_executions(
 
 
 def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
-    """Print an execution with all its operations."""
-    with _existing(db) as client:
-        handle = _find(client, wanted)
-        summary, operations = handle.summary(), handle.operations()
+    """Print an execution with all its operations; of a damaged one, what its row tells."""
+    with existing(db) as client:
+        try:
+            handle = _find(client, wanted)
+            summary, operations = handle.summary(), handle.operations()
+        except DamagedExecutionError:
+            _show_damaged(client, wanted, as_json=as_json)
+            raise
         now_ms, over = SystemClock().now_ms(), is_over(summary)
         awaited = {} if as_json or over else _awaited(client, handle, operations, now_ms)
     if as_json:
@@ -114,6 +124,15 @@ def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
         return
     tree = views.operation_lines(operations, None if over else now_ms, awaited)
     print_lines(stdout(), [*views.execution_lines(summary, now_ms), Text(), *tree])
+
+
+def _show_damaged(client: Client, wanted: str, *, as_json: bool) -> None:
+    found = [each for each in client.list() if wanted in {each.id, each.name}]
+    for summary in found:
+        if as_json:
+            print_document(documents.listed_document(summary))
+        else:
+            print_lines(stdout(), views.execution_lines(summary, SystemClock().now_ms()))
 
 
 def _awaited(
@@ -135,7 +154,7 @@ def _awaited(
 
 def show_history(db: Path, wanted: str, *, as_json: bool) -> None:
     """Print the events of an execution."""
-    with _existing(db) as client:
+    with existing(db) as client:
         handle = _find(client, wanted)
         events = handle.history()
     if as_json:
@@ -153,7 +172,7 @@ def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None
 
     Raises `ExecutionEndedError` for one that was over already.
     """
-    with _existing(db) as client:
+    with existing(db) as client:
         handle = _find(client, wanted)
         was_over = is_over(handle.summary())
         summary = handle.stop(reason)
@@ -171,7 +190,7 @@ def stop_execution(db: Path, wanted: str, reason: str, *, as_json: bool) -> None
 
 def release_execution(db: Path, wanted: str, *, as_json: bool) -> None:
     """Take an execution from its worker and print how it stands then."""
-    with _existing(db) as client:
+    with existing(db) as client:
         handle = _find(client, wanted)
         summary = client.release(handle)
     if as_json:
@@ -183,21 +202,21 @@ def release_execution(db: Path, wanted: str, *, as_json: bool) -> None:
 
 def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:
     """Let a callback succeed."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.complete_callback(callback_id, result)
     _say_sent("the result", callback_id, as_json=as_json)
 
 
 def fail_callback(db: Path, callback_id: str, message: str, *, as_json: bool) -> None:
     """Let a callback fail."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.fail_callback(callback_id, message)
     _say_sent("the failure", callback_id, as_json=as_json)
 
 
 def beat_callback(db: Path, callback_id: str, *, as_json: bool) -> None:
     """Restart a callback's heartbeat timeout."""
-    with _existing(db) as client:
+    with existing(db) as client:
         client.heartbeat_callback(callback_id)
     _say_sent("the heartbeat", callback_id, as_json=as_json)
 

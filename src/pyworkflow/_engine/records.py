@@ -8,13 +8,22 @@ of our own: `Operation.sequence`. Payloads are JSON text. Records are data: no b
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
 from pyworkflow.errors import SerializationError
 
 E = TypeVar("E", bound=type[StrEnum])
+
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, the last that Python's dates know."""
+LAST_COUNT = (1 << 53) - 1
+"""The last integer before which every other one is exact in JSON, too."""
+
+Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
+"""A time. The limits of these two count where a record is decoded: what is beyond is damage."""
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_COUNT)]
 
 
 def _plain(words: E) -> E:
@@ -110,15 +119,15 @@ class Operation(
     id: str
     type: OperationType
     status: Status
-    start_ms: int
-    end_ms: int | None = None
+    start_ms: Milliseconds
+    end_ms: Milliseconds | None = None
     parent_id: str | None = None
     name: str | None = None
     subtype: str | None = None
-    sequence: int | None = None
-    ended_attempts: int = msgspec.field(default=0, name="attempt")
-    next_attempt_ms: int | None = None
-    scheduled_end_ms: int | None = None
+    sequence: Count | None = None
+    ended_attempts: Count = msgspec.field(default=0, name="attempt")
+    next_attempt_ms: Milliseconds | None = None
+    scheduled_end_ms: Milliseconds | None = None
     payload: str | None = None
     error: ErrorRecord | None = None
     replay_children: bool = False

@@ -29,6 +29,7 @@ from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 from pyworkflow.services._refusals import is_text, not_found
+from pyworkflow.services.processes import check_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -144,6 +145,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
+            check_process(self._open.process, "this client")
             raise UsageError("this client is open already; make another one")
         service = await Opening(partial(self._open_service, self.clock)).wait()
         ends = Ends(service)
@@ -161,6 +163,8 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._open is not None and self._open.process != this_process():
+            return  # a forked process has nothing of its own to close
         opened, self._open = self._opened, None
         await opened.close(self.grace_seconds)
 
@@ -344,6 +348,31 @@ class AsyncClient:
         """Say that the sender of a callback is still at work; raises as `complete_callback`."""
         await self._opened.service.heartbeat_callback(callback_id)
 
+    # -- the file --------------------------------------------------------------------------------
+
+    async def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy all executions into a new file, in the state that they have now.
+
+        It is safe while everything runs, in this process and in others, and delays nothing. The
+        file appears when it is complete and on the disk.
+
+        Args:
+            path: where to; nothing may be there.
+            on_progress: called now and then, on another thread, with the number of bytes that were
+                copied and that there are.
+
+        Raises:
+            UsageError: something is there already, or no folder for it; or this is a client of
+                executions in memory.
+            ServiceError: the copy can't be written, the disk is full for one.
+        """
+        await self._opened.service.backup(os.fspath(path), on_progress)
+
     # -- parts -----------------------------------------------------------------------------------
 
     @property
@@ -352,6 +381,7 @@ class AsyncClient:
             raise UsageError(
                 "this client is not open: use it inside of `with client:` or `async with client:`"
             )
+        check_process(self._open.process, "this client")
         return self._open
 
     def _resolve(self, workflow: object) -> tuple[str, Workflow[..., Any] | None]:
@@ -402,6 +432,7 @@ class _Open:
         self.service = service
         self.ends = ends
         self.worker = worker
+        self.process = this_process()
         self.working: asyncio.Task[None] | None = None
         if worker is not None:
             self.working = asyncio.get_running_loop().create_task(worker.run())

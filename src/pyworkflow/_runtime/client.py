@@ -110,6 +110,7 @@ class Client:
 
     def __enter__(self) -> Self:
         if self._thread is not None:
+            self._thread.check_process()
             raise UsageError("this client is open already; make another one")
         seconds = self._client.grace_seconds + UNWINDING_SECONDS
         thread = LoopThread("a client", self._client, seconds)
@@ -280,6 +281,31 @@ class Client:
     def heartbeat_callback(self, callback_id: str) -> None:
         """Say that the sender of a callback is still at work; raises as `complete_callback`."""
         self.call(lambda: self._client.heartbeat_callback(callback_id))
+
+    # -- the file --------------------------------------------------------------------------------
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy all executions into a new file, in the state that they have now.
+
+        It is safe while everything runs, in this process and in others, and delays nothing. The
+        file appears when it is complete and on the disk.
+
+        Args:
+            path: where to; nothing may be there.
+            on_progress: called now and then, on another thread, with the number of bytes that were
+                copied and that there are.
+
+        Raises:
+            UsageError: something is there already, or no folder for it; or this is a client of
+                executions in memory.
+            ServiceError: the copy can't be written, the disk is full for one.
+        """
+        self.call(lambda: self._client.backup(path, on_progress=on_progress))
 
 
 class Handle(Generic[R_co]):

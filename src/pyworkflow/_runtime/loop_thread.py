@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow._runtime.host import BLOCKED_SECONDS, host_loop
 from pyworkflow.errors import UsageError
+from pyworkflow.services.processes import check_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -43,6 +44,7 @@ class LoopThread:
         self._name = name
         self._resource = resource
         self._wait_seconds = closing_seconds + BLOCKED_SECONDS
+        self._process = this_process()
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -68,8 +70,11 @@ class LoopThread:
     def stop(self, *, waits_if_blocked: bool = True) -> None:
         """Close ``resource``; raises what closing it raised.
 
-        On a loop that code has blocked it waits as long as closing may take, or not at all.
+        On a loop that code has blocked it waits as long as closing may take, or not at all. A
+        forked process has no such loop, and nothing of its own to end.
         """
+        if self._process != this_process():
+            return
         self._check_thread()
         opened, self._open = self._open, None
         if opened is None:
@@ -97,8 +102,10 @@ class LoopThread:
         """Run the coroutine that ``function`` makes on the loop, and return its result.
 
         Interrupted by `KeyboardInterrupt`, it cancels the coroutine. Raises `UsageError` on the
-        loop's own thread, which would wait for itself, and when the client has ended.
+        loop's own thread, which would wait for itself, when the client has ended, and in a process
+        that was forked from the one that started it.
         """
+        self.check_process()
         self._check_thread()
         with self._lock:
             if self._has_ended:
@@ -119,6 +126,10 @@ class LoopThread:
         answered = threading.Event()
         self._loop.call_soon_threadsafe(answered.set)
         return answered.wait(ANSWER_SECONDS)
+
+    def check_process(self) -> None:
+        """Raise `UsageError` in a process that was forked from the one that started it."""
+        check_process(self._process, "this client")
 
     def _check_thread(self) -> None:
         if threading.current_thread() is self._host.thread:

@@ -22,6 +22,7 @@ from pyworkflow._engine.scope import running_step
 from pyworkflow._engine.surroundings import body_context, call_in_thread
 from pyworkflow._engine.turn import StepRaised, StepReturned
 from pyworkflow._runtime.eager import Starter
+from pyworkflow._runtime.forks import PerProcess
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import StepTimeoutError
 
@@ -42,7 +43,7 @@ logger = logging.getLogger("pyworkflow.steps")
 
 _threads: Executor = body_threads
 
-_overdue: set[_Attempt] = set()
+_overdue: PerProcess[set[_Attempt]] = PerProcess(set)
 """Attempts in threads that took longer than their timeout, and whose bodies run still."""
 
 
@@ -91,7 +92,7 @@ class StepRunner:
             return self.run_sync(attempt.call)
         finally:
             attempt.is_over = True
-            _overdue.discard(attempt)
+            _overdue.value.discard(attempt)
 
     def _set_alarm(self, attempt: _Attempt) -> None:
         seconds = attempt.call.settings.timeout_seconds
@@ -269,10 +270,10 @@ class _Attempt(msgspec.Struct, eq=False):
 
 
 def _keep_overdue(attempt: _Attempt) -> None:
-    _overdue.add(attempt)
+    _overdue.value.add(attempt)
     if attempt.is_over:  # in its thread, this very moment
-        _overdue.discard(attempt)
-    elif len(_overdue) == BODIES:
+        _overdue.value.discard(attempt)
+    elif len(_overdue.value) == BODIES:
         logger.warning(
             "all %d threads for sync steps are held by bodies that took longer than their "
             "timeouts, the last by step %r: no other sync step begins in this process until one of "

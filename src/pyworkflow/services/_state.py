@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._engine.records import (
+    ErrorRecord,
+    Milliseconds,
+    Operation,
+    OperationType,
+    Status,
+)
 from pyworkflow._engine.times import event_ms
 from pyworkflow._engine.transitions import apply, apply_batch, apply_outside
 from pyworkflow.errors import ServiceError, StaleTokenError
@@ -39,9 +45,9 @@ _STARTED = Status.STARTED
 class CallbackDeadlines(msgspec.Struct):
     """When an open callback times out; a heartbeat moves the second time."""
 
-    timeout_ms: int | None
-    heartbeat_interval_ms: int
-    heartbeat_ms: int | None = None
+    timeout_ms: Milliseconds | None
+    heartbeat_interval_ms: Milliseconds
+    heartbeat_ms: Milliseconds | None = None
 
     @classmethod
     def of(cls, update: Update, now_ms: int) -> CallbackDeadlines:

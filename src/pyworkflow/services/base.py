@@ -319,6 +319,16 @@ class SchedulingService(Service, Protocol):
         """Return what happened, in order of change."""
         ...
 
+    async def backup(
+        self, destination: str, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Copy everything, of one state, into a file of its own, while everything goes on.
+
+        ``on_progress`` is given, on any thread, how many bytes were copied, and how many there are.
+        Raises `UsageError` if something is at ``destination`` already.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what is being written, and let go of the file."""
         ...

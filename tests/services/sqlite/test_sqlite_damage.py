@@ -8,10 +8,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from pyworkflow._engine.records import Status
 from pyworkflow.errors import DamagedExecutionError, StorageError
 from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.book import PUT_OFF_MS
+from pyworkflow.services.sqlite.rows import encode
 from pyworkflow.testing._updates import callback, end, invoke, step, wait
 from tests.services.sqlite.sqlite_world import Place, begin, lease, play
 from tests.services.sqlite.test_sqlite_groups import Gate
@@ -34,6 +38,12 @@ ROW_CELLS = {
     "parent_id": ["x'00'"],
     "parent_operation": ["x'00'"],
 }
+LARGEST, BROKEN_TEXT = str((1 << 63) - 1), "cast(x'ff' AS TEXT)"
+for _column, _values in ROW_CELLS.items():
+    if _column in {"version", "tokens", "lines", "troubles"} or _column.endswith("_ms"):
+        _values += ["-1", LARGEST, str(-(1 << 63)), "1e300"]
+    elif _column not in {"unread", "problem"}:
+        _values.append(BROKEN_TEXT)
 OPERATION_CELLS = {"record": ["'text'", "7", "x'c1'"], "deadlines": ["'text'", "x'c1'", "NULL"]}
 CELLS = [
     (table, column, value)
@@ -271,14 +281,19 @@ def test_a_line_number_that_is_taken_is_told_to_its_execution_alone(tmp_path: Pa
     play(tmp_path / "x.db", scene)
 
 
-def test_an_id_of_another_type_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cell", "shown_id"),
+    [("cast(id AS BLOB)", "b'{}'"), ("cast(cast(id AS BLOB) || x'ff' AS TEXT)", r"b'{}\xff'")],
+)
+def test_an_id_of_another_type_is_shown(tmp_path: Path, cell: str, shown_id: str) -> None:
     async def scene(here: Place) -> None:
         service = here.open()
         bad, good = await service.start("greet", "1"), await service.start("greet", "2")
-        edit(here, "executions", "id", "cast(id AS BLOB)")
+        edit(here, "executions", "id", cell)
         assert [holder.id for holder in await lease(service, "me")] == [good]
         shown = (await service.list())[1]
-        assert shown.id == str(bad.encode())
+        assert shown.id == shown_id.format(bad)
+        assert shown.troubles == 1
         assert "expected str, found bytes" in (shown.problem.message if shown.problem else "")
         assert "row 1 of executions, id" in (shown.problem.message if shown.problem else "")
 
@@ -309,5 +324,145 @@ def test_a_process_id_that_is_none_stands_in_nobody_s_way(tmp_path: Path, pid: s
         assert await lease(service, "me") == []
         here.clock.advance(20_000)
         assert len(await lease(service, "me")) == 1
+
+    play(tmp_path / "x.db", scene)
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [LARGEST, str(1 << 31), str((1 << 31) - 1), "-7", "0"])
+def test_a_number_that_nobody_has_stands_in_nobody_s_way(tmp_path: Path, number: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await begin(service)
+        await bad.commit(step("a"))
+        await bad.release(is_unfinished=True)
+        by_hand(here, f"UPDATE executions SET number = {number}, version = 99")
+        started = [await service.start("greet", str(each)) for each in range(3)]
+        started.append(await here.open().start("greet", "9"))
+        assert {holder.id for holder in await lease(service, "me")} == set(started)
+        (shown,) = [each for each in await service.list() if each.id == bad.id]
+        assert "can't be read: row " in (shown.problem.message if shown.problem else "")
+        # Nothing took the place of what it had.
+        by_hand(here, f"UPDATE executions SET number = 1 WHERE number = {number}")
+        here.clock.advance(PUT_OFF_MS)
+        again = {holder.id: holder for holder in await lease(service, "you")}[bad.id]
+        assert [operation.id for operation in again.invocation.operations] == [bad.id, "a"]
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_the_number_after_the_last_one_is_looked_for(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1")
+        last = (1 << 31) - 1
+        by_hand(
+            here,
+            f"UPDATE executions SET number = {last}",
+            f"INSERT INTO history VALUES ({last - 1} << 32, x'90')",
+            f"INSERT INTO operations VALUES ({last - 2} << 32 | 5, x'90', NULL)",
+        )
+        for value in range(3):
+            await service.start("greet", str(value))
+        assert len(await lease(service, "me")) == 3
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("value", [LARGEST, "'soon'", "x'00'"])
+@pytest.mark.parametrize("column", ["wake_ms", "lease_ms"])
+def test_what_would_never_be_due_is_put_off_and_goes_on(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await service.start("greet", "1")
+        if column == "lease_ms":
+            await lease(service, "gone for good")
+        by_hand(here, f"UPDATE executions SET {column} = {value}")
+        other = here.open()
+        assert await lease(other, "me") == []
+        shown = await other.get(bad)
+        assert f"row 1 of executions, {column}: " in (
+            shown.problem.message if shown.problem else ""
+        )
+        assert shown.wake_ms == await other.next_due(["greet"]) == here.clock.ms + PUT_OFF_MS
+        here.clock.advance(PUT_OFF_MS)
+        assert [holder.id for holder in await lease(other, "me")] == [bad]
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("deadline", ["-1", LARGEST, "'soon'"])
+def test_a_timeout_that_is_none_ends_nothing_and_wakes_nobody(
+    tmp_path: Path, deadline: str
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1", timeout_seconds=60)
+        by_hand(here, f"UPDATE executions SET deadline_ms = {deadline}")
+        for _ in range(3):
+            assert await lease(service, "me") == []
+            assert await service.next_due(["greet"]) == here.clock.ms + PUT_OFF_MS
+            (shown,) = await service.list()
+            assert shown.status is ExecutionStatus.RUNNING
+            here.clock.advance(PUT_OFF_MS)
+
+    play(tmp_path / "x.db", scene)
+
+
+NUMBERS = ["start_ms", "end_ms", "sequence", "attempt", "next_attempt_ms", "scheduled_end_ms"]
+
+
+@pytest.mark.parametrize("number", [-1, (1 << 63) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_in_a_record_is_told_and_stays_alone(
+    tmp_path: Path, field: str, number: int
+) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await begin(service), await begin(service)
+        for holder in (bad, good):
+            await holder.commit(step("a"))
+            await holder.release(is_unfinished=True)
+        (_, operation) = await service.operations(bad.id)
+        damaged = encode(replace(operation, **{field: number})).hex()
+        edit(here, "operations", "record", f"x'{damaged}'")
+        assert [holder.id for holder in await lease(service, "me")] == [good.id]
+        shown = await service.get(bad.id)
+        assert f"row {(1 << 32) + 1} of operations, record: " in (
+            shown.problem.message if shown.problem else ""
+        )
+        assert len(await service.list()) == 2
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_line_with_a_time_that_is_none_is_told(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad = await begin(service)
+        lines = encode([rows.Line(0, 1 << 60, Status.STARTED)]).hex()
+        by_hand(here, f"UPDATE history SET lines = x'{lines}'")
+        with pytest.raises(DamagedExecutionError, match=rf"row {1 << 32} of history, lines"):
+            await service.history(bad.id)
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_line_number_that_is_taken_ends_no_claim(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        bad, good = await begin(service), await begin(service)
+        for holder in (bad, good):
+            await holder.commit(wait("w", wait_seconds=5))
+            await holder.release()
+        edit(here, "executions", "lines", "0")
+        here.clock.advance(10_000)
+        assert [holder.id for holder in await lease(service, "me")] == [good.id]
+        shown = await service.get(bad.id)
+        assert "row 1 of executions, lines: " in (shown.problem.message if shown.problem else "")
 
     play(tmp_path / "x.db", scene)

@@ -61,6 +61,7 @@ class Book:
         self._told: set[str] = set()
         """Those that could not be read, of which the log tells once."""
         self._data_version = store.data_version()
+        store.check_form()  # not sooner: a change from now on is seen
         self._next_number: int | None = None
 
     # -- groups ----------------------------------------------------------------------------------
@@ -68,16 +69,17 @@ class Book:
     def begin(self) -> None:
         """Begin a group: the file is ours until it ends."""
         self.store.begin()
-        self._next_number = None
         self.look_around()
 
     def look_around(self) -> None:
         """See whether another connection has changed the file."""
         data_version = self.store.data_version()
         if data_version != self._data_version:
+            self.store.check_form()  # first: what is refused now is refused the next time, too
             self._data_version = data_version
             self._doubtful = set(self._held)
             self._started.forget()
+            self._next_number = None
             self.others_wrote = True
 
     def commit(self) -> None:
@@ -107,6 +109,7 @@ class Book:
         for execution_id in self._touched:
             self._held.pop(execution_id, None)
         self._touched.clear()
+        self._next_number = None
         self.store.rollback()
 
     # -- executions ------------------------------------------------------------------------------
@@ -134,6 +137,12 @@ class Book:
             row = cells.row_of(found)
             operations, deadlines = cells.operations_of(row, self.store.operations(row.number))
             unread = cells.unread_of(row, operations)
+            if self.store.has_lines_from(row.number, row.lines):
+                raise UnreadableError(
+                    row.id,
+                    f"{row.number} of executions, lines",
+                    f"expected the end of its history, found {row.lines}",
+                )
         except UnreadableError as error:
             raise damaged(self._path, error) from error
         state = ExecutionState.restore(

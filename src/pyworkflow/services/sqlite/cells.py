@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from pyworkflow._engine.records import ErrorRecord, OperationType, Status
+from pyworkflow._engine.records import LAST_COUNT, LAST_MS, ErrorRecord, OperationType, Status
 from pyworkflow.services import _state
 from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from pyworkflow.services.sqlite import rows
-from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
+from pyworkflow.services.sqlite.rows import LAST_LINE, LAST_NUMBER, PLACES, ExecutionRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +24,19 @@ if TYPE_CHECKING:
     from pyworkflow.services.events import HistoryEvent
 
 T = TypeVar("T")
+N = TypeVar("N", int, None)
 
 _KINDS = [get_args(kind) or (kind,) for kind in get_type_hints(ExecutionRow).values()]
+
+
+def _range_of(column: str) -> tuple[int, int]:
+    """Return the least and the greatest number that a column may hold."""
+    if column.endswith("_ms"):
+        return 0, LAST_MS
+    return {"number": (1, LAST_NUMBER), "lines": (0, LAST_LINE)}.get(column, (0, LAST_COUNT))
+
+
+_RANGES = [_range_of(column) for column in ExecutionRow._fields]
 
 
 class UnreadableError(Exception):
@@ -37,14 +48,17 @@ class UnreadableError(Exception):
 
 def row_of(cells: Sequence[Any]) -> ExecutionRow:
     """Return a row of ``executions``, every cell of the type that it must have."""
-    row = ExecutionRow._make(cells[: len(_KINDS)])  # a hand may have added columns
-    for cell, kinds, column in zip(row, _KINDS, row._fields, strict=True):
+    row = ExecutionRow._make(cells)
+    for cell, kinds, (least, most), column in zip(row, _KINDS, _RANGES, row._fields, strict=True):
         if type(cell) not in kinds:
             expected = " or ".join(
                 "NULL" if kind is type(None) else kind.__name__ for kind in kinds
             )
             found = "NULL" if cell is None else type(cell).__name__
             why = f"expected {expected}, found {found}"
+            raise UnreadableError(row.id, f"{row.number} of executions, {column}", why)
+        if type(cell) is int and not least <= cell <= most:
+            why = f"expected {least} to {most}, found {cell}"
             raise UnreadableError(row.id, f"{row.number} of executions, {column}", why)
     if row.problem is not None:
         _decode(rows.decode_error, row.problem, row, f"{row.number} of executions, problem")
@@ -136,7 +150,7 @@ def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
     try:
         return summary_of(cells, record)
     except UnreadableError as error:
-        row = ExecutionRow._make(cells[: len(_KINDS)])
+        row = ExecutionRow._make(cells)
         is_open = row.status == Status.STARTED or row.status not in set(ExecutionStatus)
         return ExecutionSummary(
             id=str(row.id),
@@ -145,17 +159,21 @@ def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
             status=ExecutionStatus.RUNNING if is_open else ExecutionStatus(row.status),
             start_ms=_age_of(row.id),
             input_payload="",
-            wake_ms=row.wake_ms if type(row.wake_ms) is int else None,
+            wake_ms=_number_or(None, row.wake_ms, LAST_MS),
             problem=ErrorRecord(
                 f"{error}; restore a backup", "pyworkflow.errors.DamagedExecutionError"
             ),
-            troubles=row.troubles if type(row.troubles) is int else 0,
+            troubles=_number_or(0, row.troubles, LAST_COUNT),
         )
+
+
+def _number_or(other: N, cell: object, most: int) -> int | N:
+    return cell if type(cell) is int and 0 <= cell <= most else other
 
 
 def _age_of(execution_id: object) -> int:
     """Return when the execution with that id was started, as far as the id tells."""
     try:
-        return int(str(execution_id)[:12], 16)
+        return min(max(int(str(execution_id)[:12], 16), 0), LAST_MS)
     except ValueError:
         return 0

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pyworkflow.errors import ServiceError
+from pyworkflow.services.processes import check_process, this_process
+from pyworkflow.services.sqlite.forks import Section
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
 
 T = TypeVar("T")
@@ -36,8 +39,10 @@ class Job(msgspec.Struct, eq=False):
 class GroupThread:
     """The base: a subclass says what becomes of a group, and calls `start` when it is ready."""
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
+        self._section = Section(path, connection)
+        self._process = this_process()
         # None is no job: it makes the thread look at what has changed here.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
@@ -53,13 +58,19 @@ class GroupThread:
     def do(self, run: Callable[[], T]) -> asyncio.Future[T]:
         """Have ``run`` done in a group; the future has its outcome once that is done with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.check_process()  # first: in a child process the lock may be held by nobody
         with self._lock:
             self.check_open()
             self._jobs.put(Job(run, future))
         return future
 
+    def check_process(self) -> None:
+        """Raise `UsageError` in a process that was forked from the one that opened the file."""
+        check_process(self._process, f"the file {self._path!r}")
+
     def check_open(self) -> None:
-        """Raise `ServiceError` after `close`."""
+        """Raise `ServiceError` after `close`, `UsageError` in a forked process."""
+        self.check_process()
         if self._is_closed:
             raise ServiceError(f"The file {self._path!r} was closed by this process; open it again")
 
@@ -68,7 +79,12 @@ class GroupThread:
         self._jobs.put(None)
 
     def close(self) -> None:
-        """Do what was asked for and end the thread; blocks until then."""
+        """Do what was asked for and end the thread; blocks until then.
+
+        A forked process has no such thread, and nothing of its own to close.
+        """
+        if self._process != this_process():
+            return
         with self._lock:
             self._is_closed = True
         self.nudge()
@@ -93,8 +109,12 @@ class GroupThread:
 
     def _work(self) -> None:
         while not (self._is_closed and self._jobs.empty()):
-            self.carry_out(self._gather())
-        self.let_go()
+            jobs = self._gather()
+            with self._section:
+                self.carry_out(jobs)
+        with self._section:
+            self.let_go()
+            self._section.leave()
 
     def _gather(self) -> list[Job]:
         """Wait for jobs and return all that there are."""

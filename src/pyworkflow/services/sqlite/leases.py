@@ -34,7 +34,7 @@ from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow.errors import ServiceError
 from pyworkflow.services.base import LEASE_MS
 from pyworkflow.services.sqlite import rows
-from pyworkflow.services.sqlite.book import ids
+from pyworkflow.services.sqlite.book import PUT_OFF_MS, ids
 from pyworkflow.services.sqlite.processes import is_gone, start_of, this_host
 from pyworkflow.services.sqlite.store import ANY, NULL, SUSPECTED, UNSUSPECTED
 
@@ -88,6 +88,7 @@ class Leases:
         self._chance = random.Random()  # noqa: S311 - no secret
         self._known: set[str] = set()
         """Those who have claimed here."""
+        self._looked_for_damage_ms: int | None = None
 
     # -- claims ----------------------------------------------------------------------------------
 
@@ -101,7 +102,23 @@ class Leases:
             any(store.due(workflow, now_ms, 1, which) for workflow in workflow_names)
             or bool(store.overdue(now_ms, 1))
             or bool(self._lost(store, 1, _dead_owners(store)))
+            or bool(self._never_due(store, workflow_names, 1))
         )
+
+    def _never_due(self, store: Store, workflow_names: Collection[str], limit: int) -> list[str]:
+        """Return those that damage keeps from everybody, as far as it is time to look for them.
+
+        Their next time, or the end of their lease, is none.
+        """
+        now_ms, looked_ms = self._machine_ms(), self._looked_for_damage_ms
+        if looked_ms is not None and 0 <= now_ms - looked_ms < PUT_OFF_MS:
+            return []
+        found = store.never_out(limit)
+        for workflow in workflow_names:
+            found += store.never_due(workflow, limit)
+        if not found:
+            self._looked_for_damage_ms = now_ms
+        return ids(found)
 
     def claim_due(
         self,
@@ -115,6 +132,9 @@ class Leases:
         store, now_ms = self._book.store, self._now_ms()
         self._book.save()
         self._take_from_the_lost(limit, now_ms)
+        for execution_id in self._never_due(store, workflow_names, limit):
+            with self._book.sparing(execution_id):
+                self._book.hold(execution_id)
         self._ledger.expire(ids(store.overdue(now_ms, limit)))
         self._book.save()
         claimed = []

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from pyworkflow.errors import ServiceError
 from pyworkflow.services.sqlite.cells import UnreadableError
 from pyworkflow.services.sqlite.faults import damaged, fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
@@ -29,7 +30,7 @@ class Reader(GroupThread):
     """Reads on its thread, many times from one state."""
 
     def __init__(self, store: Store, path: str) -> None:
-        super().__init__("pyworkflow-reader", path)
+        super().__init__("pyworkflow-reader", path, store.connection)
         self._store = store
         self.start()
 
@@ -44,9 +45,11 @@ class Reader(GroupThread):
             for job in jobs:
                 self._carry_out(job)
             self._store.end_reading()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ServiceError) as error:
             for job in jobs:
-                job.error = fault_of(error, self._path)
+                job.error = (
+                    fault_of(error, self._path) if isinstance(error, sqlite3.Error) else error
+                )
             with suppress(sqlite3.Error):  # the next BEGIN tells what is wrong
                 self._store.rollback()
         answer(jobs)

@@ -15,7 +15,9 @@ from msgspec.structs import replace
 from pyworkflow._engine.records import (
     ENDED,
     Action,
+    Count,
     ErrorRecord,
+    Milliseconds,
     Operation,
     OperationType,
     Status,
@@ -33,6 +35,10 @@ _READY, _PENDING = Status.READY, Status.PENDING
 
 PLACES = 32
 """How many bits of a key tell the place within the execution."""
+LAST_NUMBER = (1 << 31) - 1
+"""The highest number of an execution: keys have 64 bits, with a sign."""
+LAST_LINE = 1 << 31
+"""The most lines of a history; what one checkpoint adds still finds a place in the key."""
 
 
 class ExecutionRow(NamedTuple):
@@ -63,15 +69,15 @@ class ExecutionRow(NamedTuple):
 class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event of an execution; ``place`` is its operation's."""
 
-    place: int
-    time_ms: int
+    place: Count
+    time_ms: Milliseconds
     status: Status
-    attempt: int = 0
+    attempt: Count = 0
     payload: str | None = None
     error: ErrorRecord | None = None
-    delay_seconds: int | None = None
-    timeout_seconds: int | None = None
-    heartbeat_timeout_seconds: int | None = None
+    delay_seconds: Count | None = None
+    timeout_seconds: Count | None = None
+    heartbeat_timeout_seconds: Count | None = None
     function_name: str | None = None
     tenant_id: str | None = None
 

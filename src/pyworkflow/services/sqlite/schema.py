@@ -6,7 +6,9 @@ execution's number in the upper 32 bits, a place or line number in the lower. So
 together lies together, is read in order by one walk, and is found without an index.
 
 The file says what it is (``application_id``) and in which form (``user_version``). A file of
-another program or of a newer form is refused before anything is written to it.
+another program or of a newer form is refused before anything is written to it, and so is one whose
+tables are not those of `_TABLES` (see `likeness`). A newer PyWorkflow may change the form while an
+older one has the file open: `check_form` is asked again when others have written.
 
 PRAGMAs, and why:
 
@@ -28,6 +30,8 @@ from pathlib import Path
 
 from pyworkflow.errors import StorageError
 from pyworkflow.services.sqlite.faults import fault_of
+from pyworkflow.services.sqlite.forks import is_open_here
+from pyworkflow.services.sqlite.likeness import difference
 
 APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 2
@@ -35,10 +39,8 @@ MEMORY = ":memory:"
 _ROW_BYTES = 64 * 1024
 """What a row may hold beside a payload."""
 
-_SUSPECTED = (
-    "CREATE INDEX suspected ON executions (workflow, wake_ms)"
-    " WHERE losses IS NOT NULL AND wake_ms IS NOT NULL"
-)
+_NO_WAL_MODE = 1
+"""A file's "write version": https://www.sqlite.org/fileformat.html"""
 
 _TABLES = (
     """
@@ -61,8 +63,7 @@ _TABLES = (
         problem BLOB,
         result TEXT,
         parent_id TEXT,
-        parent_operation TEXT,
-        losses INTEGER
+        parent_operation TEXT
     )
     """,
     "CREATE INDEX named ON executions (name, workflow)",
@@ -70,30 +71,35 @@ _TABLES = (
     "CREATE INDEX due ON executions (workflow, wake_ms) WHERE wake_ms IS NOT NULL",
     "CREATE INDEX leased ON executions (lease_ms, owner) WHERE lease_ms IS NOT NULL",
     "CREATE INDEX limited ON executions (deadline_ms) WHERE deadline_ms IS NOT NULL",
-    _SUSPECTED,
     """
     CREATE TABLE owners (
         owner TEXT PRIMARY KEY,
         host TEXT NOT NULL,
-        pid INTEGER NOT NULL,
-        started INTEGER,
-        report BLOB
+        pid INTEGER NOT NULL
     )
     """,
     "CREATE TABLE operations (key INTEGER PRIMARY KEY, record BLOB NOT NULL, deadlines BLOB)",
     "CREATE TABLE history (key INTEGER PRIMARY KEY, lines BLOB NOT NULL)",
 )
 
+"""The tables of version 1."""
+
 _UPGRADES: dict[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE executions ADD COLUMN losses INTEGER",
         "ALTER TABLE owners ADD COLUMN started INTEGER",
         "ALTER TABLE owners ADD COLUMN report BLOB",
-        _SUSPECTED,
+        "CREATE INDEX suspected ON executions (workflow, wake_ms)"
+        " WHERE losses IS NOT NULL AND wake_ms IS NOT NULL",
     ),
 }
 """What makes a file of that version one of the next. New columns come last: others are read by
 their names. A process of the older version that has the file open still ends at its next claim."""
+
+
+def _script(version: int) -> tuple[str, ...]:
+    """Return the statements that make a file of ``version``."""
+    return (*_TABLES, *(made for older in range(1, version) for made in _UPGRADES[older]))
 
 
 def largest_payload(connection: sqlite3.Connection) -> int:
@@ -120,6 +126,7 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = _text
         _set_up(connection, synchronous)
         _check_version(connection, path)
     except BaseException as error:
@@ -132,20 +139,53 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
 
 
 def check_wal(path: str) -> None:
-    """Raise `StorageError` if the WAL was taken away: it may have held what was acknowledged.
+    """Raise `StorageError` if the WAL was taken away, or is one of another file.
 
-    SQLite makes the -wal file before the -shm file and removes it after that, so there is no -shm
-    file alone. There is a second look, for others may open and close the file during the first.
+    One that is gone may have held what was acknowledged. SQLite makes the -wal file before the -shm
+    file and removes it after that, so there is no -shm file alone. There is a second look, for
+    others may open and close the file during the first.
     """
     file = os.path.realpath(path)
     wal, shm = Path(f"{file}-wal"), Path(f"{file}-shm")
     if not (Path(file).exists() and Path(file).stat().st_size):
         return  # a new one beside what another has left
+    _check_wal_is_ours(file, wal)
     if not any(wal.exists() or not shm.exists() for _ in range(2)):
         raise StorageError(
             f"Expected {str(wal)!r}, which holds the newest changes, beside {shm.name!r}, and it "
             "is gone; put it back, or give those changes up by removing the -shm file, too"
         )
+
+
+def _check_wal_is_ours(file: str, wal: Path) -> None:
+    """Raise `StorageError` for a WAL beside a file that is in no WAL mode, as backups are.
+
+    SQLite would mix what it holds, pages of the file that was there before, into this one. Whoever
+    opens a file here puts it into WAL mode first; so the WAL is looked for first.
+    """
+    # To read and close it would let go of all locks that this process has on it.
+    if is_open_here(file) or not (wal.exists() and wal.stat().st_size):
+        return
+    try:
+        with Path(file).open("rb") as opened:
+            header = opened.read(20)
+    except OSError:  # SQLite says what is wrong
+        return
+    if header[:16] == b"SQLite format 3\0" and header[18] == _NO_WAL_MODE:
+        raise StorageError(
+            f"Expected no {str(wal)!r} beside {file!r}, a backup that was not opened since it was "
+            "made, and found one, which holds changes of the file that was there before: they "
+            "would be mixed into the backup. Nothing was changed. To go on with the backup, remove "
+            "that and the -shm file; to go on with what was there before, put its file back"
+        )
+
+
+def _text(cell: bytes) -> str | bytes:
+    """Return a text; one that is none, as a hand or a disk leaves it, is shown as what it is."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return cell
 
 
 def _set_up(connection: sqlite3.Connection, synchronous: str) -> None:
@@ -167,11 +207,12 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         is_new = not tables and not application_id
         if is_new:
-            for statement in _TABLES:
+            for statement in _script(SCHEMA_VERSION):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         else:
             _check_ours(application_id, version, path)
+            _check_tables(connection, path, version)
             for older in range(version, SCHEMA_VERSION):
                 for statement in _UPGRADES[older]:
                     connection.execute(statement)
@@ -196,8 +237,40 @@ def _check_ours(application_id: int, version: int, path: str) -> None:
         raise StorageError(
             f"Expected a file of version {SCHEMA_VERSION}, found {path!r}, which has version "
             f"{version}: it was written by {by} PyWorkflow; {remedy} that one, or choose another "
-            "path"
+            "path. Nothing was changed, and what is recorded is kept"
         )
+
+
+def _check_tables(connection: sqlite3.Connection, path: str, version: int) -> None:
+    found = difference(connection, _script(version))
+    if found is not None:
+        raise StorageError(
+            f"Expected the tables that PyWorkflow makes in the file {path!r}, found {found}; "
+            "nothing of it was run. Undo that by hand, restore a backup, or choose another path"
+        )
+
+
+def form_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return what changes when somebody changes the file's form: its version, and its schema's."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    return version, schema
+
+
+def check_form(connection: sqlite3.Connection, path: str) -> None:
+    """Raise `StorageError` if the form of a file that is open is not the one that it was opened in.
+
+    Within a transaction nobody can change it from then on.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise StorageError(
+            f"The file {path!r} was changed to version {version} by another PyWorkflow while this "
+            f"process, which knows version {SCHEMA_VERSION}, had it open: from here nothing more "
+            "is written, and what is recorded is kept. Start this process again with the "
+            "PyWorkflow that changed it"
+        )
+    _check_tables(connection, path, SCHEMA_VERSION)
 
 
 def _use_wal(connection: sqlite3.Connection, path: str) -> None:

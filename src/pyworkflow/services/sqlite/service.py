@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -17,7 +19,10 @@ from pyworkflow.errors import UsageError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
 from pyworkflow.services.sqlite import cells, rows
+from pyworkflow.services.sqlite.backup import back_up
 from pyworkflow.services.sqlite.book import Book, ids
+from pyworkflow.services.sqlite.faults import fault_of
+from pyworkflow.services.sqlite.forks import Section, check_usable
 from pyworkflow.services.sqlite.leases import Leases
 from pyworkflow.services.sqlite.ledger import Ledger
 from pyworkflow.services.sqlite.reader import Reader, decoded
@@ -26,10 +31,10 @@ from pyworkflow.services.sqlite.store import ANY, UNSUSPECTED, Store
 from pyworkflow.services.sqlite.writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.sqlite.backup import OnProgress
 
 T = TypeVar("T")
 
@@ -91,17 +96,17 @@ class SqliteService:
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
-        check_wal(path)
-        writing = open_file(path, synchronous, busy_timeout_ms)
-        reading = None
-        if path != MEMORY:
+        with Section(path):
+            connections = _connect(path, synchronous, busy_timeout_ms)
             try:
-                reading = open_file(path, synchronous, busy_timeout_ms)
-            except BaseException:
-                writing.close()
+                machine_ms = machine_ms or now_ms
+                return cls(path, connections, now_ms, machine_ms, page_size, max_payload_bytes)
+            except BaseException as error:
+                for connection in filter(None, connections):
+                    connection.close()
+                if isinstance(error, sqlite3.Error):
+                    raise fault_of(error, path) from error
                 raise
-        connections = writing, reading
-        return cls(path, connections, now_ms, machine_ms or now_ms, page_size, max_payload_bytes)
 
     def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
         """Have ``read`` done on one state of the file."""
@@ -372,6 +377,29 @@ class SqliteService:
 
         return await self._read(read)
 
+    async def backup(self, destination: str, on_progress: OnProgress | None = None) -> None:
+        """Copy the file, of one state, while everything goes on; ``destination`` must be free.
+
+        ``on_progress`` is called on another thread. Raises `UsageError` if something is there,
+        and for a database in memory.
+        """
+        self._writer.check_open()
+        if self._reader is None:
+            raise UsageError(
+                "executions in memory have no backup: keep them in a file, with Client.local"
+            )
+        stop = threading.Event()
+        copy = asyncio.ensure_future(
+            asyncio.to_thread(back_up, self._path, destination, on_progress, stop)
+        )
+        try:
+            await asyncio.shield(copy)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([copy])
+            copy.exception()  # that it was stopped
+            raise
+
     async def close(self) -> None:
         """Finish what is being written, and let go of the file."""
         await asyncio.to_thread(self._close)
@@ -392,3 +420,19 @@ def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
 def _operations(store: Store, row: rows.ExecutionRow) -> tuple[Operation, ...]:
     operations, _ = cells.operations_of(row, store.operations(row.number))
     return tuple(operations)
+
+
+def _connect(
+    path: str, synchronous: str, busy_timeout_ms: int
+) -> tuple[sqlite3.Connection, sqlite3.Connection | None]:
+    """Return a connection to write by, and another to read by: memory has one alone."""
+    check_wal(path)
+    if path == MEMORY:
+        return open_file(path, synchronous, busy_timeout_ms), None
+    check_usable(path)
+    writing = open_file(path, synchronous, busy_timeout_ms)
+    try:
+        return writing, open_file(path, synchronous, busy_timeout_ms)
+    except BaseException:
+        writing.close()
+        raise

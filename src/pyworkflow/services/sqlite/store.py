@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow.services.sqlite.rows import PLACES, ExecutionRow
+from pyworkflow._engine.records import LAST_COUNT, LAST_MS
+from pyworkflow.services.sqlite.rows import LAST_NUMBER, PLACES, ExecutionRow
+from pyworkflow.services.sqlite.schema import check_form, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,18 +35,27 @@ _TOGETHER = 8
 
 _LAST_PLACE = (1 << PLACES) - 1
 _FILES = {"the file": "", "the -wal file beside it": "-wal"}
-_LAST_TIME = (1 << 63) - 1
-"""Above it are texts and blobs alone, which are no times."""
+# By name: columns that somebody added, or a later version, stand anywhere.
 _COLUMNS = ", ".join(f"e.{column}" for column in ExecutionRow._fields)
-"""By their names: a hand may have added others between them and those of a later version."""
 _WITH_ROOT = (
-    f"SELECT {_COLUMNS}, o.record FROM executions e"  # noqa: S608 - constants
+    f"SELECT {_COLUMNS}, o.record FROM executions e"
     " LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
 )
-_FIND = f"SELECT {_COLUMNS} FROM executions e WHERE e.id = ?"  # noqa: S608 - constants
 ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
 """Which executions are looked for: suspected are those whose process died, or left them."""
+_LAST_NUMBER = f"""
+    SELECT max(
+        coalesce((SELECT max(number) FROM executions WHERE number BETWEEN 0 AND {LAST_NUMBER}), 0),
+        coalesce((SELECT max(key) FROM operations WHERE key >= 0), 0) >> {PLACES},
+        coalesce((SELECT max(key) FROM history WHERE key >= 0), 0) >> {PLACES}
+    )
+"""
 _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
+
+
+def _is(execution_id: object) -> str:
+    """Return the condition for an id; one that can't be decoded is a text, but comes as bytes."""
+    return "id IN (?1, CAST(?1 AS TEXT))" if isinstance(execution_id, bytes) else "id = ?1"
 
 
 def json_list(values: Iterable[str]) -> str:
@@ -66,12 +77,14 @@ class Store:
     """One connection to the file, in words of the service."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = self._connection = connection
         self._execute = connection.execute
         (_, _, file) = self._execute("PRAGMA database_list").fetchone()
         # An absolute path; nowhere when it is in memory.
         self._files = {name: file + end for name, end in _FILES.items()} if file else {}
         self._identities = {name: _identity(place, None) for name, place in self._files.items()}
+        self._path = file or ":memory:"
+        self._form: tuple[int, int] | None = None
 
     # -- the file itself -------------------------------------------------------------------------
 
@@ -89,6 +102,13 @@ class Store:
                 error.sqlite_errorname = "SQLITE_READONLY_DBMOVED"
                 raise error
 
+    def check_form(self) -> None:
+        """Raise `StorageError` if another process has changed the version or the tables."""
+        form = form_of(self._connection)
+        if form != self._form:
+            check_form(self._connection, self._path)
+            self._form = form
+
     # -- transactions ----------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -100,6 +120,7 @@ class Store:
         """See one state of the file until `end_reading`."""
         self._check_place()
         self._execute("BEGIN")
+        self.check_form()
 
     def end_reading(self) -> None:
         """Let go of that state; SQLite may have done so by itself, when a read failed."""
@@ -131,8 +152,20 @@ class Store:
     # -- reading ---------------------------------------------------------------------------------
 
     def find(self, execution_id: str) -> Cells | None:
-        row: Cells | None = self._execute(_FIND, (execution_id,)).fetchone()
+        row: Cells | None = self._execute(
+            f"SELECT {_COLUMNS} FROM executions e WHERE {_is(execution_id)}", (execution_id,)
+        ).fetchone()
         return row
+
+    def has_lines_from(self, number: int, line: int) -> bool:
+        """Return whether an execution's history has a row at that line or beyond."""
+        first = number << PLACES
+        return bool(
+            self._execute(
+                "SELECT 1 FROM history WHERE key BETWEEN ? AND ?",
+                (first | line, first | _LAST_PLACE),
+            ).fetchone()
+        )
 
     def version(self, number: int) -> int | None:
         row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
@@ -170,7 +203,7 @@ class Store:
 
     def execution(self, execution_id: str) -> tuple[Cells, object] | None:
         """Return one execution with its EXECUTION operation."""
-        return self._one("e.id = ?", (execution_id,))
+        return self._one(f"e.{_is(execution_id)}", (execution_id,))
 
     def _one(self, where: str, values: tuple[str, ...]) -> tuple[Cells, object] | None:
         row = self._execute(_WITH_ROOT + where, values).fetchone()
@@ -183,16 +216,16 @@ class Store:
     ) -> list[tuple[int, int, str]]:
         """Return (time, number, id) of executions that are due, the longest due first."""
         return self._execute(
-            "SELECT wake_ms, number, id FROM executions"  # noqa: S608 - constants
+            "SELECT wake_ms, number, id FROM executions"
             f" WHERE workflow = ? AND wake_ms <= ?{which} ORDER BY wake_ms, number LIMIT ?",
             (workflow, now_ms, limit),
         ).fetchall()
 
     def next_wake(self, workflow: str | None, which: str = ANY) -> int | None:
-        sql = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}"  # noqa: S608 - constants
-        values: list[object] = [_LAST_TIME]
+        sql = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}"
+        values: list[object] = [LAST_MS]
         if workflow is not None:
-            sql, values = sql + " AND workflow = ?", [_LAST_TIME, workflow]
+            sql, values = sql + " AND workflow = ?", [LAST_MS, workflow]
         (wake_ms,) = self._execute(sql, values).fetchone()
         return wake_ms  # type: ignore[no-any-return]
 
@@ -209,13 +242,14 @@ class Store:
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
         """Return the ids of executions whose timeout is over."""
         return self._execute(
-            "SELECT id FROM executions WHERE deadline_ms <= ? ORDER BY deadline_ms LIMIT ?",
+            "SELECT id FROM executions WHERE deadline_ms BETWEEN 0 AND ?"
+            " ORDER BY deadline_ms LIMIT ?",
             (now_ms, limit),
         ).fetchall()
 
     def next_deadline(self) -> int | None:
         (deadline_ms,) = self._execute(
-            "SELECT min(deadline_ms) FROM executions WHERE deadline_ms <= ?", (_LAST_TIME,)
+            "SELECT min(deadline_ms) FROM executions WHERE deadline_ms BETWEEN 0 AND ?", (LAST_MS,)
         ).fetchone()
         return deadline_ms  # type: ignore[no-any-return]
 
@@ -227,6 +261,13 @@ class Store:
             (json_list(execution_ids), owner),
         ).fetchall()
 
+    def never_due(self, workflow: str, limit: int) -> list[tuple[str]]:
+        """Return the ids of executions whose next time is none: too large, or no number."""
+        return self._execute(
+            "SELECT id FROM executions WHERE workflow = ? AND wake_ms > ? LIMIT ?",
+            (workflow, LAST_MS, limit),
+        ).fetchall()
+
     # -- leases ----------------------------------------------------------------------------------
 
     def ran_out(self, now_ms: int, limit: int, kept: Iterable[str] = ()) -> list[tuple[str, str]]:
@@ -236,6 +277,12 @@ class Store:
             " AND ifnull(owner, '') NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY lease_ms LIMIT ?",
             (now_ms, json_list(kept), limit),
+        ).fetchall()
+
+    def never_out(self, limit: int) -> list[tuple[str]]:
+        """Return the ids of executions whose lease ends at no time: too large, or no number."""
+        return self._execute(
+            "SELECT id FROM executions WHERE lease_ms > ? LIMIT ?", (LAST_MS, limit)
         ).fetchall()
 
     def leased(self, owner: str, limit: int) -> list[tuple[str, str]]:
@@ -292,11 +339,13 @@ class Store:
     def put_off(self, execution_id: str, due_ms: int, problem: Blob) -> None:
         """Take it from its owner, to be due at ``due_ms``; its row may hold anything."""
         self._execute(
-            "UPDATE executions SET version = version + 1, owner = NULL, lease_ms = NULL,"
-            " wake_ms = ?1, not_before_ms = ?1, problem = ?2,"
-            " troubles = CASE typeof(troubles) WHEN 'integer' THEN troubles + 1 ELSE 1 END,"
-            " deadline_ms = CASE WHEN deadline_ms < ?1 THEN ?1 ELSE deadline_ms END WHERE id = ?3",
-            (due_ms, problem, execution_id),
+            "UPDATE executions SET owner = NULL, lease_ms = NULL,"
+            " wake_ms = ?2, not_before_ms = ?2, problem = ?3,"
+            " version = CASE WHEN version BETWEEN 0 AND ?4 THEN version + 1 ELSE 1 END,"
+            " troubles = CASE WHEN troubles BETWEEN 0 AND ?4 THEN troubles + 1 ELSE 1 END,"
+            " deadline_ms = CASE WHEN deadline_ms BETWEEN 0 AND ?2 THEN ?2 ELSE deadline_ms END"
+            f" WHERE {_is(execution_id)}",
+            (execution_id, due_ms, problem, LAST_COUNT),
         )
 
     def lease(self, numbers: Iterable[int], lease_ms: int) -> None:
@@ -313,9 +362,35 @@ class Store:
     # -- writing ---------------------------------------------------------------------------------
 
     def next_number(self) -> int:
-        """Return the number of the next execution; others may not write meanwhile."""
-        (number,) = self._execute("SELECT max(number) FROM executions").fetchone()
-        return (number or 0) + 1
+        """Return a number that no row has, for an execution; others may not write meanwhile."""
+        # Rows that lost their execution keep their number: a hand may put that right again.
+        (last,) = self._execute(_LAST_NUMBER).fetchone()
+        return last + 1 if last < LAST_NUMBER else self._free_number()
+
+    def _free_number(self) -> int:
+        """Return the first free number after the last execution that another one could follow."""
+        beyond = LAST_NUMBER + 1
+        while beyond > 1:
+            (last,) = self._execute(
+                "SELECT max(number, 0) FROM executions e WHERE number < ? AND NOT EXISTS"
+                " (SELECT 1 FROM executions WHERE number = e.number + 1)"
+                " ORDER BY number DESC LIMIT 1",
+                (beyond,),
+            ).fetchone() or (0,)
+            for number in range(last + 1, beyond):
+                if not self._has_number(number):
+                    return number
+            beyond = last
+        raise sqlite3.DataError("no execution has a number that another one could follow")
+
+    def _has_number(self, number: int) -> bool:
+        first = number << PLACES
+        keys = (first, first | _LAST_PLACE)
+        return bool(
+            self._execute("SELECT 1 FROM executions WHERE number = ?", (number,)).fetchone()
+            or self._execute("SELECT 1 FROM operations WHERE key BETWEEN ? AND ?", keys).fetchone()
+            or self._execute("SELECT 1 FROM history WHERE key BETWEEN ? AND ?", keys).fetchone()
+        )
 
     def put_starts(self, rows: Sequence[Sequence[int | str]]) -> None:
         """Insert started executions that nobody has."""
@@ -329,10 +404,14 @@ class Store:
 
     def put_operations(self, rows: Sequence[tuple[int, Blob, Blob]]) -> None:
         """Write (key, record, deadlines) of operations."""
-        self._insert("INSERT OR REPLACE INTO operations VALUES ", "(?, ?, nullif(?, ''))", rows)
+        self._insert(
+            "INSERT OR REPLACE INTO operations (key, record, deadlines) VALUES ",
+            "(?, ?, nullif(?, ''))",
+            rows,
+        )
 
     def put_lines(self, rows: Sequence[tuple[int, Blob]]) -> None:
-        self._insert("INSERT INTO history VALUES ", "(?, ?)", rows)
+        self._insert("INSERT INTO history (key, lines) VALUES ", "(?, ?)", rows)
 
     def _insert(self, insert: str, values: str, rows: Sequence[tuple[object, ...]]) -> None:
         whole = len(rows) - len(rows) % _TOGETHER

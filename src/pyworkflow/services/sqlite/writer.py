@@ -14,6 +14,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import DamagedExecutionError, ServiceError
+from pyworkflow.services.processes import this_process
 from pyworkflow.services.sqlite.faults import fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
 
@@ -45,7 +46,7 @@ class Writer(GroupThread):
     def __init__(
         self, book: Book, path: str, machine_ms: Callable[[], int], *, is_shared: bool
     ) -> None:
-        super().__init__("pyworkflow-writer", path)
+        super().__init__("pyworkflow-writer", path, book.store.connection)
         self._book = book
         self._machine_ms = machine_ms
         self._is_shared = is_shared
@@ -58,9 +59,12 @@ class Writer(GroupThread):
         """Call ``listener`` after groups with news; return how to end it."""
 
         def end() -> None:
+            if self._process != this_process():
+                return
             with self._lock:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
+        self.check_process()
         with self._lock:
             self._listeners = (*self._listeners, listener)
         self.nudge()
@@ -124,6 +128,8 @@ class Writer(GroupThread):
             self._book.look_around()
         except sqlite3.Error:
             logger.warning("the file %s: looking at it failed", self._path, exc_info=True)
+        except ServiceError:  # whoever is called looks by itself, and hears of it
+            self._book.others_wrote = True
 
     def _tell_news(self) -> None:
         book = self._book

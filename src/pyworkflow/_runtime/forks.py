@@ -1,0 +1,71 @@
+"""What the runtime keeps across calls, in a process that was forked.
+
+Threads are gone there: a pool of them is made anew (`PerProcess`). Loops were copied, while the
+kernel's part of them, what they listen to, is shared: closing such a copy, which asyncio also does
+when it is collected, would make the parent deaf (`close_or_disown`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.step import StepSettings
+from pyworkflow._api.workflow import EntryPoint, Workflow
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """What each process has of its own: ``make()`` is called now, and in each forked child."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self.value = make()
+        _all.append(self)
+
+    def renew(self) -> None:
+        """Make it anew, in a child. The parent's is kept: nothing of it may be cleaned up here."""
+        _inherited.append(self.value)
+        self.value = self._make()
+
+
+_all: list[PerProcess[Any]] = []
+_inherited: list[object] = []
+
+
+def close_or_disown(loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Close a loop that ``process`` made; in another process let it be collected unclosed."""
+    # The system is asked: what a lost thread had is collected before anybody hears of the fork.
+    if process == os.getpid():
+        loop.close()
+        return
+    with suppress(AttributeError):  # one that is not written in Python closes as it likes
+        loop.is_closed = _yes  # type: ignore[method-assign] # asked before it closes itself
+    _inherited.append(loop)
+
+
+def _yes() -> bool:
+    return True
+
+
+def _renew_all() -> None:
+    for each in _all:
+        each.renew()
+    # Before 3.12 a cached property has a lock, which a thread of the parent may have held.
+    for owner in (InputBinder, StepSettings, Workflow, *EntryPoint.__subclasses__()):
+        for member in vars(owner).values():
+            if isinstance(member, functools.cached_property) and hasattr(member, "lock"):
+                member.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
