@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow.errors import UsageError
-from pyworkflow.services.processes import check_process, this_process
+from pyworkflow.services import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,7 +31,7 @@ class LoopThread:
 
     def __init__(self, name: str, resource: AbstractAsyncContextManager[object]) -> None:
         self._resource = resource
-        self._process = this_process()
+        self._process = processes.here
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -53,7 +53,7 @@ class LoopThread:
 
         A forked process has no such thread, and nothing of its own to end.
         """
-        if self._process != this_process():
+        if self._process != processes.here:
             return
         with suppress(RuntimeError):  # the loop has ended, or ends at this moment
             if not self._has_ended:
@@ -101,7 +101,7 @@ class LoopThread:
 
     def check_process(self) -> None:
         """Raise `UsageError` in a process that was forked from the one that started it."""
-        check_process(self._process, "this client")
+        processes.check_process(self._process, "this client")
 
     # -- on the thread ---------------------------------------------------------------------------
 

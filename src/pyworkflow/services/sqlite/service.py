@@ -87,7 +87,8 @@ class SqliteService:
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
-        with Section(path):
+        section = Section(path)
+        with section.lock:
             return cls._open(path, synchronous, busy_timeout_ms, (now_ms, machine_ms), page_size)
 
     @classmethod
