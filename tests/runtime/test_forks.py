@@ -244,11 +244,11 @@ def test_a_file_that_could_not_be_left_in_time_is_refused_in_the_child(tmp_path:
             client.start(main, {"number": 4}).result()
             sections = list(forks._sections)
             for section in sections:  # as a thread does that waits for another process's lock
-                section.__enter__()
+                section.lock.acquire()
             in_child(refused, True)
             in_child(lambda: fresh(path + ".other"), 10)
             for section in sections:
-                section.__exit__(None, None, None)
+                section.lock.release()
             in_child(fresh, 10)
             assert len(client.list()) == 2
         """,

@@ -28,8 +28,8 @@ from pyworkflow._runtime.registry import Registry, workflow_of
 from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
+from pyworkflow.services import processes
 from pyworkflow.services._refusals import is_text, not_found
-from pyworkflow.services.processes import check_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -145,7 +145,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
-            check_process(self._open.process, "this client")
+            processes.check_process(self._open.process, "this client")
             raise UsageError("this client is open already; make another one")
         service = await Opening(partial(self._open_service, self.clock)).wait()
         ends = Ends(service)
@@ -163,7 +163,7 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open is not None and self._open.process != this_process():
+        if self._open is not None and self._open.process != processes.here:
             return  # a forked process has nothing of its own to close
         opened, self._open = self._opened, None
         await opened.close(self.grace_seconds)
@@ -381,7 +381,7 @@ class AsyncClient:
             raise UsageError(
                 "this client is not open: use it inside of `with client:` or `async with client:`"
             )
-        check_process(self._open.process, "this client")
+        processes.check_process(self._open.process, "this client")
         return self._open
 
     def _resolve(self, workflow: object) -> tuple[str, Workflow[..., Any] | None]:
@@ -432,7 +432,7 @@ class _Open:
         self.service = service
         self.ends = ends
         self.worker = worker
-        self.process = this_process()
+        self.process = processes.here
         self.working: asyncio.Task[None] | None = None
         if worker is not None:
             self.working = asyncio.get_running_loop().create_task(worker.run())

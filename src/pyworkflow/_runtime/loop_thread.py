@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow._runtime.host import BLOCKED_SECONDS, host_loop
 from pyworkflow.errors import UsageError
-from pyworkflow.services.processes import check_process, this_process
+from pyworkflow.services import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,7 +44,7 @@ class LoopThread:
         self._name = name
         self._resource = resource
         self._wait_seconds = closing_seconds + BLOCKED_SECONDS
-        self._process = this_process()
+        self._process = processes.here
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -73,7 +73,7 @@ class LoopThread:
         On a loop that code has blocked it waits as long as closing may take, or not at all. A
         forked process has no such loop, and nothing of its own to end.
         """
-        if self._process != this_process():
+        if self._process != processes.here:
             return
         self._check_thread()
         opened, self._open = self._open, None
@@ -129,7 +129,7 @@ class LoopThread:
 
     def check_process(self) -> None:
         """Raise `UsageError` in a process that was forked from the one that started it."""
-        check_process(self._process, "this client")
+        processes.check_process(self._process, "this client")
 
     def _check_thread(self) -> None:
         if threading.current_thread() is self._host.thread:

@@ -10,27 +10,23 @@ import os
 
 from pyworkflow.errors import UsageError
 
-_here = os.getpid()
-
-
-def this_process() -> int:
-    """Return the id of this process, without asking the system: it may be wanted often."""
-    return _here
+here = os.getpid()
+"""The id of this process, kept: each request wants it."""
 
 
 def check_process(opened_by: int, what: str) -> None:
     """Raise `UsageError` in another process than ``opened_by``, which opened ``what``."""
-    if _here != opened_by:
+    if here != opened_by:
         raise UsageError(
-            f"{what} was opened by process {opened_by}, and this is process {_here}, which was "
+            f"{what} was opened by process {opened_by}, and this is process {here}, which was "
             "forked from it: threads do not survive a fork, so nobody would answer. Open another "
             "one in this process, after the fork"
         )
 
 
 def _look_again() -> None:
-    global _here  # noqa: PLW0603 - a process has one id
-    _here = os.getpid()
+    global here  # noqa: PLW0603 - a process has one id
+    here = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):

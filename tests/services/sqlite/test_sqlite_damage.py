@@ -413,7 +413,14 @@ def test_a_timeout_that_is_none_ends_nothing_and_wakes_nobody(
     play(tmp_path / "x.db", scene)
 
 
-NUMBERS = ["start_ms", "end_ms", "sequence", "attempt", "next_attempt_ms", "scheduled_end_ms"]
+NUMBERS = [
+    "start_ms",
+    "end_ms",
+    "sequence",
+    "ended_attempts",
+    "next_attempt_ms",
+    "scheduled_end_ms",
+]
 
 
 @pytest.mark.parametrize("number", [-1, (1 << 63) - 1, (1 << 64) - 1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow.errors import (
+    CallbackNotFoundError,
     InvalidUpdateError,
     ServiceError,
     ServiceUnavailableError,
@@ -255,7 +256,7 @@ LONE_SURROGATE = "\ud800"
     ("bring", "told"),
     [
         (lambda _, bad: bad.commit(step("b", SUCCEED, payload=LONE_SURROGATE)), UnicodeEncodeError),
-        (lambda service, _: service.complete_callback(LONE_SURROGATE, "1"), UnicodeEncodeError),
+        (lambda service, _: service.complete_callback(LONE_SURROGATE, "1"), CallbackNotFoundError),
         (lambda service, _: service.start("f", "1", timeout_seconds=1 << 70), OverflowError),
         (lambda _, bad: bad.commit(step("b", SUCCEED, payload="x" * 200_000)), ServiceError),
     ],

@@ -18,12 +18,11 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 
 def remade(table: str, old: str, new: str) -> list[str]:
     """The statements that make a table anew with another text."""
-    (script,) = [
-        each for each in schema._script(schema.SCHEMA_VERSION) if f"CREATE TABLE {table} " in each
-    ]
+    made = schema._script(schema.SCHEMA_VERSION)
+    (script,) = [each for each in made if f"CREATE TABLE {table} " in each]
     assert old in script
-    indexes = [each for each in schema._script(schema.SCHEMA_VERSION) if f" ON {table} " in each]
-    return [f"DROP TABLE {table}", script.replace(old, new), *indexes]
+    added = [each for each in made if f" ON {table} " in each or f"ALTER TABLE {table} " in each]
+    return [f"DROP TABLE {table}", script.replace(old, new), *added]
 
 
 REFUSED = {

@@ -62,7 +62,7 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
         claimed = await service.claim_due("me", ["greet"], 50)
         assert len(claimed) == 50
         # What it costs depends on how many are claimed, not on how many there are.
-        finds = [sql for sql in read if " FROM executions e WHERE e.id = " in sql]
+        finds = [sql for sql in read if " FROM executions e WHERE id = " in sql]
         assert len(finds) == 50
         assert len(read) < 50 * 8
         assert len(service._book._held) == 50

@@ -50,7 +50,8 @@ def back_up(
     Raises `UsageError` if something is there, or no folder for it; `ServiceError` when the one file
     can't be read or the other not be written; `StoppedError` after ``stop`` was set.
     """
-    with Section(path, patience_seconds=0):
+    section = Section(path, patience_seconds=0)
+    with section.lock:
         source = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True, timeout=30)
         source.isolation_level = None
         with closing(source):

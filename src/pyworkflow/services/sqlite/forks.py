@@ -22,14 +22,13 @@ from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from types import TracebackType
 
 PATIENCE_SECONDS = 5.0
 """How long a fork waits for a section, which may itself wait for another process's lock."""
 
 
 class Section:
-    """Enter it while SQLite works on ``connection``; without one, while connections come and go."""
+    """Its ``lock`` is taken while SQLite works on ``connection``; or while others come and go."""
 
     def __init__(
         self,
@@ -41,27 +40,16 @@ class Section:
         self.path = path
         self.patience_seconds = patience_seconds
         self._connection = connection
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         _sections.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.release()
 
     def wait(self, seconds: float) -> bool:
         """Keep everybody out, for a fork; return whether that could be done in time."""
-        return self._lock.acquire(timeout=seconds)
+        return self.lock.acquire(timeout=seconds)
 
     def go_on(self) -> None:
         """Let the parent's threads in again."""
-        self._lock.release()
+        self.lock.release()
 
     @property
     def has_file(self) -> bool:

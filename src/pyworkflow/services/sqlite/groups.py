@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.processes import check_process, this_process
+from pyworkflow.services import processes
 from pyworkflow.services.sqlite.forks import Section
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GroupThread:
     def __init__(self, name: str, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
         self._section = Section(path, connection)
-        self._process = this_process()
+        self._process = processes.here
         # None is no job: it makes the thread look at what has changed here.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
@@ -58,15 +58,17 @@ class GroupThread:
     def do(self, run: Callable[[], T]) -> asyncio.Future[T]:
         """Have ``run`` done in a group; the future has its outcome once that is done with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.check_process()  # first: in a child process the lock may be held by nobody
+        if self._process != processes.here:  # first: there the lock may be held by nobody
+            self.check_process()
         with self._lock:
-            self.check_open()
+            if self._is_closed:
+                self.check_open()
             self._jobs.put(Job(run, future))
         return future
 
     def check_process(self) -> None:
         """Raise `UsageError` in a process that was forked from the one that opened the file."""
-        check_process(self._process, f"the file {self._path!r}")
+        processes.check_process(self._process, f"the file {self._path!r}")
 
     def check_open(self) -> None:
         """Raise `ServiceError` after `close`, `UsageError` in a forked process."""
@@ -83,7 +85,7 @@ class GroupThread:
 
         A forked process has no such thread, and nothing of its own to close.
         """
-        if self._process != this_process():
+        if self._process != processes.here:
             return
         with self._lock:
             self._is_closed = True
@@ -110,9 +112,9 @@ class GroupThread:
     def _work(self) -> None:
         while not (self._is_closed and self._jobs.empty()):
             jobs = self._gather()
-            with self._section:
+            with self._section.lock:
                 self.carry_out(jobs)
-        with self._section:
+        with self._section.lock:
             self.let_go()
             self._section.leave()
 

@@ -73,8 +73,10 @@ def difference(connection: sqlite3.Connection, script: tuple[str, ...]) -> str |
     if found == ours:
         return None
     tables = {each.name for each in ours if each.type == "table"}
-    expected = {(each.type, each.name): each for each in ours}
-    present = {(each.type, each.name): each for each in found}
+    # Tables first: where one is another thing, its indexes are gone, too.
+    ours_in_order = sorted(ours, key=lambda each: (each.type != "table", each.name))
+    expected = {(each.type, each.name): each for each in ours_in_order}
+    present = {(each.type, each.name): each for each in sorted(found)}
     for (kind, name), each in expected.items():
         other = present.get((kind, name))
         if other is None:

@@ -96,7 +96,8 @@ class SqliteService:
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
-        with Section(path):
+        section = Section(path)
+        with section.lock:
             connections = _connect(path, synchronous, busy_timeout_ms)
             try:
                 machine_ms = machine_ms or now_ms

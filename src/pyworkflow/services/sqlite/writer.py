@@ -14,7 +14,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import DamagedExecutionError, ServiceError
-from pyworkflow.services.processes import this_process
+from pyworkflow.services import processes
 from pyworkflow.services.sqlite.faults import fault_of
 from pyworkflow.services.sqlite.groups import GroupThread, answer
 
@@ -59,7 +59,7 @@ class Writer(GroupThread):
         """Call ``listener`` after groups with news; return how to end it."""
 
         def end() -> None:
-            if self._process != this_process():
+            if self._process != processes.here:
                 return
             with self._lock:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
