@@ -304,22 +304,14 @@ class ExecutionAlreadyStartedError(ServiceError):
 class ExecutionEndedError(ServiceError):
     """The execution is over, so a callback of it can't be answered and no heartbeat counts."""
 
-    is_final = True
-
 
 class CallbackNotFoundError(ServiceError):
     """No callback has that id."""
-
-    is_final = True
 
 
 class CallbackAlreadyCompletedError(ServiceError):
     """The callback has its end: an earlier answer, a failure or a timeout. It ends once."""
 
-    is_final = True
-
 
 class ExecutionNameError(UsageError, ServiceError):
     """An execution can't have that name: names have 1 to 64 of ``A-Z a-z 0-9 _ -``."""
-
-    is_final = True

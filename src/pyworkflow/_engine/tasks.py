@@ -16,6 +16,7 @@ import asyncio
 import sys
 from asyncio import events as _events
 from asyncio import tasks as _tasks
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -87,9 +88,18 @@ def take_unread(task: asyncio.Task[Any]) -> BaseException | None:
 def disown(loop: asyncio.AbstractEventLoop) -> None:
     """Let a loop of the parent process be, after a fork.
 
-    Closing it, which its finaliser does, would change what its selector watches in the parent.
+    Closing it, which its finaliser does, would change what its selector watches in the parent. So
+    it is never collected, and its tasks, which nobody goes on with, are not complained of.
     """
-    loop._closed = True  # type: ignore[attr-defined]
+    with suppress(AttributeError):  # a loop that is not written in Python closes as it likes
+        loop._closed = True  # type: ignore[attr-defined]
+    for task in asyncio.all_tasks(loop):
+        with suppress(AttributeError):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    _disowned.append(loop)
+
+
+_disowned: list[asyncio.AbstractEventLoop] = []
 
 
 def mark_awaited(awaited: Any, is_awaited: bool) -> bool:

@@ -2,7 +2,7 @@
 
 Threads are gone there: a pool of them is made anew (`PerProcess`). Loops were copied, while the
 kernel's part of them, what they listen to, is shared: closing such a copy, which asyncio also does
-when it is collected, would make the parent deaf (`close_or_disown`).
+when it is collected, would make the parent deaf (`disown`, in the engine's `tasks`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyworkflow._api.binding import InputBinder
@@ -18,7 +17,6 @@ from pyworkflow._api.step import StepSettings
 from pyworkflow._api.workflow import EntryPoint, Workflow
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 T = TypeVar("T")
@@ -40,21 +38,6 @@ class PerProcess(Generic[T]):
 
 _all: list[PerProcess[Any]] = []
 _inherited: list[object] = []
-
-
-def close_or_disown(loop: asyncio.AbstractEventLoop, process: int) -> None:
-    """Close a loop that ``process`` made; in another process let it be collected unclosed."""
-    # The system is asked: what a lost thread had is collected before anybody hears of the fork.
-    if process == os.getpid():
-        loop.close()
-        return
-    with suppress(AttributeError):  # one that is not written in Python closes as it likes
-        loop.is_closed = _yes  # type: ignore[method-assign] # asked before it closes itself
-    _inherited.append(loop)
-
-
-def _yes() -> bool:
-    return True
 
 
 def _renew_all() -> None:

@@ -62,7 +62,7 @@ class HostLoop:
         _loops.add(self)
         # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
         # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
-        weakref.finalize(self, _close_idle, self._loop)
+        weakref.finalize(self, _close_idle, self._loop, self._pid)
 
     @property
     def is_usable(self) -> bool:
@@ -344,8 +344,12 @@ def _close(task: asyncio.Task[Any]) -> None:
         return
 
 
-def _close_idle(loop: asyncio.AbstractEventLoop) -> None:
-    if not loop.is_running():
+def _close_idle(loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Close a loop that nobody has any more; that of another process is left to that one."""
+    # The system is asked: what a lost thread had is collected before anybody hears of the fork.
+    if process != os.getpid():
+        disown(loop)
+    elif not loop.is_running():
         loop.close()
 
 
