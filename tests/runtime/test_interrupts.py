@@ -12,7 +12,10 @@ import pytest
 
 from pyworkflow import Client
 from pyworkflow.services.base import ExecutionStatus
-from tests.runtime.local import PATIENCE
+
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+LONG = 180
+"""How many seconds a process may take, on a machine that is busy."""
 
 HEAD = """
 import asyncio, threading
@@ -82,7 +85,7 @@ def interrupted(folder: Path, source: str, *command: str) -> subprocess.Complete
         while "runs" not in (line := process.stdout.readline()):
             assert line, process.communicate()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=LONG)
     finally:
         process.kill()
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
@@ -126,7 +129,7 @@ def test_ctrl_c_ends_a_run_of_pytest(body: str, tmp_path: Path) -> None:
         print("went on")
     """
     source = f"{HEAD}{BODIES[body]}{WORKFLOW}{dedent(test)}"
-    end = interrupted(tmp_path, source, "-m", "pytest", "-s", "-p", "no:cacheprovider")
+    end = interrupted(tmp_path, source, "-m", "pytest", "-s", "--tb=native", *PLUGINS)
     assert end.returncode == pytest.ExitCode.INTERRUPTED
     assert "went on" not in end.stdout
 
@@ -170,7 +173,7 @@ def test_a_body_that_was_left_to_itself_does_not_keep_the_process(way: str, tmp_
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONG,
         check=False,
     )
     assert (end.returncode, end.stderr) == (0, "")
