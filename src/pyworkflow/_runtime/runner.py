@@ -306,6 +306,7 @@ class Run:
         if self._end.done():
             return []
         for call in turn.launch:
+            call.begin_ms = self._execution.clock_ms
             if (outcome := self._steps.launch(call)) is not None:
                 facts.append(outcome)
                 self._execution.clock_ms = outcome.end_ms

@@ -71,7 +71,7 @@ class StepRunner:
             return self._context.copy().run(self.run_sync, call)
         attempt = self._begin(call)
         if call.settings.timeout_seconds is None:
-            future = self.in_thread(self.run_sync, call)
+            future = self.in_thread(self._run_begun, call)
         else:
             future = self.in_thread(self._run_timed, attempt)
         attempt.thread = future
@@ -82,11 +82,15 @@ class StepRunner:
         """Run a sync body by ``run(what)`` in a thread, once one is free."""
         return self._loop.run_in_executor(_threads, self._context.copy().run, run, what)
 
-    def _run_timed(self, attempt: _Attempt) -> Outcome:
+    def _run_begun(self, call: StepCall) -> Outcome:
         # The time that it waited for a thread is not the body's.
+        call.begin_ms = self._clock.now_ms()
+        return self.run_sync(call)
+
+    def _run_timed(self, attempt: _Attempt) -> Outcome:
         self._loop.call_soon_threadsafe(self._set_alarm, attempt)
         try:
-            return self.run_sync(attempt.call)
+            return self._run_begun(attempt.call)
         finally:
             attempt.is_over = True
             _overdue.discard(attempt)
@@ -168,15 +172,9 @@ class StepRunner:
 
     # -- bodies; a test double overrides these ---------------------------------------------------
 
-    def enter(self, call: StepCall) -> None:
-        """Note that the body begins, and let it know its attempt."""
-        if call.begin_ms is None:
-            call.begin_ms = self._clock.now_ms()
-        running_step.set(CurrentStep.of(call, self._execution_id))
-
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        self.enter(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -189,7 +187,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        self.enter(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))
