@@ -132,8 +132,8 @@ class Outbox:
             update = entry.update
             if update is None:
                 continue
-            if not isinstance(update, Update):
-                entry.update = update = update()
+            if type(update) is not Update:
+                entry.update = update = update()  # type: ignore[operator] # it makes one
             size += _wire_size(update)
             if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                 entries.appendleft(entry)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from pyworkflow._engine.records import Action
 
 if TYPE_CHECKING:
@@ -28,22 +30,21 @@ def attempt_ms(operation: Operation) -> int:
 
 
 def event_ms(update: Update, operation: Operation, now_ms: int) -> int:
-    """Return when what ``update`` tells has happened; ``operation`` is the record that it made."""
-    if operation.end_ms is not None:
-        return operation.end_ms
+    """Return when what ``update`` tells has happened; the record that it made has not ended."""
+    since_ms = operation.attempt_start_ms or operation.start_ms
     if update.action is Action.RETRY:
-        return within(update.end_ms, attempt_ms(operation), now_ms)
-    return attempt_ms(operation)
+        return within(update.end_ms, since_ms, now_ms)
+    return since_ms
 
 
-def begins(update: Update, operation: Operation, now_ms: int) -> tuple[int, int | None]:
-    """Return when a step began, and its latest attempt, as known at the end of that attempt.
+def begun_late(update: Update, operation: Operation, now_ms: int) -> Operation:
+    """Return ``operation`` as begun when the body did, as is known at the end of the attempt.
 
     A START may be recorded before its body begins: at most once, or while no thread is free.
     """
-    start_ms, attempt_start_ms = operation.start_ms, operation.attempt_start_ms
     if update.begin_ms is None:
-        return start_ms, attempt_start_ms
+        return operation
+    begin_ms = within(update.begin_ms, attempt_ms(operation), now_ms)
     if operation.ended_attempts:
-        return start_ms, within(update.begin_ms, attempt_start_ms or start_ms, now_ms)
-    return within(update.begin_ms, start_ms, now_ms), attempt_start_ms
+        return replace(operation, attempt_start_ms=begin_ms)
+    return replace(operation, start_ms=begin_ms)

@@ -24,7 +24,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow._engine.times import attempt_ms, begins, within
+from pyworkflow._engine.times import attempt_ms, begun_late, within
 from pyworkflow.duration import MAX_SECONDS
 from pyworkflow.errors import InvalidUpdateError
 
@@ -239,16 +239,23 @@ def _apply_start(update: Update, operation: Operation, status: Status, now_ms: i
 def _apply_end(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     kind = operation.type
     if kind is _STEP:
-        start_ms, attempt_start_ms = begins(update, operation, now_ms)
+        since_ms = operation.attempt_start_ms or operation.start_ms
+        begin_ms, end_ms = update.begin_ms, update.end_ms
+        if begin_ms is not None and begin_ms > since_ms:
+            operation = begun_late(update, operation, now_ms)
+            since_ms = attempt_ms(operation)
+        # As `within` has it; written out, for this runs at each end of a step.
+        if end_ms is None or end_ms > now_ms:
+            end_ms = now_ms
+        elif end_ms < since_ms:
+            end_ms = since_ms
         return replace(
             operation,
             status=status,
-            start_ms=start_ms,
-            end_ms=within(update.end_ms, attempt_start_ms or start_ms, now_ms),
+            end_ms=end_ms,
             ended_attempts=operation.ended_attempts + 1,
             payload=update.payload,
             error=update.error,
-            attempt_start_ms=attempt_start_ms,
         )
     return replace(
         operation,
@@ -262,16 +269,14 @@ def _apply_end(update: Update, operation: Operation, status: Status, now_ms: int
 
 def _apply_retry(update: Update, operation: Operation, status: Status, now_ms: int) -> Operation:
     assert update.delay_seconds is not None
-    start_ms, attempt_start_ms = begins(update, operation, now_ms)
+    operation = begun_late(update, operation, now_ms)
     return replace(
         operation,
         status=status,
-        start_ms=start_ms,
         ended_attempts=operation.ended_attempts + 1,
         next_attempt_ms=now_ms + update.delay_seconds * 1000,
         payload=update.payload,
         error=update.error,
-        attempt_start_ms=attempt_start_ms,
     )
 
 
@@ -299,11 +304,15 @@ def _moved(
 ) -> Operation:
     if operation is None:
         begin_ms = update.begin_ms
+        if begin_ms is None or begin_ms > now_ms:
+            begin_ms = now_ms
+        elif begin_ms < since_ms:
+            begin_ms = since_ms
         operation = Operation(
             id=update.id,
             type=update.type,
             status=status,
-            start_ms=now_ms if begin_ms is None else within(begin_ms, since_ms, now_ms),
+            start_ms=begin_ms,
             parent_id=update.parent_id,
             name=update.name,
             subtype=update.subtype,

@@ -369,6 +369,7 @@ class Run:
             self._finish(OutOfTime())
             return False
         for call in calls:
+            call.begin_ms = self._execution.clock_ms
             if (outcome := self._steps.launch(call)) is not None:
                 facts.append(outcome)
                 self._execution.clock_ms = outcome.end_ms

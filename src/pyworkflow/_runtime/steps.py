@@ -72,7 +72,7 @@ class StepRunner:
             return body_context(call.context).run(self.run_sync, call)
         attempt = self._begin(call)
         if call.settings.timeout_seconds is None:
-            future = self.in_thread(self.run_sync, call, body_context(call.context))
+            future = self.in_thread(self._run_begun, call, body_context(call.context))
         else:
             future = self.in_thread(self._run_timed, attempt, body_context(call.context))
         attempt.thread = future
@@ -85,11 +85,15 @@ class StepRunner:
         """Run a sync body by ``run(what)`` in ``context``, in a thread, once one is free."""
         return self._loop.run_in_executor(_threads, context.run, call_in_thread, run, what)
 
-    def _run_timed(self, attempt: _Attempt) -> Outcome:
+    def _run_begun(self, call: StepCall) -> Outcome:
         # The time that it waited for a thread is not the body's.
+        call.begin_ms = self._clock.now_ms()
+        return self.run_sync(call)
+
+    def _run_timed(self, attempt: _Attempt) -> Outcome:
         self._loop.call_soon_threadsafe(self._set_alarm, attempt)
         try:
-            return self.run_sync(attempt.call)
+            return self._run_begun(attempt.call)
         finally:
             attempt.is_over = True
             _overdue.value.discard(attempt)
@@ -174,15 +178,9 @@ class StepRunner:
 
     # -- bodies; a test double overrides these ---------------------------------------------------
 
-    def enter(self, call: StepCall) -> None:
-        """Note that the body begins, and let it know its attempt."""
-        if call.begin_ms is None:
-            call.begin_ms = self._clock.now_ms()
-        running_step.set(CurrentStep.of(call, self._execution_id))
-
     async def run_async(self, call: StepCall) -> Outcome:
         """Run an async body to its outcome."""
-        self.enter(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type  # one that is no use is told before the body runs
             if call.settings.timeout_seconds is None:
@@ -197,7 +195,7 @@ class StepRunner:
 
     def run_sync(self, call: StepCall) -> Outcome:
         """Run a sync body to its outcome, in whatever thread this is."""
-        self.enter(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             _ = call.settings.result_type
             return self.returned(call, call.function(*call.args, **call.kwargs))

@@ -174,7 +174,13 @@ class ExecutionState:
         if operation.type is _CALLBACK:
             operation = replace(operation, callback_id=f"{self.id}.{operation.id}")
             self.deadlines[operation.id] = CallbackDeadlines.of(update, now_ms)
-        self.put(event_ms(update, operation, now_ms), operation, update)
+        time_ms = operation.end_ms
+        if time_ms is None:
+            if operation.attempt_start_ms is None and operation.status is _STARTED:
+                time_ms = operation.start_ms
+            else:
+                time_ms = event_ms(update, operation, now_ms)
+        self.put(time_ms, operation, update)
         self.set_timer(operation)
 
     def commit(
@@ -186,7 +192,9 @@ class ExecutionState:
         """
         self.fire(now_ms)
         self.check_token(token)
-        results = apply_batch(updates, self.operations, now_ms, self.unread, self.root.start_ms)
+        results = apply_batch(
+            updates, self.operations, now_ms, self.unread, self.operations[self.id].start_ms
+        )
         for update, operation in zip(updates, results, strict=True):
             self.record(update, operation, now_ms)
         changes = self.take_changes()

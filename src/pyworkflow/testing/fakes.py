@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pyworkflow._api.attempt import CurrentStep
+from pyworkflow._engine.scope import running_step
 from pyworkflow._engine.turn import StepRaised, StepReturned
 from pyworkflow._runtime.steps import StepRunner, timeout_error
 from pyworkflow.errors import UsageError
@@ -141,7 +143,7 @@ class FakingStepRunner(StepRunner):
             outcome = await super().run_async(call)
             self._strictness.after(call, before)
             return outcome
-        self.enter(call)
+        running_step.set(CurrentStep.of(call, self._execution_id))
         try:
             await self._pass_time(fake, call)
             if not call.settings.is_async:

@@ -58,7 +58,7 @@ class StepSettings(Protocol):
 
 
 class StepCall(msgspec.Struct, eq=False, gc=False):
-    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when it began to."""
+    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
 
     id: str
     name: str
@@ -222,7 +222,16 @@ class StepOp(Op):
 
     def _start_update(self) -> Update:
         """Return the START, made when it is sent: by then the body may have begun."""
-        return self.update(_START)
+        call = self._call
+        return Update(
+            id=self.id,
+            type=OperationType.STEP,
+            action=_START,
+            parent_id=self.scope.operation_id,
+            name=self.name,
+            subtype=self.subtype,
+            begin_ms=None if call is None else call.begin_ms,
+        )
 
     def update(
         self,
@@ -242,7 +251,7 @@ class StepOp(Op):
             payload=payload,
             error=error,
             begin_ms=None if self._call is None else self._call.begin_ms,
-            end_ms=None if action is _START else self.attempt_end_ms,
+            end_ms=self.attempt_end_ms,
         )
         return replace(update, **details) if details else update
 
