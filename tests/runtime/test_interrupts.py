@@ -73,21 +73,21 @@ def interrupted(folder: Path, source: str, *command: str) -> subprocess.Complete
     """Run the script, send it SIGINT when its body runs, and return how it ended."""
     script = folder / "test_script.py"
     script.write_text(source, "utf-8")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *command, str(script)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert process.stdout is not None
-        while "runs" not in (line := process.stdout.readline()):
-            assert line, process.communicate()
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=LONG)
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            while "runs" not in (line := process.stdout.readline()):
+                assert line, process.communicate()
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
