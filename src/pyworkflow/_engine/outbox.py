@@ -43,7 +43,7 @@ SHORT_TEXT = 64
 _to_json = msgspec.json.Encoder().encode
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
+class Entry(msgspec.Struct, eq=False):
     """A queued update, or what makes it when it is sent; ``sent`` once the writer has it."""
 
     update: Update | Callable[[], Update] | None

@@ -57,7 +57,7 @@ class StepSettings(Protocol):
     def result_type(self) -> object: ...
 
 
-class StepCall(msgspec.Struct, eq=False, gc=False):
+class StepCall(msgspec.Struct, eq=False):
     """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
 
     id: str
