@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pyworkflow._api.threads import BodyThreads
+from pyworkflow._api.threads import BodyThreads, in_body_thread
 
 PATIENCE_SECONDS = 60
 
@@ -171,3 +172,14 @@ def test_a_function_sees_the_callers_context() -> None:
         return await in_body_thread(variable.get)
 
     assert asyncio.run(main()) == "the caller's"
+
+
+def test_a_stop_iteration_ends_the_wait_for_it() -> None:
+    """No future takes one: whoever awaits it would wait for ever."""
+
+    async def main() -> None:
+        await asyncio.wait_for(in_body_thread(next, iter(())), PATIENCE_SECONDS)
+
+    with pytest.raises(RuntimeError) as caught:
+        asyncio.run(main())
+    assert isinstance(caught.value.__cause__, StopIteration)

@@ -146,6 +146,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 async def in_body_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``function`` in a thread of the pool, in a copy of the current context."""
-    run = contextvars.copy_context().run
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(body_threads, partial(run, function, *args, **kwargs))
+    run = partial(contextvars.copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(body_threads, _run_for_future, run)
+
+
+def _run_for_future(run: Callable[[], T]) -> T:
+    """Call ``run``; a `StopIteration`, which no future takes, becomes what a coroutine makes of it.
+
+    Whoever awaits the future would never hear of it.
+    """
+    try:
+        return run()
+    except StopIteration as error:
+        raise RuntimeError("code that runs in a thread raised StopIteration") from error
