@@ -154,18 +154,18 @@ def exiting_bodies(error: BaseException) -> dict[str, Callable[[WorkflowContext]
 
     async def undo(ctx: WorkflowContext) -> None:
         async with ctx.saga() as saga:
-            saga.add(step(sync, retry=False))
+            saga.add(step(retry=False)(sync))
             raise ValueError
 
     async def block(body: Callable[[], None]) -> None:
         body()
 
     return {
-        "in a thread": lambda _: block(step(sync, retry=False)),
-        "in a thread, with a timeout": lambda _: block(step(sync, retry=False, timeout="1m")),
-        "inline": lambda _: block(step(sync, retry=False, inline=True)),
-        "on the loop": lambda _: step(on_loop, retry=False)(),
-        "on the loop, later": lambda _: step(on_loop_later, retry=False)(),
+        "in a thread": lambda _: block(step(retry=False)(sync)),
+        "in a thread, with a timeout": lambda _: block(step(retry=False, timeout="1m")(sync)),
+        "inline": lambda _: block(step(retry=False, inline=True)(sync)),
+        "on the loop": lambda _: step(retry=False)(on_loop)(),
+        "on the loop, later": lambda _: step(retry=False)(on_loop_later)(),
         "check": lambda ctx: ctx.wait_for_condition(sync, every="1s", until=bool),
         "until": lambda ctx: ctx.wait_for_condition(lambda _: 0, 0, every="1s", until=sync),
         "submitter": lambda ctx: ctx.wait_for_callback(sync, retry=False),

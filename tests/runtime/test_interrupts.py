@@ -87,7 +87,7 @@ def interrupted(folder: Path, source: str, *, times: int = 1) -> subprocess.Comp
         stderr=subprocess.PIPE,
         text=True,
     )
-    printed = []
+    printed: list[str] = []
     try:
         assert process.stdout is not None
         for _ in range(times):
