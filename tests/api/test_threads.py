@@ -111,6 +111,29 @@ def test_a_thread_is_lent_once_and_others_have_nothing_to_lend() -> None:
     assert pool.submit(lend_twice).result(60)
 
 
+def test_a_thread_stays_lent_until_the_last_of_its_tasks_goes_on() -> None:
+    pool = BodyThreads(1, 1)
+
+    def two_tasks_wait() -> int:
+        first, second = pool.lending(), pool.lending()
+        with second:
+            with first:
+                pass
+            return pool.submit(lambda: 1).result(PATIENCE_SECONDS)
+
+    def first_ends_first() -> int:
+        first, second = pool.lending(), pool.lending()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        value = pool.submit(lambda: 1).result(PATIENCE_SECONDS)
+        second.__exit__(None, None, None)
+        return value
+
+    for body in (two_tasks_wait, first_ends_first):
+        assert pool.submit(body).result(2 * PATIENCE_SECONDS) == 1
+
+
 def test_errors_and_cancelled_items() -> None:
     pool = BodyThreads(1, 0)
     bodies = Bodies(pool)
