@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pyworkflow._api.threads import BodyThreads
+from pyworkflow._api.threads import BodyThreads, in_body_thread
 
 PATIENCE_SECONDS = 60
 
@@ -110,6 +111,29 @@ def test_a_thread_is_lent_once_and_others_have_nothing_to_lend() -> None:
     assert pool.submit(lend_twice).result(60)
 
 
+def test_a_thread_stays_lent_until_the_last_of_its_tasks_goes_on() -> None:
+    pool = BodyThreads(1, 1)
+
+    def two_tasks_wait() -> int:
+        first, second = pool.lending(), pool.lending()
+        with second:
+            with first:
+                pass
+            return pool.submit(lambda: 1).result(PATIENCE_SECONDS)
+
+    def first_ends_first() -> int:
+        first, second = pool.lending(), pool.lending()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        value = pool.submit(lambda: 1).result(PATIENCE_SECONDS)
+        second.__exit__(None, None, None)
+        return value
+
+    for body in (two_tasks_wait, first_ends_first):
+        assert pool.submit(body).result(2 * PATIENCE_SECONDS) == 1
+
+
 def test_errors_and_cancelled_items() -> None:
     pool = BodyThreads(1, 0)
     bodies = Bodies(pool)
@@ -171,3 +195,14 @@ def test_a_function_sees_the_callers_context() -> None:
         return await in_body_thread(variable.get)
 
     assert asyncio.run(main()) == "the caller's"
+
+
+def test_a_stop_iteration_ends_the_wait_for_it() -> None:
+    """No future takes one: whoever awaits it would wait for ever."""
+
+    async def main() -> None:
+        await asyncio.wait_for(in_body_thread(next, iter(())), PATIENCE_SECONDS)
+
+    with pytest.raises(RuntimeError) as caught:
+        asyncio.run(main())
+    assert isinstance(caught.value.__cause__, StopIteration)

@@ -132,6 +132,107 @@ def test_an_error(aws: Lambda, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(record.exc_info[1], LookupError)
 
 
+class Leaving(BaseException):
+    """An exit of a library's own, as pytest's and trio's are."""
+
+
+EXITS = [SystemExit(2), KeyboardInterrupt("stop"), Leaving("left"), asyncio.CancelledError("mine")]
+
+
+def exiting_bodies(error: BaseException) -> dict[str, Callable[[WorkflowContext], Any]]:
+    """Return ways to run a body that raises ``error``, by the kind of the body."""
+
+    def sync(*_: Any) -> None:
+        raise error
+
+    async def on_loop(*_: Any) -> None:
+        raise error
+
+    async def on_loop_later(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def undo(ctx: WorkflowContext) -> None:
+        async with ctx.saga() as saga:
+            saga.add(step(retry=False)(sync))
+            raise ValueError
+
+    async def block(body: Callable[[], None]) -> None:
+        body()
+
+    return {
+        "in a thread": lambda _: block(step(retry=False)(sync)),
+        "in a thread, with a timeout": lambda _: block(step(retry=False, timeout="1m")(sync)),
+        "inline": lambda _: block(step(retry=False, inline=True)(sync)),
+        "on the loop": lambda _: step(retry=False)(on_loop)(),
+        "on the loop, later": lambda _: step(retry=False)(on_loop_later)(),
+        "check": lambda ctx: ctx.wait_for_condition(sync, every="1s", until=bool),
+        "until": lambda ctx: ctx.wait_for_condition(lambda _: 0, 0, every="1s", until=sync),
+        "submitter": lambda ctx: ctx.wait_for_callback(sync, retry=False),
+        "compensation": undo,
+    }
+
+
+@pytest.mark.parametrize("error", [*EXITS, StopIteration()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", exiting_bodies(SystemExit()))
+def test_a_body_that_leaves_fails_its_step(aws: Lambda, kind: str, error: BaseException) -> None:
+    @aws_workflow_handler
+    @workflow
+    async def main(ctx: WorkflowContext) -> str:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever Exception the body gives
+            await exiting_bodies(error)[kind](ctx)
+        failure: Any = caught.value
+        if isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[-1]
+        return str(failure)
+
+    answer = aws.invoke(main, value={})
+    assert answer["Status"] == "SUCCEEDED"
+    assert type(error).__name__ in answer["Result"]
+
+
+async def exit_of_a_task(error: BaseException) -> None:
+    async def leave() -> None:
+        raise error
+
+    await asyncio.gather(leave())
+
+
+@pytest.mark.parametrize("error", EXITS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", ["async", "blocking", "child", "task"])
+def test_workflow_code_that_leaves_fails_the_execution(
+    aws: Lambda, kind: str, error: BaseException
+) -> None:
+    async def in_async_code(ctx: WorkflowContext) -> None:
+        await ship("A")
+        if kind == "child":
+            await ctx.child(in_a_child)
+        if kind == "task":
+            await exit_of_a_task(error)
+        raise error
+
+    async def in_a_child() -> None:
+        raise error
+
+    def in_blocking_code() -> None:
+        ship.submit("A").result()
+        raise error
+
+    code: Any = in_blocking_code if kind == "blocking" else in_async_code
+    main: WorkflowHandler[..., Any] = aws_workflow_handler(workflow(name="main")(code))
+    answer = aws.invoke(main, value={})
+    assert answer["Status"] == "FAILED"
+    assert answer["Error"]["ErrorType"].endswith(type(error).__name__)
+
+    @aws_workflow_handler
+    @workflow
+    async def goes_on(order: str) -> str:
+        return await ship(order)
+
+    aws.execution_id, aws.name = "", "run-2"
+    assert aws.invoke(goes_on)["Status"] == "SUCCEEDED"
+
+
 def test_an_input_that_does_not_fit(aws: Lambda) -> None:
     @aws_workflow_handler
     @workflow

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime.host import run_on_kept_loop
+from pyworkflow._runtime import host
+from pyworkflow._runtime.host import HostLoop, run_on_kept_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -185,3 +187,46 @@ def test_after_an_error_the_loop_stays_after_an_interrupt_it_is_a_new_one(
         assert before.is_closed() != is_kept
 
     on_a_thread(run)
+
+
+def test_a_loop_behind_with_a_task_that_never_ends_is_given_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LEAVING_SECONDS", 0.01)
+    stubborn = Stubborn(closings=0)
+    stubborn.is_endless = True
+    kept = HostLoop()
+    loop = kept.begin_use()
+    task = asyncio.run_coroutine_threadsafe(stubborn.leave(), loop).result(60)
+    kept.end_use(60)
+    assert not kept.is_usable
+    assert loop.is_closed()
+    stubborn.is_endless = False
+    with contextlib.suppress(asyncio.CancelledError):
+        task.get_coro().close()
+    assert "1 tasks were still cleaning up" in caplog.text
+
+
+def test_an_exit_at_the_very_end_leaves_no_task_without_its_cleanup() -> None:
+    kept = HostLoop()
+    began, cleaned = threading.Event(), threading.Event()
+
+    async def stay() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    def stop_and_exit() -> None:
+        loop.call_soon(sys.exit, 3)
+        kept._stop()
+
+    loop = kept.begin_use()
+    task = asyncio.run_coroutine_threadsafe(stay(), loop)
+    assert began.wait(60)
+    loop.call_soon_threadsafe(stop_and_exit)
+    kept.end_use(60)
+    assert cleaned.is_set()
+    assert task.cancelled()
+    kept.close()

@@ -67,30 +67,40 @@ class BodyThreads(Executor):
     def lending(self) -> Iterator[bool]:
         """Lend the current thread while it waits; False if too many are lent already.
 
-        In a thread that is not of this pool, or lent already, nothing needs to be lent.
+        In a thread that is not of this pool nothing needs to be lent. One in which several tasks
+        wait is lent once, until the last of them goes on.
         """
-        if not getattr(self._here, "can_lend", False):
+        here = self._here
+        waiting = getattr(here, "waiting", None)
+        if waiting is None:
             yield True
             return
-        with self._lock:
-            lends = self._lent < self._most_lent
-            if lends:
-                self._lent += 1
-                self._grow()
-        if not lends:
+        if not waiting and not self._lend():
             yield False
             return
-        self._here.can_lend = False
+        here.waiting += 1
         try:
             yield True
         finally:
-            self._here.can_lend = True
-            with self._lock:
-                self._lent -= 1
-                if self._are_many and self._idle:
-                    self._idle -= 1
-                    self._threads -= 1
-                    self._queue.put(None)
+            here.waiting -= 1
+            if not here.waiting:
+                self._take_back()
+
+    def _lend(self) -> bool:
+        with self._lock:
+            if self._lent >= self._most_lent:
+                return False
+            self._lent += 1
+            self._grow()
+            return True
+
+    def _take_back(self) -> None:
+        with self._lock:
+            self._lent -= 1
+            if self._are_many and self._idle:
+                self._idle -= 1
+                self._threads -= 1
+                self._queue.put(None)
 
     # -- threads ---------------------------------------------------------------------------------
 
@@ -113,7 +123,7 @@ class BodyThreads(Executor):
             self._backlog -= 1
 
     def _work(self) -> None:
-        self._here.can_lend = True
+        self._here.waiting = 0
         while (run := self._queue.get()) is not None:
             run()
             del run  # or its arguments would live on while this waits
@@ -146,6 +156,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 async def in_body_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``function`` in a thread of the pool, in a copy of the current context."""
-    run = contextvars.copy_context().run
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(body_threads, partial(run, function, *args, **kwargs))
+    run = partial(contextvars.copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(body_threads, _run_for_future, run)
+
+
+def _run_for_future(run: Callable[[], T]) -> T:
+    """Call ``run``; a `StopIteration`, which no future takes, becomes what a coroutine makes of it.
+
+    Whoever awaits the future would never hear of it.
+    """
+    try:
+        return run()
+    except StopIteration as error:
+        raise RuntimeError("code that runs in a thread raised StopIteration") from error

@@ -119,10 +119,15 @@ class HostLoop:
         finally:
             self._is_run_here = False
             self._end_left(LEAVING_SECONDS if seconds_left is None else seconds_left())
+            if self._is_left:
+                self._loop.close()
         return ending.result()
 
     def _end_left(self, seconds: float) -> None:
-        """Cancel the tasks that are left, see them to their end, and close those that take long."""
+        """Cancel the tasks that are left, see them to their end, and close those that take long.
+
+        A loop with a task that goes on all the same is given up.
+        """
         loop = self._loop
         left = asyncio.all_tasks(loop)
         if not left:
@@ -176,9 +181,12 @@ class HostLoop:
                 return
             self._loop.call_soon_threadsafe(self._stop)
             thread.join(wait_seconds)
-            self._is_left = thread.is_alive()
-            if not self._is_left:
-                self.thread = None
+            if thread.is_alive():
+                self._is_left = True
+                return
+            self.thread = None
+            if self._is_left:
+                self._loop.close()
 
     def _stop(self) -> None:
         self._is_stopping = True
@@ -190,7 +198,8 @@ class HostLoop:
                 self._loop.run_forever()
             except BaseException as error:
                 _report(error)
-        self._loop.run_until_complete(asyncio.sleep(0))  # what was to begin becomes a task
+        # What was to begin becomes a task.
+        _run_on(self._loop, self._loop.create_task(asyncio.sleep(0)))
         self._end_left(LEAVING_SECONDS)
 
     def _run_behind(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
