@@ -106,9 +106,11 @@ class AsyncClient:
             grace: how long steps that run may take to finish when the client is closed.
         """
 
-        def open_service(clock: Clock) -> SchedulingService:
-            from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
+        # It loads sqlite3, which not everybody needs. Not in the thread that opens the file: a
+        # process that was forked meanwhile would have half of the module for good.
+        from pyworkflow.services.sqlite import SqliteService
 
+        def open_service(clock: Clock) -> SchedulingService:
             return SqliteService.open(
                 path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
             )
