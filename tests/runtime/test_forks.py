@@ -357,3 +357,32 @@ def test_forks_while_other_threads_open_and_close_the_file(tmp_path: Path) -> No
         """,
         tmp_path / "x.db",
     )
+
+
+def test_a_handler_s_requests_are_sent_by_threads_and_connections_of_the_child(
+    tmp_path: Path,
+) -> None:
+    check(
+        """
+        from pyworkflow._runtime.host import run_on_kept_loop
+        from pyworkflow.aws import handler
+        from tests.services.awslambda.lambda_api import ARN, fake_lambda
+
+        def ask() -> int:
+            service = handler.lambda_service()
+            run_on_kept_loop(lambda: service._client.get("v1", "things", ARN, "state"))
+            return 1
+
+        for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            os.environ[name] = "us-west-2"
+        with fake_lambda() as api:
+            os.environ["AWS_ENDPOINT_URL_LAMBDA"] = api.url
+            for _ in range(2):
+                ask()
+                in_child(ask, 1)
+            first, second, third, fourth = (request.connection for request in api.requests)
+            assert first == third, "the parent's connection stays its own"
+            assert len({first, second, fourth}) == 3
+        """,
+        tmp_path / "x.db",
+    )

@@ -22,6 +22,7 @@ from pyworkflow._runtime.arguments import (
 )
 from pyworkflow._runtime.clock import SkippingClock, SystemClock
 from pyworkflow._runtime.ends import Ends
+from pyworkflow._runtime.forks import loading
 from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.opening import Opening
 from pyworkflow._runtime.registry import Registry, workflow_of
@@ -106,11 +107,10 @@ class AsyncClient:
             grace: how long steps that run may take to finish when the client is closed.
         """
 
-        # It loads sqlite3, which not everybody needs. Not in the thread that opens the file: a
-        # process that was forked meanwhile would have half of the module for good.
-        from pyworkflow.services.sqlite import SqliteService
-
         def open_service(clock: Clock) -> SchedulingService:
+            with loading:  # sqlite3, too: not for everybody
+                from pyworkflow.services.sqlite import SqliteService
+
             return SqliteService.open(
                 path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
             )

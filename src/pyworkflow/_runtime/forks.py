@@ -1,6 +1,6 @@
 """What the runtime keeps across calls, in a process that was forked.
 
-Threads are gone there: a pool of them is made anew (`PerProcess`). Loops were copied, while the
+Threads are gone there: what lives on them is made anew (`PerProcess`). Loops were copied, while the
 kernel's part of them, what they listen to, is shared: closing such a copy, which asyncio also does
 when it is collected, would make the parent deaf (`disown`, in the engine's `tasks`).
 """
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+loading = threading.Lock()
+"""Held while a thread loads a module: in a child that was forked meanwhile it would stay half."""
 
 
 class PerProcess(Generic[T]):
@@ -51,4 +54,6 @@ def _renew_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=loading.acquire, after_in_parent=loading.release)
+    os.register_at_fork(after_in_child=loading.release)
     os.register_at_fork(after_in_child=_renew_all)

@@ -70,6 +70,8 @@ class Section:
 class _Fork(threading.local):
     """A fork that is under way on this thread."""
 
+    has_begun = False
+    """Not if this module was loaded meanwhile."""
     quiet: tuple[Section, ...] = ()
     busy: tuple[Section, ...] = ()
 
@@ -107,7 +109,7 @@ def _before() -> None:
             patience = 0 if busy else PATIENCE_SECONDS
         is_quiet = section.wait(patience)
         (quiet if is_quiet else busy).append(section)
-    _fork.quiet, _fork.busy = tuple(quiet), tuple(busy)
+    _fork.quiet, _fork.busy, _fork.has_begun = tuple(quiet), tuple(busy), True
 
 
 def _all_sections() -> Iterator[Section]:
@@ -124,21 +126,27 @@ def _all_sections() -> Iterator[Section]:
 
 
 def _in_parent() -> None:
+    if not _fork.has_begun:
+        return
     for section in _fork.quiet:
         section.go_on()
-    _fork.quiet = _fork.busy = ()
-    _listing.release()
-    _forking.release()
+    _end()
 
 
 def _in_child() -> None:
+    if not _fork.has_begun:
+        return
     _unusable.update(os.path.realpath(section.path) for section in _fork.busy)
     for section in _fork.quiet:
         section.drop()
         section.go_on()
     _inherited.extend((*_fork.quiet, *_fork.busy))
-    _fork.quiet = _fork.busy = ()
     _sections.clear()
+    _end()
+
+
+def _end() -> None:
+    _fork.quiet, _fork.busy, _fork.has_begun = (), (), False
     _listing.release()
     _forking.release()
 
