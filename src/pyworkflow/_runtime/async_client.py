@@ -22,7 +22,6 @@ from pyworkflow._runtime.arguments import (
 )
 from pyworkflow._runtime.clock import SkippingClock, SystemClock
 from pyworkflow._runtime.ends import Ends
-from pyworkflow._runtime.forks import loading
 from pyworkflow._runtime.handle import AsyncHandle, Identity
 from pyworkflow._runtime.opening import Opening
 from pyworkflow._runtime.registry import Registry, workflow_of
@@ -108,7 +107,7 @@ class AsyncClient:
         """
 
         def open_service(clock: Clock) -> SchedulingService:
-            with loading:  # sqlite3, too: not for everybody
+            with processes.loading:  # sqlite3, too: not for everybody
                 from pyworkflow.services.sqlite import SqliteService
 
             return SqliteService.open(

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-loading = threading.Lock()
-"""Held while a thread loads a module: in a child that was forked meanwhile it would stay half."""
-
 
 class PerProcess(Generic[T]):
     """What each process has of its own: ``make()`` is called now, and in each forked child."""
@@ -54,6 +51,4 @@ def _renew_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=loading.acquire, after_in_parent=loading.release)
-    os.register_at_fork(after_in_child=loading.release)
     os.register_at_fork(after_in_child=_renew_all)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import UsageError
+from pyworkflow.services.processes import AtFork, at_fork
 
 if TYPE_CHECKING:
     import sqlite3
@@ -70,8 +71,6 @@ class Section:
 class _Fork(threading.local):
     """A fork that is under way on this thread."""
 
-    has_begun = False
-    """Not if this module was loaded meanwhile."""
     quiet: tuple[Section, ...] = ()
     busy: tuple[Section, ...] = ()
 
@@ -109,7 +108,7 @@ def _before() -> None:
             patience = 0 if busy else PATIENCE_SECONDS
         is_quiet = section.wait(patience)
         (quiet if is_quiet else busy).append(section)
-    _fork.quiet, _fork.busy, _fork.has_begun = tuple(quiet), tuple(busy), True
+    _fork.quiet, _fork.busy = tuple(quiet), tuple(busy)
 
 
 def _all_sections() -> Iterator[Section]:
@@ -126,16 +125,12 @@ def _all_sections() -> Iterator[Section]:
 
 
 def _in_parent() -> None:
-    if not _fork.has_begun:
-        return
     for section in _fork.quiet:
         section.go_on()
     _end()
 
 
 def _in_child() -> None:
-    if not _fork.has_begun:
-        return
     _unusable.update(os.path.realpath(section.path) for section in _fork.busy)
     for section in _fork.quiet:
         section.drop()
@@ -146,12 +141,11 @@ def _in_child() -> None:
 
 
 def _end() -> None:
-    _fork.quiet, _fork.busy, _fork.has_begun = (), (), False
+    _fork.quiet = _fork.busy = ()
     _listing.release()
     _forking.release()
 
 
 _inherited: list[Section] = []
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+at_fork.append(AtFork(_before, _in_parent, _in_child))
