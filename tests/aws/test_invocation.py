@@ -474,13 +474,13 @@ def test_on_lambda_the_service_is_made_while_the_module_is_imported(
 def test_there_is_one_service_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "us-west-2")
-    handler.lambda_service.cache_clear()
+    handler.services.value.cache_clear()
     try:
         service = handler.lambda_service()
         assert isinstance(service, awslambda.LambdaService)
         assert handler.lambda_service() is service
     finally:
-        handler.lambda_service.cache_clear()
+        handler.services.value.cache_clear()
 
 
 def test_what_needs_no_lambda_needs_no_botocore() -> None:

@@ -293,3 +293,96 @@ def test_a_handler_s_loop_of_the_parent_stays_whole(tmp_path: Path) -> None:
         """,
         tmp_path / "x.db",
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
+def test_a_fork_waits_for_what_begins_to_work_on_the_file_meanwhile(tmp_path: Path) -> None:
+    check(
+        """
+        from pyworkflow.services.sqlite import forks, service
+
+        connect, inside = service._connect, threading.Event()
+
+        def connect_during_the_fork(*arguments):
+            inside.set()
+            while not forks._forking.locked():
+                pass
+            return connect(*arguments)
+
+        def inherited() -> list[str]:
+            places = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+            return [os.readlink(place) for place in places if os.path.exists(place)]
+
+        def work() -> int:
+            assert not any(path in name for name in inherited()), inherited()
+            service._connect = connect
+            return fresh()
+
+        with Client.local(path, workflows=[main]) as client:
+            client.start(main, {"number": 4}).result()
+        service._connect = connect_during_the_fork
+        client = Client.local(path, workflows=[main])
+        opening = threading.Thread(target=client.__enter__)
+        opening.start()
+        inside.wait()
+        in_child(work, 10)
+        opening.join(50)
+        assert client.start(main, {"number": 4}).result(timeout="20s") == 10
+        client.__exit__(None, None, None)
+        """,
+        tmp_path / "x.db",
+    )
+
+
+def test_forks_while_other_threads_open_and_close_the_file(tmp_path: Path) -> None:
+    check(
+        """
+        is_over = threading.Event()
+
+        def press() -> None:
+            while not is_over.is_set():
+                fresh()
+
+        threads = [threading.Thread(target=press) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(12):
+            in_child(fresh, 10)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        check = sqlite3.connect(path)
+        assert check.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        check.close()
+        """,
+        tmp_path / "x.db",
+    )
+
+
+def test_a_handler_s_requests_are_sent_by_threads_and_connections_of_the_child(
+    tmp_path: Path,
+) -> None:
+    check(
+        """
+        from pyworkflow._runtime.host import run_on_kept_loop
+        from pyworkflow.aws import handler
+        from tests.services.awslambda.lambda_api import ARN, fake_lambda
+
+        def ask() -> int:
+            service = handler.lambda_service()
+            run_on_kept_loop(lambda: service._client.get("v1", "things", ARN, "state"))
+            return 1
+
+        for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            os.environ[name] = "us-west-2"
+        with fake_lambda() as api:
+            os.environ["AWS_ENDPOINT_URL_LAMBDA"] = api.url
+            for _ in range(2):
+                ask()
+                in_child(ask, 1)
+            first, second, third, fourth = (request.connection for request in api.requests)
+            assert first == third, "the parent's connection stays its own"
+            assert len({first, second, fourth}) == 3
+        """,
+        tmp_path / "x.db",
+    )

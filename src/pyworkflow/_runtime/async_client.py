@@ -107,7 +107,8 @@ class AsyncClient:
         """
 
         def open_service(clock: Clock) -> SchedulingService:
-            from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
+            with processes.loading:  # sqlite3, too: not for everybody
+                from pyworkflow.services.sqlite import SqliteService
 
             return SqliteService.open(
                 path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability

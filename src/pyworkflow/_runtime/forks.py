@@ -1,6 +1,6 @@
 """What the runtime keeps across calls, in a process that was forked.
 
-Threads are gone there: a pool of them is made anew (`PerProcess`). Loops were copied, while the
+Threads are gone there: what lives on them is made anew (`PerProcess`). Loops were copied, while the
 kernel's part of them, what they listen to, is shared: closing such a copy, which asyncio also does
 when it is collected, would make the parent deaf (`disown`, in the engine's `tasks`).
 """

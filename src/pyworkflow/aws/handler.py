@@ -22,6 +22,7 @@ from pyworkflow._engine.scope import current_execution
 from pyworkflow._engine.turn import Failed, Succeeded
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.deadline import Deadline
+from pyworkflow._runtime.forks import PerProcess
 from pyworkflow._runtime.host import run_on_kept_loop
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws._answer import answer, must_record
@@ -145,15 +146,22 @@ def _describe(event: Any) -> str:
     return f"a {type(event).__name__}"
 
 
-@functools.cache
 def lambda_service() -> Service:
     """Return the process's service; its connections and credentials live on."""
+    return services.value()
+
+
+def _make_service() -> Service:
     # Here, for what speaks HTTP is not needed where no request is sent, as in tests.
     from pyworkflow.services.awslambda.access import Access
     from pyworkflow.services.awslambda.client import LambdaClient
 
     client = LambdaClient(Access.from_environment(), SystemClock().now_ms)
     return awslambda.LambdaService(client)
+
+
+services = PerProcess(lambda: functools.cache(_make_service))
+"""Makes the process's service at the first call: its threads are not in a forked process."""
 
 
 @overload

@@ -7,8 +7,13 @@ would end it touches what both processes share. There it is refused, and left as
 from __future__ import annotations
 
 import os
+import threading
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 here = os.getpid()
 """The id of this process, kept: each request wants it."""
@@ -24,10 +29,46 @@ def check_process(opened_by: int, what: str) -> None:
         )
 
 
-def _look_again() -> None:
+loading = threading.Lock()
+"""Held while a thread loads a part of this package: a child forked meanwhile would have half of it.
+
+What is loaded then may add to ``at_fork``: a fork that waits for it calls that, too.
+"""
+
+
+class AtFork(NamedTuple):
+    """What is called at each fork, on the thread that forks."""
+
+    before: Callable[[], None]
+    in_parent: Callable[[], None]
+    in_child: Callable[[], None]
+
+
+at_fork: list[AtFork] = []
+_called: tuple[AtFork, ...] = ()
+
+
+def _before() -> None:
+    global _called  # noqa: PLW0603 - there is one fork at a time
+    loading.acquire()
+    _called = tuple(at_fork)
+    for each in _called:
+        each.before()
+
+
+def _in_parent() -> None:
+    for each in _called:
+        each.in_parent()
+    loading.release()
+
+
+def _in_child() -> None:
     global here  # noqa: PLW0603 - a process has one id
     here = os.getpid()
+    for each in _called:
+        each.in_child()
+    loading.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_look_again)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

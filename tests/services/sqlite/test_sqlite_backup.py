@@ -311,3 +311,45 @@ def test_a_wal_of_the_former_file_beside_a_backup_that_was_put_back_is_told(
     play(path, former)
     shutil.copy(copy, path)
     play(path, whole)
+
+
+STAYS = """
+from pyworkflow import Client
+
+with Client.local(sys.argv[1], worker=False) as client:
+    client.start("greet", 1)
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks belong to a process under POSIX")
+def test_to_look_for_such_a_wal_lets_go_of_no_lock_of_a_connection_that_is_not_ours(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.db"
+    other = spawn(STAYS, path)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "open\n"
+    with closing(sqlite3.connect(path)) as own:
+        own.execute("SELECT count(*) FROM executions").fetchone()
+        with Client.local(path, worker=False) as client:
+            client.start("greet", 2)
+            other.communicate("\n", timeout=120)  # the last that has it open takes the WAL away
+            client.start("greet", 3)
+            assert len(client.list()) == 3
+    with Client.local(path, worker=False) as client:
+        assert len(client.list()) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
+def test_files_that_are_gone_leave_no_descriptor(tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / f"{number}.db"
+        assert python(KILLED, path).returncode == -9
+        with Client.local(path, worker=False) as client:
+            assert len(client.list()) == 20
+        path.unlink()
+    places = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    left = [os.readlink(place) for place in places if os.path.lexists(place)]
+    assert len([name for name in left if str(tmp_path) in name]) <= 1

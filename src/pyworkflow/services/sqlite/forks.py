@@ -19,9 +19,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import UsageError
+from pyworkflow.services.processes import AtFork, at_fork
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
 PATIENCE_SECONDS = 5.0
 """How long a fork waits for a section, which may itself wait for another process's lock."""
@@ -41,7 +43,11 @@ class Section:
         self.patience_seconds = patience_seconds
         self._connection = connection
         self.lock = threading.Lock()
-        _sections.add(self)
+        if connection is not None:  # made within another section, which a fork waits for
+            _add(self)
+            return
+        with _forking:
+            _add(self)
 
     def wait(self, seconds: float) -> bool:
         """Keep everybody out, for a fork; return whether that could be done in time."""
@@ -50,11 +56,6 @@ class Section:
     def go_on(self) -> None:
         """Let the parent's threads in again."""
         self.lock.release()
-
-    @property
-    def has_file(self) -> bool:
-        """Whether it has a connection that is open."""
-        return self._connection is not None
 
     def leave(self) -> None:
         """Forget the connection, which was closed."""
@@ -76,8 +77,16 @@ class _Fork(threading.local):
 
 _sections: weakref.WeakSet[Section] = weakref.WeakSet()
 _forking = threading.Lock()
+"""Held during a fork: meanwhile nobody begins to open a file."""
+_listing = threading.Lock()
+"""Held while `_sections` is looked through or added to, and from the last look to the fork."""
 _fork = _Fork()
 _unusable: set[str] = set()
+
+
+def _add(section: Section) -> None:
+    with _listing:
+        _sections.add(section)
 
 
 def check_usable(path: str) -> None:
@@ -90,18 +99,10 @@ def check_usable(path: str) -> None:
         )
 
 
-def is_open_here(path: str) -> bool:
-    """Return whether this process has the file open already."""
-    file = os.path.realpath(path)
-    return any(
-        section.has_file and os.path.realpath(section.path) == file for section in list(_sections)
-    )
-
-
 def _before() -> None:
     _forking.acquire()
     quiet, busy = list[Section](), list[Section]()
-    for section in list(_sections):
+    for section in _all_sections():
         patience = section.patience_seconds
         if patience is None:  # it is over with the first one that takes it all
             patience = 0 if busy else PATIENCE_SECONDS
@@ -110,11 +111,23 @@ def _before() -> None:
     _fork.quiet, _fork.busy = tuple(quiet), tuple(busy)
 
 
+def _all_sections() -> Iterator[Section]:
+    """Yield each section, those too that were added meanwhile; from then on none is added."""
+    known = set[Section]()
+    while True:
+        _listing.acquire()
+        added = [section for section in _sections if section not in known]
+        if not added:
+            return
+        _listing.release()
+        known.update(added)
+        yield from added
+
+
 def _in_parent() -> None:
     for section in _fork.quiet:
         section.go_on()
-    _fork.quiet = _fork.busy = ()
-    _forking.release()
+    _end()
 
 
 def _in_child() -> None:
@@ -123,12 +136,16 @@ def _in_child() -> None:
         section.drop()
         section.go_on()
     _inherited.extend((*_fork.quiet, *_fork.busy))
-    _fork.quiet = _fork.busy = ()
     _sections.clear()
+    _end()
+
+
+def _end() -> None:
+    _fork.quiet = _fork.busy = ()
+    _listing.release()
     _forking.release()
 
 
 _inherited: list[Section] = []
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+at_fork.append(AtFork(_before, _in_parent, _in_child))

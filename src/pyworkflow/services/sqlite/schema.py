@@ -30,7 +30,6 @@ from pathlib import Path
 
 from pyworkflow.errors import StorageError
 from pyworkflow.services.sqlite.faults import fault_of
-from pyworkflow.services.sqlite.forks import is_open_here
 from pyworkflow.services.sqlite.likeness import difference
 
 APPLICATION_ID = 0x50795766
@@ -163,12 +162,10 @@ def _check_wal_is_ours(file: str, wal: Path) -> None:
     SQLite would mix what it holds, pages of the file that was there before, into this one. Whoever
     opens a file here puts it into WAL mode first; so the WAL is looked for first.
     """
-    # To read and close it would let go of all locks that this process has on it.
-    if is_open_here(file) or not (wal.exists() and wal.stat().st_size):
+    if not (wal.exists() and wal.stat().st_size):
         return
     try:
-        with Path(file).open("rb") as opened:
-            header = opened.read(20)
+        header = _header(file)
     except OSError:  # SQLite says what is wrong
         return
     if header[:16] == b"SQLite format 3\0" and header[18] == _NO_WAL_MODE:
@@ -178,6 +175,31 @@ def _check_wal_is_ours(file: str, wal: Path) -> None:
             "would be mixed into the backup. Nothing was changed. To go on with the backup, remove "
             "that and the -shm file; to go on with what was there before, put its file back"
         )
+
+
+_read: dict[tuple[int, int], int] = {}
+"""The descriptors by which headers were read, by device and file. They stay open."""
+
+
+def _header(file: str) -> bytes:
+    """Return the first bytes of a file.
+
+    To close what was opened would let go of all locks that this process has on the file, and a
+    connection that is none of ours may have some. So that is left until the file is removed.
+    """
+    if os.name != "posix":
+        with Path(file).open("rb") as opened:
+            return opened.read(20)
+    for place, descriptor in list(_read.items()):
+        if not os.fstat(descriptor).st_nlink and _read.pop(place, None) is not None:
+            os.close(descriptor)
+    found = os.stat(file)
+    descriptor = _read.get((found.st_dev, found.st_ino), -1)
+    if descriptor < 0:
+        descriptor = os.open(file, os.O_RDONLY)
+        found = os.fstat(descriptor)
+        _read.setdefault((found.st_dev, found.st_ino), descriptor)
+    return os.pread(descriptor, 20, 0)
 
 
 def _text(cell: bytes) -> str | bytes:
