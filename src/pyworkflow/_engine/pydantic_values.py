@@ -72,6 +72,12 @@ def excluded(model: Any) -> list[str]:
     return found
 
 
+def is_excluded(model: Any, name: str) -> bool:
+    """Whether a field of a model may be left out of what is written."""
+    field = type(model).__pydantic_fields__[name]
+    return bool(field.exclude or getattr(field, "exclude_if", None))
+
+
 def unused_keys(model: Any, given: Mapping[Any, Any]) -> list[Any]:
     """Return the keys of ``given`` that did not become part of the model that was made of it."""
     if len(given) <= len(model.model_fields_set):  # those of extra attributes are among them
@@ -84,6 +90,11 @@ def hidden_state(model: Any, other: Any) -> list[tuple[dict[str, Any], dict[str,
     """Return the private and the extra attributes of two models of one class, side by side."""
     names = ("__pydantic_private__", "__pydantic_extra__")
     return [(getattr(model, n, None) or {}, getattr(other, n, None) or {}) for n in names]
+
+
+def has_hidden_state(kind: Any) -> bool:
+    """Whether models of a class may have attributes besides those in their ``__dict__``."""
+    return bool(kind.__private_attributes__) or kind.model_config.get("extra") == "allow"
 
 
 # -- there and back ------------------------------------------------------------------------------

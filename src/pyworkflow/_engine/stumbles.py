@@ -6,6 +6,7 @@ They are for messages, and for tests that compare strictly; the codec's usual wa
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import re
@@ -136,7 +137,7 @@ def field_names(kind: Any) -> tuple[str, ...] | None:
     if issubclass(kind, msgspec.Struct):
         return tuple(kind.__struct_fields__)
     if hasattr(kind, "__dataclass_fields__"):
-        return tuple(kind.__dataclass_fields__)
+        return tuple(each.name for each in dataclasses.fields(kind))
     if hasattr(kind, "__attrs_attrs__"):
         return tuple(each.name for each in kind.__attrs_attrs__)
     return None
