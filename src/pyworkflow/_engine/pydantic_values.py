@@ -283,6 +283,13 @@ def faults_of(error: BaseException | None) -> list[tuple[str, str]]:
     ]
 
 
+def tells_several(error: BaseException) -> bool:
+    """Whether ``error`` itself is pydantic's, and names several faults."""
+    pydantic = sys.modules.get("pydantic")
+    is_its = pydantic is not None and isinstance(error, pydantic.ValidationError)
+    return is_its and typing.cast("Any", error).error_count() > 1
+
+
 def _step_of_path(place: str | int) -> str:
     return f"[{place}]" if isinstance(place, int) else f".{place}"
 
