@@ -322,7 +322,12 @@ def by_either(either: Line | Address) -> None: ...
 def by_struct(held: Holder) -> None: ...
 
 
+def by_prices(prices: Prices) -> None: ...
 def by_limits(limits: list[Limits]) -> None: ...
+
+
+class Prices(pydantic.RootModel[dict[str, int]]):
+    pass
 
 
 class Holder(msgspec.Struct):
@@ -378,6 +383,7 @@ BAD_ORDER = '{"id": "x", "lines": [{"sku": 1, "count": 0}, 5]}'
             '{"limits": [{"sku": "ABC"}, {"sku": "A", "count": 0}]}',
             ["limits $[1].sku", "limits $[1].count"],
         ),
+        (by_prices, '{"tea": "x", "green tea": "x"}', ["prices $.tea", "prices $['green tea']"]),
         (by_limits, '{"limits": [{"sku": "ABC", "count": 0}]}', ["limits $[0].count"]),
     ],
 )

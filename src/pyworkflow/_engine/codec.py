@@ -31,6 +31,7 @@ from pyworkflow._engine.annotations import (
 from pyworkflow._engine.constraints import Survey, UnenforcedError
 from pyworkflow._engine.losses import Loss, find_loss
 from pyworkflow._engine.misfits import Text, find_misfit
+from pyworkflow._engine.paths import step_to
 from pyworkflow._engine.readers import (
     Decode,
     Reader,
@@ -42,7 +43,7 @@ from pyworkflow._engine.readers import (
     plain_form,
     to_json,
 )
-from pyworkflow._engine.stumbles import find_stumble, lossless, step_to
+from pyworkflow._engine.stumbles import find_stumble, lossless
 from pyworkflow.errors import SerializationError
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "lossless",
     "parameter_annotations",
     "plain_form",
+    "reread",
     "return_annotation",
     "roundtrip",
     "text_of",
@@ -168,9 +170,20 @@ def text_of(value: object, *, what: object) -> str:
     return _checked(value, what)[0].decode()
 
 
+def reread(value: object, annotation: object, *, what: object) -> tuple[str, object]:
+    """Do what `roundtrip` does for a value that was recorded before: it is not judged again.
+
+    A replay makes it anew where it was too large to be stored.
+    """
+    if isinstance(annotation, Encoding):
+        return roundtrip(value, annotation, what=what)
+    text = text_of(value, what=what)
+    return text, decode(text, annotation, what=what)
+
+
 def copied(value: object, annotation: object, *, what: object) -> object:
     """Return a copy of a value that came back through ``annotation`` before."""
-    return decode(text_of(value, what=what), annotation, what=what)
+    return reread(value, annotation, what=what)[1]
 
 
 def decoder_for(annotation: object, *, what: object) -> Decode:

@@ -27,7 +27,7 @@ import msgspec
 from pyworkflow._engine import pydantic_values
 from pyworkflow._engine.equality import ATOMS, BASES
 from pyworkflow._engine.members import Fields, fields_of, is_cached, slots_of, state_of
-from pyworkflow._engine.stumbles import shown, step_to
+from pyworkflow._engine.paths import shown, step_to
 
 _MISSING: Any = msgspec.UNSET
 _BY_IDENTITY: Any = object.__eq__

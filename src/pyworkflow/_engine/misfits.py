@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pyworkflow._engine import pydantic_values
-from pyworkflow._engine.stumbles import step_to
+from pyworkflow._engine.paths import step_to
 
 Text = bytes | str
 Read = Callable[[Text, object], object]

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from pyworkflow._engine.paths import step_to
+
 _MASK = "**********"
 
 
@@ -278,7 +280,7 @@ def faults_of(error: BaseException | None) -> list[tuple[str, str]]:
     if error is None:
         return []
     return [
-        ("".join(map(_step_of_path, fault["loc"])), " ".join(fault["msg"].split()))
+        ("".join(map(step_to, fault["loc"])), " ".join(fault["msg"].split()))
         for fault in typing.cast("Any", error).errors(include_url=False, include_context=False)
     ]
 
@@ -288,10 +290,6 @@ def tells_several(error: BaseException) -> bool:
     pydantic = sys.modules.get("pydantic")
     is_its = pydantic is not None and isinstance(error, pydantic.ValidationError)
     return is_its and typing.cast("Any", error).error_count() > 1
-
-
-def _step_of_path(place: str | int) -> str:
-    return f"[{place}]" if isinstance(place, int) else f".{place}"
 
 
 _LOST: dict[Callable[[object], bool], str] = {
