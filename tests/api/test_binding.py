@@ -322,8 +322,22 @@ def by_either(either: Line | Address) -> None: ...
 def by_struct(held: Holder) -> None: ...
 
 
+def by_prices(prices: Prices) -> None: ...
+def by_limits(limits: list[Limits]) -> None: ...
+
+
+class Prices(pydantic.RootModel[dict[str, int]]):
+    pass
+
+
 class Holder(msgspec.Struct):
     order: Order
+
+
+@dataclasses.dataclass
+class Limits:
+    sku: Annotated[str, pydantic.Field(min_length=3)]
+    count: pydantic.PositiveInt = 1
 
 
 BAD_ORDER = '{"id": "x", "lines": [{"sku": 1, "count": 0}, 5]}'
@@ -364,6 +378,13 @@ BAD_ORDER = '{"id": "x", "lines": [{"sku": 1, "count": 0}, 5]}'
         ),
         (by_struct, '{"order": {"id": 1, "lines": []}}', ["held $.order.who"]),
         (by_order, '{"id": 1, "lines": [], "who": "me"}', ["order $"]),
+        (
+            by_limits,
+            '{"limits": [{"sku": "ABC"}, {"sku": "A", "count": 0}]}',
+            ["limits $[1].sku", "limits $[1].count"],
+        ),
+        (by_prices, '{"tea": "x", "green tea": "x"}', ["prices $.tea", "prices $['green tea']"]),
+        (by_limits, '{"limits": [{"sku": "ABC", "count": 0}]}', ["limits $[0].count"]),
     ],
 )
 def test_each_wrong_field_of_a_pydantic_model_is_named(

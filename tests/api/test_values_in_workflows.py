@@ -14,6 +14,7 @@ import pytest
 from pyworkflow import InputError, SerializationError, UsageError, WorkflowContext, step, workflow
 from pyworkflow._api.context import SyncWorkflowContext
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
+from pyworkflow.errors import BatchError
 from tests.api.world import World
 
 
@@ -86,8 +87,27 @@ async def run_child(ctx: WorkflowContext) -> Any:
 
 
 async def run_parallel(ctx: WorkflowContext) -> Any:
-    result = await ctx.parallel([branch], tolerated_failure_count=1)
-    raise result.errors[0].error if hasattr(result.errors[0], "error") else result.errors[0]
+    batch = await ctx.parallel([branch], tolerated_failure_count=1)
+    raise batch.errors[0]
+
+
+async def run_map(ctx: WorkflowContext) -> Any:
+    def give(each: int) -> list[Msg]:
+        return [ToolMsg("me")] if each else []
+
+    batch = await ctx.map(give, [0, 1, 0], tolerated_failure_count=1)
+    assert batch.results == [[], []]
+    raise batch.errors[0]
+
+
+async def run_map_of_steps(ctx: WorkflowContext) -> Any:
+    @step
+    def give(each: int) -> Hidden:
+        return Hidden(name="a", token="none" if each else "T")
+
+    batch = await ctx.map(give, [0, 1], tolerated_failure_count=1)
+    assert batch.results == [Hidden.model_validate({"name": "a"})]
+    raise batch.errors[0]
 
 
 async def poll(ctx: WorkflowContext) -> Any:
@@ -112,7 +132,7 @@ async def invoke(ctx: WorkflowContext) -> Any:
 
 PATHS = [
     *(call_fetch, call_inline, submit, call_child, call_blocking_child, run_child),
-    *(poll, poll_typed, poll_from, invoke),
+    *(run_parallel, run_map, run_map_of_steps, poll, poll_typed, poll_from, invoke),
 ]
 
 
@@ -161,6 +181,16 @@ def test_no_further_attempt_is_made() -> None:
     assert len(ran) == 1
 
 
+def test_a_branch_that_fails_so_fails_its_fan_out() -> None:
+    @workflow
+    def main(ctx: SyncWorkflowContext) -> int:
+        return len(ctx.parallel([branch]).results)
+
+    for run in (create_test_handler(main), lambda _: World().finish(main)):
+        with pytest.raises(BatchError, match="would not come back equal through Msg"):
+            run({})
+
+
 class Reading:
     """What `Unsteady` does when it is read: an older version accepted values of such a class."""
 
@@ -201,6 +231,24 @@ def test_what_was_recorded_earlier_is_not_refused_on_a_replay(
     world.suspend(main)
     monkeypatch.setattr(Reading, "suffix", "!")
     assert world.finish(main) == "a! b! c!"
+
+
+def test_a_large_result_is_not_judged_again_on_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not stored: the code of the child context or branch runs again."""
+
+    def give(each: int = 0) -> list[Unsteady]:
+        return [Unsteady("x" * 300_000)]
+
+    @workflow
+    def main(ctx: SyncWorkflowContext) -> list[str]:
+        found = [*ctx.child(give), *ctx.map(give, [1]).results[0]]
+        ctx.sleep(5)
+        return [each.name[-2:] for each in found]
+
+    world = World()
+    world.suspend(main)
+    monkeypatch.setattr(Reading, "suffix", "!")
+    assert world.finish(main) == ["!!", "!!"]
 
 
 def test_a_state_that_was_recorded_earlier_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:

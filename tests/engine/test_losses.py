@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+)
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -116,6 +126,29 @@ class Slotted:
 
 class SlottedMore(Slotted):
     __slots__ = ("extra",)
+
+
+@dataclasses.dataclass
+class OfAll:
+    limit: ClassVar[int] = 5
+    name: str = ""
+
+
+@dataclasses.dataclass
+class Alike(Shout):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment] # it defines __eq__
+
+
+class Extra:
+    __slots__ = ("extra",)
+
+
+@dataclasses.dataclass
+class OnSlots(Extra):
+    name: str
 
 
 @dataclasses.dataclass
@@ -246,6 +279,16 @@ class Tags(pydantic.RootModel[list[str]]):
     pass
 
 
+class Choice(pydantic.BaseModel):
+    when: date | str | None = None
+    times: dict[str, list[date | str]] = {}
+
+
+class Unreadable(pydantic.BaseModel):
+    name: str
+    token: str = pydantic.Field(exclude=True)
+
+
 class Written(pydantic.BaseModel):
     name: str
     token: str = pydantic.Field("none", exclude=True)
@@ -328,6 +371,8 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ([{"a": Shout("a")}], list[dict[str, Shout]], "$[0].a.text"),
     (Line(inner=Shout("a")), Line, "$.inner.text"),
     (ById("a", Shout("b")), ById, "$.other.text"),
+    ([Alike("a")], list[Alike], "$[0].text"),
+    ({"a": Alike("a")}, dict[str, Alike], "$.a.text"),
     (Uncompared("a", Shout("b")), Uncompared, "$.text.text"),
     (Doubling.model_construct(n=4), Doubling, "$.n"),
     (Yearly(when=NOON), Yearly, "$.when"),
@@ -343,11 +388,17 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (with_attribute(Msg("a")), Msg, "$"),
     (with_attribute(Stripping(name="a"), "__dict__", {"name": "a", "more": 1}), Stripping, "$"),
     (with_attribute(WithState("a"), "key", "other"), WithState, "$.key"),
+    (with_attribute(OnSlots("a")), OnSlots, "$"),
+    ([Unreadable(name="a", token="T")], list[Unreadable], "$[0]"),
+    # text that another member of a union takes
+    (Choice(when="2026-01-01"), Choice, "$.when"),
+    ([Choice(times={"a": ["2026-01-01"]})], list[Choice], "$[0].times.a[0]"),
     # items
     ([1, 1], set[int], "$"),
     (2**53 + 1, float, "$"),
     ({"id": "a", "extra": 1}, Cat, "$"),
     ({"author": "a", "extra": 1}, Msg, "$"),
+    ({"name": "a", "limit": 1}, OfAll, "$"),
     ({"name": "a", "extra": 1}, Part, "$"),
     ([Msg("a"), Hidden(name="a", token="T")], list[Any], "$[1]"),
 ]
@@ -383,6 +434,8 @@ EQUAL: list[tuple[Any, Any]] = [
     (-0.0, float),
     (Decimal("1.50"), Decimal),
     (Decimal("1E+5"), Decimal),
+    (Decimal("NaN"), Decimal),
+    ([Decimal("-Infinity"), Decimal("sNaN12")], list[Decimal]),
     (NOON, datetime),
     (NOON.astimezone(ZoneInfo("Europe/Berlin")), datetime),
     (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), datetime),
@@ -427,6 +480,7 @@ EQUAL: list[tuple[Any, Any]] = [
     ({"title": "a"}, Movie),
     # values that come back as they were
     (Upper("a"), Upper),
+    (OfAll(), OfAll),
     (ById("a"), ById),
     (cached(Cached([1, 2]), "total"), Cached),
     (WithState("a"), WithState),
@@ -441,6 +495,10 @@ EQUAL: list[tuple[Any, Any]] = [
     (Movie(title="a"), Movie),
     (Box([Msg("a")]), Box[list[Msg]]),
     (Box(Box(1)), Box[Box[int]]),
+    ([Box[int](1)], list[Box[int]]),
+    (Choice(when=date(2026, 1, 1), times={"a": ["b", date(2026, 1, 1)]}), Choice),
+    (OnSlots("a"), OnSlots),
+    (with_attribute(Msg("a"), "_attrs_cached_hash"), Msg),
     ([Part(name="a"), ToolPart(name="b", tool="t")], list[Part | ToolPart]),
     (Holder(part=Part(name="a")), Holder),
     (Hidden.model_validate({"name": "a"}), Hidden),
@@ -494,7 +552,11 @@ def test_where_no_union_can_be_read_what_can_is_named() -> None:
 def test_other_remedies() -> None:
     assert "Make it a field that is stored" in remedy(private("T"), Private)
     assert "Make it a field that is stored" in remedy(with_attribute(Msg("a")), Msg)
+    assert "Make it a field that is stored" in remedy(Hidden(name="a", token="T"), Hidden)
+    assert "Make it a field that is stored" in remedy(Unreadable(name="a", token="T"), Unreadable)
     assert "leave unchanged what was stored" in remedy(Shout("a"), Shout)
+    assert "Annotate int there" in remedy([2**53 + 1], list[float])
+    assert "Annotate str alone there" in remedy(Choice(when="2026-01-01"), Choice)
     assert "Add them to the type" in remedy(LongMovie(title="x", hours=9), Movie)
 
 
@@ -507,8 +569,8 @@ def test_other_remedies() -> None:
         (Hidden(name="a", token="T"), "$"),
         ({"a": [Hidden(name="a", token="T")]}, "$.a[0]"),
         (Yearly(when=NOON), "$.when"),
-        ([Yearly(when=NOON)], "$.when"),
-        ({"a": private("T")}, "$._secret"),
+        ([Yearly(when=NOON)], "$[0].when"),
+        ({"a": [1, private("T")]}, "$.a[1]._secret"),
         (Shout("a"), "$.text"),
     ],
 )

@@ -31,6 +31,7 @@ from pyworkflow._engine.annotations import (
 from pyworkflow._engine.constraints import Survey, UnenforcedError
 from pyworkflow._engine.losses import Loss, find_loss
 from pyworkflow._engine.misfits import Text, find_misfit
+from pyworkflow._engine.paths import step_to
 from pyworkflow._engine.readers import (
     Decode,
     Reader,
@@ -56,6 +57,7 @@ __all__ = [
     "lossless",
     "parameter_annotations",
     "plain_form",
+    "reread",
     "return_annotation",
     "roundtrip",
     "text_of",
@@ -96,7 +98,7 @@ def encode(value: object, *, what: object) -> str:
     """
     data, plain = _checked(value, what)
     if not _is_equal(value, plain):
-        if (loss := find_loss(value, plain)) is not None:
+        if not _is_own_form(value) and (loss := find_loss(value, plain)) is not None:
             raise _changed(what, Any, loss)
         _check_instances(value, what)
     return data.decode()
@@ -141,12 +143,21 @@ def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, 
     if isinstance(annotation, Encoding):
         text: Any = annotation.encode(value)
         return text, annotation.decode(text)
-    data, typed = _checked(value, what)
-    tells = True
+    data, plain = _checked(value, what)
+    typed, tells = plain, True
     if annotation is not Any:
         load, tells = _reader(annotation, what)
-        typed = _load(data, load, annotation, what)
-    if not (tells and _is_equal(value, typed)) and (loss := find_loss(value, typed)) is not None:
+        try:
+            typed = _load(data, load, annotation, what)
+        except SerializationError as error:
+            if (loss := find_loss(value, plain)) is not None:  # a field is missing, for example
+                raise _changed(what, annotation, loss) from error
+            raise
+    if tells and _is_equal(value, typed):
+        return data.decode(), typed
+    if (typed is plain or (tells and _is_equal(typed, plain))) and _is_own_form(value):
+        return data.decode(), typed
+    if (loss := find_loss(value, typed)) is not None:
         raise _changed(what, annotation, loss, value, data)
     return data.decode(), typed
 
@@ -159,9 +170,20 @@ def text_of(value: object, *, what: object) -> str:
     return _checked(value, what)[0].decode()
 
 
+def reread(value: object, annotation: object, *, what: object) -> tuple[str, object]:
+    """Do what `roundtrip` does for a value that was recorded before: it is not judged again.
+
+    A replay makes it anew where it was too large to be stored.
+    """
+    if isinstance(annotation, Encoding):
+        return roundtrip(value, annotation, what=what)
+    text = text_of(value, what=what)
+    return text, decode(text, annotation, what=what)
+
+
 def copied(value: object, annotation: object, *, what: object) -> object:
     """Return a copy of a value that came back through ``annotation`` before."""
-    return decode(text_of(value, what=what), annotation, what=what)
+    return reread(value, annotation, what=what)[1]
 
 
 def decoder_for(annotation: object, *, what: object) -> Decode:
@@ -219,13 +241,28 @@ def _is_equal(value: object, typed: object) -> bool:
         return False
 
 
-def _check_instances(value: object, what: object) -> None:
+def _is_own_form(value: object) -> bool:
+    """Whether the JSON form of ``value`` is msgspec's: code of pydantic's made no part of it.
+
+    Such a form has all that is stored. Whoever receives the form itself lost nothing by it.
+    """
+    try:
+        _builtin_json(value)
+    except Exception:
+        return False
+    return True
+
+
+_builtin_json = msgspec.json.Encoder().encode
+
+
+def _check_instances(value: object, what: object, place: str = "") -> None:
     """Refuse instances that their own class would not read as they are."""
     match value:
         case dict():
-            parts: Iterable[object] = value.values()
+            parts: Iterable[tuple[object, object]] = value.items()
         case list() | tuple() | set() | frozenset():
-            parts = value
+            parts = enumerate(value)
         case _:
             kind: Any = type(value)
             try:
@@ -234,11 +271,12 @@ def _check_instances(value: object, what: object) -> None:
             except Exception:
                 return  # whoever reads it takes it as something else
             if (loss := find_loss(value, typed)) is not None:
+                loss.path = place + loss.path
                 raise _changed(what, kind, loss, value, data)
             return
-    for each in parts:
+    for at, each in parts:
         if type(each) not in _JSON_SCALARS:
-            _check_instances(each, what)
+            _check_instances(each, what, place + step_to(at))
 
 
 _JSON_SCALARS = frozenset({str, int, float, bool, type(None)})

@@ -15,11 +15,9 @@ missing or different is a loss.
 from __future__ import annotations
 
 import datetime
-import functools
-import operator
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -27,13 +25,14 @@ from typing import Any
 import msgspec
 
 from pyworkflow._engine import pydantic_values
-from pyworkflow._engine.constraints import hints_of
-from pyworkflow._engine.equality import ATOMS, BASES, is_told_by_equality
-from pyworkflow._engine.stumbles import field_names, shown, step_to
+from pyworkflow._engine.equality import ATOMS, BASES
+from pyworkflow._engine.members import Fields, fields_of, is_cached, slots_of, state_of
+from pyworkflow._engine.paths import shown, step_to
 
 _MISSING: Any = msgspec.UNSET
 _BY_IDENTITY: Any = object.__eq__
 _JSON_SCALARS = (str, int, float, types.NoneType)
+_NUMBERS = (int, float, Decimal)
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
 _CONTAINERS = (*_SEQUENCES, *_SETS)
@@ -60,6 +59,8 @@ def find_loss(value: object, typed: object) -> Loss | None:
     What nests too deep for Python to walk through counts as equal.
     """
     try:
+        if type(value) is type(typed) and _have_one_state(value, typed):
+            return None
         return _Comparison().visit(value, typed)
     except RecursionError:
         return None
@@ -70,36 +71,24 @@ def find_loss(value: object, typed: object) -> Loss | None:
         )
 
 
-class _Fields(msgspec.Struct, frozen=True):
-    """What instances of a class consist of. ``stored`` maps names in JSON to those of fields.
-
-    ``plain`` gets the fields that are compared by ``==``, `None` if there are none, and ``others``
-    are those that are walked through.
-    """
-
-    names: frozenset[str]
-    plain: Callable[[Any], Any] | None
-    others: tuple[str, ...]
-    slots: tuple[str, ...]
-    stored: dict[str, str]
-    is_model: bool
-
-
 class _Comparison:
     def __init__(self) -> None:
         self._seen: set[tuple[int, int]] = set()
+        self._may_be_text = False
 
     def visit(self, value: Any, typed: Any) -> Loss | None:
         if value is typed:
             return None
         kind: Any = type(value)
         if kind in ATOMS:
-            return None if value == typed else _scalar_loss(value, typed)
+            if kind is not Decimal and value == typed:
+                return None
+            return _scalar_loss(value, typed) or self._read_text(value, typed)
         if isinstance(value, dict):
             return self._mapping(value, typed)
         if isinstance(value, _CONTAINERS):
             return self._items(value, typed)
-        fields = _fields_of(kind)
+        fields = fields_of(kind)
         if fields is not None:
             return self._fields(value, typed, fields)
         if isinstance(value, Enum):
@@ -118,6 +107,8 @@ class _Comparison:
     def _mapping(self, value: Mapping[Any, Any], typed: Any) -> Loss | None:
         if isinstance(typed, Mapping):
             if value.keys() <= typed.keys():
+                if list(value) == list(typed) and _are_alike(value.values(), typed.values()):
+                    return None
                 return self._pairs((k, v, typed[k]) for k, v in value.items())
             if len(value) > len(typed):
                 return _lost_keys([key for key in value if key not in typed])
@@ -128,7 +119,7 @@ class _Comparison:
                 (k, v, b) for (k, v), b in zip(value.items(), typed.values(), strict=False)
             )
         back: Any = type(typed)
-        fields = _fields_of(back)
+        fields = fields_of(back)
         if fields is None:
             return None
         if pydantic_values.is_root_model(typed):
@@ -158,7 +149,10 @@ class _Comparison:
             return None  # another kind of value, which the annotation makes of the items
         if len(value) != len(typed):
             return Loss(f"has {len(value)} items, of which {len(typed)} would come back")
-        loss = self._pairs((at, v, b) for at, (v, b) in enumerate(zip(value, typed, strict=True)))
+        loss = None
+        if not _are_alike(value, typed):
+            pairs = enumerate(zip(value, typed, strict=True))
+            loss = self._pairs((at, v, b) for at, (v, b) in pairs)
         if loss is None and type(value) is type(typed):
             return self._hidden(value, typed, frozenset(), ())
         return loss
@@ -193,7 +187,7 @@ class _Comparison:
 
     # -- instances -------------------------------------------------------------------------------
 
-    def _fields(self, value: Any, typed: Any, fields: _Fields) -> Loss | None:
+    def _fields(self, value: Any, typed: Any, fields: Fields) -> Loss | None:
         if not _is_same_class(value, typed):
             if pydantic_values.is_root_model(value):
                 return self.visit(value.root, typed)
@@ -202,12 +196,19 @@ class _Comparison:
             if type(typed) in ATOMS or isinstance(typed, (list, tuple)):
                 return None  # the form that it has in JSON
             return _replaced(value, typed)
+        if fields.state is not None and _have_one_state(value, typed):
+            return None
         for name in _to_walk(value, typed, fields):
             one, other = getattr(value, name, _MISSING), getattr(typed, name, _MISSING)
             if one is other or one is _MISSING:
                 continue
-            if (loss := self.visit(one, other)) is not None:
+            around, self._may_be_text = self._may_be_text, name in fields.may_be_text
+            loss = self.visit(one, other)
+            self._may_be_text = around
+            if loss is not None:
                 loss.path = f".{name}{loss.path}"
+                if fields.is_model and pydantic_values.is_excluded(value, name):
+                    loss.remedy, loss.kinds = _AS_FIELD, None
                 return loss
         if fields.is_model:
             for one, other in pydantic_values.hidden_state(value, typed):
@@ -215,7 +216,15 @@ class _Comparison:
                     return loss
         return self._hidden(value, typed, fields.names, fields.slots)
 
-    def _as_dict(self, value: Any, typed: dict[str, Any], fields: _Fields) -> Loss | None:
+    def _read_text(self, value: Any, typed: Any) -> Loss | None:
+        """Return the loss of text, in a union with str, that came back as another member's."""
+        if not self._may_be_text or type(value) is not str or isinstance(typed, str):
+            return None
+        loss = _different(value, typed)
+        loss.remedy = f"Annotate str alone there, or give a {type(typed).__qualname__} itself"
+        return loss
+
+    def _as_dict(self, value: Any, typed: dict[str, Any], fields: Fields) -> Loss | None:
         for name in pydantic_values.excluded(value) if fields.is_model else ():
             if name not in typed:
                 return Loss(
@@ -249,7 +258,7 @@ class _Comparison:
         for name, one in value.items():
             other = typed.get(name, _MISSING)
             if other is _MISSING:
-                if not _is_cached(kind, name):
+                if not is_cached(kind, name):
                     return Loss(
                         f"has the attribute {name!r}, which is not stored: it would be missing",
                         _AS_FIELD,
@@ -276,10 +285,34 @@ class _Comparison:
         if pair in self._seen:
             return None
         self._seen.add(pair)
-        return self._hidden(value, typed, frozenset(), _slots_of(kind))
+        return self._hidden(value, typed, frozenset(), slots_of(kind))
 
 
-def _to_walk(value: object, typed: object, fields: _Fields) -> Iterable[str]:
+def _are_alike(values: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Whether items are all the same, as far as that can be found out at C speed."""
+    kinds = set(map(type, values))
+    try:
+        if kinds <= ATOMS:
+            return [*values] == [*others]
+        if len(kinds) > 1 or set(map(type, others)) != kinds:
+            return False
+        kind: Any = kinds.pop()
+        state = state_of(kind)
+        return state is not None and [*map(state, values)] == [*map(state, others)]
+    except Exception:  # a field is missing, or does not compare
+        return False
+
+
+def _have_one_state(value: object, typed: object) -> bool:
+    kind: Any = type(value)
+    state = state_of(kind)
+    try:
+        return state is not None and type(value) is type(typed) and state(value) == state(typed)
+    except Exception:  # a field is missing, or does not compare
+        return False
+
+
+def _to_walk(value: object, typed: object, fields: Fields) -> Iterable[str]:
     """Return the fields that may differ."""
     try:
         if fields.plain is not None and fields.plain(value) == fields.plain(typed):
@@ -292,10 +325,16 @@ def _to_walk(value: object, typed: object, fields: _Fields) -> Iterable[str]:
 def _scalar_loss(value: Any, typed: Any) -> Loss | None:
     if value is None or typed is None:
         return _different(value, typed)
-    numbers = (int, float, Decimal)
-    if isinstance(value, numbers) and isinstance(typed, numbers):
-        is_same = value == typed or (isinstance(typed, Decimal) and Decimal(str(value)) == typed)
-        return None if is_same else _different(value, typed)
+    if isinstance(value, _NUMBERS) and isinstance(typed, _NUMBERS):
+        is_decimal = isinstance(typed, Decimal)  # NaN is not equal to itself
+        if (is_decimal and str(value) == str(typed)) or value == typed:
+            return None
+        if is_decimal and Decimal(str(value)) == typed:
+            return None
+        loss = _different(value, typed)
+        if type(value) is not type(typed):
+            loss.remedy = f"Annotate {type(value).__qualname__} there"
+        return loss
     for base in BASES:
         if isinstance(value, base) and isinstance(typed, base):
             is_same = value == typed or _is_same_instant(value, typed)
@@ -353,48 +392,3 @@ def _is_same_class(value: object, typed: object) -> bool:
         and pydantic_values.is_model_class(other)
         and pydantic_values.origin_of(one) is pydantic_values.origin_of(other)
     )
-
-
-def _is_cached(kind: type, name: str) -> bool:
-    """Whether an attribute is the value of a descriptor, such as `functools.cached_property`."""
-    return any(hasattr(vars(base).get(name), "__get__") for base in kind.__mro__)
-
-
-@functools.lru_cache(maxsize=512)
-def _fields_of(kind: type) -> _Fields | None:
-    is_model = pydantic_values.is_model_class(kind)
-    names: Iterable[str] | None = pydantic_values.fields_of(kind) if is_model else field_names(kind)
-    if names is None:
-        return None
-    names = tuple(names)
-    stored = {name: name for name in names}
-    if issubclass(kind, msgspec.Struct):
-        stored = dict(zip(kind.__struct_encode_fields__, names, strict=True))
-        if tag_field := kind.__struct_config__.tag_field:
-            stored[tag_field] = ""
-    known = frozenset(names)
-    hints = hints_of(kind)
-    plain = tuple(name for name in names if is_told_by_equality(hints.get(name, kind)))
-    own = _slots_of(kind) if not is_model else ()
-    return _Fields(
-        known,
-        operator.attrgetter(*plain) if plain else None,
-        tuple(name for name in names if name not in plain),
-        tuple(name for name in own if name not in known),
-        stored,
-        is_model,
-    )
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    if issubclass(kind, msgspec.Struct):
-        return ()
-    found: list[str] = []
-    for base in kind.__mro__:
-        slots: Any = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name.startswith("__") and not name.endswith("__"):
-                found.append(f"_{base.__name__.lstrip('_')}{name}")
-            elif name not in ("__dict__", "__weakref__"):
-                found.append(name)
-    return tuple(found)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pyworkflow._engine import pydantic_values
-from pyworkflow._engine.stumbles import step_to
+from pyworkflow._engine.paths import step_to
 
 Text = bytes | str
 Read = Callable[[Text, object], object]
@@ -55,11 +55,13 @@ class _Part(NamedTuple):
 def find_misfit(text: Text, annotation: object, error: Exception, read: Read) -> Misfit:
     """Return the place of ``error``, which ``read(text, annotation)`` raised.
 
-    What the walk can't look into counts as one part, and so does what pydantic reads: its errors
-    name every fault inside.
+    What the walk can't look into counts as one part, and so does what pydantic reads, if it found
+    several faults: its error names them all.
     """
     path = "$"
-    while found := _failing_part(text, annotation, read):
+    while not pydantic_values.tells_several(error) and (
+        found := _failing_part(text, annotation, read)
+    ):
         (step, text, annotation), error = found
         path += step
     if key := _failing_key(text, annotation, read):

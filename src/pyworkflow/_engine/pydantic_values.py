@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from pyworkflow._engine.paths import step_to
+
 _MASK = "**********"
 
 
@@ -72,6 +74,12 @@ def excluded(model: Any) -> list[str]:
     return found
 
 
+def is_excluded(model: Any, name: str) -> bool:
+    """Whether a field of a model may be left out of what is written."""
+    field = type(model).__pydantic_fields__[name]
+    return bool(field.exclude or getattr(field, "exclude_if", None))
+
+
 def unused_keys(model: Any, given: Mapping[Any, Any]) -> list[Any]:
     """Return the keys of ``given`` that did not become part of the model that was made of it."""
     if len(given) <= len(model.model_fields_set):  # those of extra attributes are among them
@@ -84,6 +92,11 @@ def hidden_state(model: Any, other: Any) -> list[tuple[dict[str, Any], dict[str,
     """Return the private and the extra attributes of two models of one class, side by side."""
     names = ("__pydantic_private__", "__pydantic_extra__")
     return [(getattr(model, n, None) or {}, getattr(other, n, None) or {}) for n in names]
+
+
+def has_hidden_state(kind: Any) -> bool:
+    """Whether models of a class may have attributes besides those in their ``__dict__``."""
+    return bool(kind.__private_attributes__) or kind.model_config.get("extra") == "allow"
 
 
 # -- there and back ------------------------------------------------------------------------------
@@ -267,13 +280,16 @@ def faults_of(error: BaseException | None) -> list[tuple[str, str]]:
     if error is None:
         return []
     return [
-        ("".join(map(_step_of_path, fault["loc"])), " ".join(fault["msg"].split()))
+        ("".join(map(step_to, fault["loc"])), " ".join(fault["msg"].split()))
         for fault in typing.cast("Any", error).errors(include_url=False, include_context=False)
     ]
 
 
-def _step_of_path(place: str | int) -> str:
-    return f"[{place}]" if isinstance(place, int) else f".{place}"
+def tells_several(error: BaseException) -> bool:
+    """Whether ``error`` itself is pydantic's, and names several faults."""
+    pydantic = sys.modules.get("pydantic")
+    is_its = pydantic is not None and isinstance(error, pydantic.ValidationError)
+    return is_its and typing.cast("Any", error).error_count() > 1
 
 
 _LOST: dict[Callable[[object], bool], str] = {

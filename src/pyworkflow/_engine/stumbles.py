@@ -6,9 +6,9 @@ They are for messages, and for tests that compare strictly; the codec's usual wa
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
-import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from pyworkflow._engine import pydantic_values
+from pyworkflow._engine.paths import shown, step_to
 
 PlainForm = Callable[[object], object]
 
 _DEEPEST = 200
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*").fullmatch
 _REMEDY = "annotate the return type of the step or workflow that makes it"
 
 
@@ -136,7 +136,7 @@ def field_names(kind: Any) -> tuple[str, ...] | None:
     if issubclass(kind, msgspec.Struct):
         return tuple(kind.__struct_fields__)
     if hasattr(kind, "__dataclass_fields__"):
-        return tuple(kind.__dataclass_fields__)
+        return tuple(each.name for each in dataclasses.fields(kind))
     if hasattr(kind, "__attrs_attrs__"):
         return tuple(each.name for each in kind.__attrs_attrs__)
     return None
@@ -194,17 +194,3 @@ def _same_leaf(value: Any, decoded: Any) -> bool:
         case datetime.datetime() | datetime.time():
             return bool(value == decoded) and value.utcoffset() == decoded.utcoffset()
     return bool(value == decoded)
-
-
-def step_to(key: object) -> str:
-    """Return how a path goes on from a mapping to the value at ``key``."""
-    return f".{key}" if isinstance(key, str) and _IDENTIFIER(key) else f"[{shown(key)}]"
-
-
-def shown(value: object) -> str:
-    """Return a value as text for a message: ASCII, at most 61 characters."""
-    try:
-        text = ascii(value)
-    except Exception:
-        text = f"<{type(value).__qualname__}>"
-    return text if len(text) <= 60 else f"{text[:60]}…"

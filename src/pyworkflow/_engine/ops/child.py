@@ -86,7 +86,10 @@ class ChildOp(Op):
 
     def encode(self, value: Any) -> tuple[str, Any]:
         """Return what is stored for ``value``, and what the code around receives for it."""
-        return codec.roundtrip(value, self.result_type, what=f"the result of {self._label()}")
+        what = f"the result of {self._label()}"
+        if self in self.execution.journal.reruns:
+            return codec.reread(value, self.result_type, what=what)
+        return codec.roundtrip(value, self.result_type, what=what)
 
     def _label(self) -> str:
         return repr(self.name) if self.name else f"a {self.subtype} without a name"
