@@ -71,7 +71,8 @@ class Parcel:
     weight: int
 
 
-class Delivery(msgspec.Struct):
+@dataclasses.dataclass
+class Delivery:
     parcel: Parcel
 
 
