@@ -302,7 +302,7 @@ def _are_alike(values: Iterable[Any], others: Iterable[Any]) -> bool:
 
 
 def _have_one_state(value: object, typed: object) -> bool:
-    state = _state_of(type(value))
+    state = _state_of(type(value))  # type: ignore[arg-type] # mypy asks its instances for a hash
     try:
         return state is not None and type(value) is type(typed) and state(value) == state(typed)
     except Exception:  # a field is missing, or does not compare
@@ -317,7 +317,7 @@ def _state_of(kind: type) -> Callable[[Any], Any] | None:
         if names is None or kind.__dictoffset__ or kind.__eq__ is not tuple.__eq__:
             return None
         return tuple if all(is_told_by_equality(hints.get(name, kind)) for name in names) else None
-    fields = _fields_of(kind)
+    fields = _fields_of(kind)  # type: ignore[arg-type] # as above
     return None if fields is None else fields.state
 
 
