@@ -15,7 +15,6 @@ import asyncio
 import gc
 import importlib
 import inspect
-import random
 import traceback
 import types
 import unittest
@@ -123,14 +122,12 @@ def run(case: type[unittest.TestCase], method: str) -> str | None:
     Raises `unittest.SkipTest` for a test that this Python or machine skips.
     """
     gc.freeze()  # some collect garbage a hundred times: theirs is enough
-    chance = random.getstate()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they leave behind is theirs
             failure = _failure(case, method)
             gc.collect()
     finally:
-        random.setstate(chance)
         gc.unfreeze()
     return failure
 
@@ -149,7 +146,6 @@ def _failure(case: type[unittest.TestCase], method: str) -> str | None:
 
 def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]:
     async def run_test() -> None:
-        random.seed(method)  # a replay takes the same chances, or the strict mock finds them
         test: Any = case(method)
         _lend(asyncio.get_running_loop())
         test.setUp()
@@ -167,7 +163,6 @@ def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]
 
 def _blocking_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]:
     def run_test() -> None:
-        random.seed(method)
         test: Any = case(method)
         loop = asyncio.get_running_loop()
         test.new_test_loop = lambda gen=None: _lend(loop)

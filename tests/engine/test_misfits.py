@@ -71,8 +71,7 @@ class Parcel:
     weight: int
 
 
-@dataclasses.dataclass
-class Delivery:
+class Delivery(msgspec.Struct):
     parcel: Parcel
 
 

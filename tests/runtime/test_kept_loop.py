@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime import host
 from pyworkflow._runtime.host import run_on_kept_loop
 
 if TYPE_CHECKING:
@@ -164,23 +163,6 @@ def test_a_loop_with_a_task_that_never_ends_is_given_up(caplog: pytest.LogCaptur
 
     on_a_thread(run)
     assert "1 tasks were still cleaning up" in caplog.text
-
-
-def test_so_is_one_that_ran_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "LEAVING_SECONDS", 0.01)
-    stubborn = Stubborn(closings=0)
-    stubborn.is_endless = True
-
-    async def main() -> None:
-        before = run_on_kept_loop(loop_of)
-        task = run_on_kept_loop(stubborn.leave)
-        assert before.is_closed()
-        assert run_on_kept_loop(loop_of) is not before
-        stubborn.is_endless = False
-        with contextlib.suppress(asyncio.CancelledError):
-            task.get_coro().close()
-
-    on_a_thread(lambda: asyncio.run(main()))
 
 
 async def fail() -> None:

@@ -60,7 +60,7 @@ async def never() -> None:
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
     """A pool of one thread: the second sync step waits for the first."""
     pool = ThreadPoolExecutor(1)
-    monkeypatch.setattr(steps, "_threads", pool)
+    monkeypatch.setattr(steps._threads, "value", pool)
     yield pool
     pool.shutdown()
 
@@ -210,7 +210,7 @@ def test_the_late_outcome_of_a_sync_step_is_dropped(world: World) -> None:
         await runner.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "_threads", pool)
+        patch.setattr(steps._threads, "value", pool)
         world.do(main())
     timed_out, returned = reports
     assert (timed_out.attempt, type(timed_out.error)) == (1, StepTimeoutError)

@@ -96,7 +96,7 @@ def encode(value: object, *, what: object) -> str:
     """
     data, plain = _checked(value, what)
     if not _is_equal(value, plain):
-        if not _is_own_form(value) and (loss := find_loss(value, plain)) is not None:
+        if (loss := find_loss(value, plain)) is not None:
             raise _changed(what, Any, loss)
         _check_instances(value, what)
     return data.decode()
@@ -141,21 +141,12 @@ def roundtrip(value: object, annotation: object, *, what: object) -> tuple[str, 
     if isinstance(annotation, Encoding):
         text: Any = annotation.encode(value)
         return text, annotation.decode(text)
-    data, plain = _checked(value, what)
-    typed, tells = plain, True
+    data, typed = _checked(value, what)
+    tells = True
     if annotation is not Any:
         load, tells = _reader(annotation, what)
-        try:
-            typed = _load(data, load, annotation, what)
-        except SerializationError as error:
-            if (loss := find_loss(value, plain)) is not None:  # a field is missing, for example
-                raise _changed(what, annotation, loss) from error
-            raise
-    if tells and _is_equal(value, typed):
-        return data.decode(), typed
-    if (typed is plain or _is_equal(typed, plain)) and _is_own_form(value):
-        return data.decode(), typed
-    if (loss := find_loss(value, typed)) is not None:
+        typed = _load(data, load, annotation, what)
+    if not (tells and _is_equal(value, typed)) and (loss := find_loss(value, typed)) is not None:
         raise _changed(what, annotation, loss, value, data)
     return data.decode(), typed
 
@@ -226,21 +217,6 @@ def _is_equal(value: object, typed: object) -> bool:
         return bool(value == typed)
     except Exception:  # whatever the value's own code raises
         return False
-
-
-def _is_own_form(value: object) -> bool:
-    """Whether the JSON form of ``value`` is msgspec's: code of pydantic's made no part of it.
-
-    Such a form has all that is stored. Whoever receives the form itself lost nothing by it.
-    """
-    try:
-        _builtin_json(value)
-    except Exception:
-        return False
-    return True
-
-
-_builtin_json = msgspec.json.Encoder().encode
 
 
 def _check_instances(value: object, what: object) -> None:

@@ -60,8 +60,6 @@ def find_loss(value: object, typed: object) -> Loss | None:
     What nests too deep for Python to walk through counts as equal.
     """
     try:
-        if type(value) is type(typed) and _have_one_state(value, typed):
-            return None
         return _Comparison().visit(value, typed)
     except RecursionError:
         return None
@@ -76,14 +74,12 @@ class _Fields(msgspec.Struct, frozen=True):
     """What instances of a class consist of. ``stored`` maps names in JSON to those of fields.
 
     ``plain`` gets the fields that are compared by ``==``, `None` if there are none, and ``others``
-    are those that are walked through. ``state`` gets all that an instance has, if ``==`` tells
-    whether two of them are equal; it is `None` otherwise.
+    are those that are walked through.
     """
 
     names: frozenset[str]
     plain: Callable[[Any], Any] | None
     others: tuple[str, ...]
-    state: Callable[[Any], Any] | None
     slots: tuple[str, ...]
     stored: dict[str, str]
     is_model: bool
@@ -122,8 +118,6 @@ class _Comparison:
     def _mapping(self, value: Mapping[Any, Any], typed: Any) -> Loss | None:
         if isinstance(typed, Mapping):
             if value.keys() <= typed.keys():
-                if list(value) == list(typed) and _are_alike(value.values(), typed.values()):
-                    return None
                 return self._pairs((k, v, typed[k]) for k, v in value.items())
             if len(value) > len(typed):
                 return _lost_keys([key for key in value if key not in typed])
@@ -164,10 +158,7 @@ class _Comparison:
             return None  # another kind of value, which the annotation makes of the items
         if len(value) != len(typed):
             return Loss(f"has {len(value)} items, of which {len(typed)} would come back")
-        loss = None
-        if not _are_alike(value, typed):
-            pairs = enumerate(zip(value, typed, strict=True))
-            loss = self._pairs((at, v, b) for at, (v, b) in pairs)
+        loss = self._pairs((at, v, b) for at, (v, b) in enumerate(zip(value, typed, strict=True)))
         if loss is None and type(value) is type(typed):
             return self._hidden(value, typed, frozenset(), ())
         return loss
@@ -211,8 +202,6 @@ class _Comparison:
             if type(typed) in ATOMS or isinstance(typed, (list, tuple)):
                 return None  # the form that it has in JSON
             return _replaced(value, typed)
-        if fields.state is not None and _have_one_state(value, typed):
-            return None
         for name in _to_walk(value, typed, fields):
             one, other = getattr(value, name, _MISSING), getattr(typed, name, _MISSING)
             if one is other or one is _MISSING:
@@ -288,37 +277,6 @@ class _Comparison:
             return None
         self._seen.add(pair)
         return self._hidden(value, typed, frozenset(), _slots_of(kind))
-
-
-def _are_alike(values: Iterable[Any], others: Iterable[Any]) -> bool:
-    """Whether items are all the same, as far as that can be found out at C speed."""
-    kinds = set(map(type, values))
-    if kinds <= ATOMS:
-        return [*values] == [*others]
-    if len(kinds) > 1 or set(map(type, others)) != kinds:
-        return False
-    state = _state_of(*kinds)
-    return state is not None and [*map(state, values)] == [*map(state, others)]
-
-
-def _have_one_state(value: object, typed: object) -> bool:
-    state = _state_of(type(value))  # type: ignore[arg-type] # mypy asks its instances for a hash
-    try:
-        return state is not None and type(value) is type(typed) and state(value) == state(typed)
-    except Exception:  # a field is missing, or does not compare
-        return False
-
-
-@functools.lru_cache(maxsize=512)
-def _state_of(kind: type) -> Callable[[Any], Any] | None:
-    if issubclass(kind, tuple):
-        hints = hints_of(kind)
-        names = getattr(kind, "_fields", None)
-        if names is None or kind.__dictoffset__ or kind.__eq__ is not tuple.__eq__:
-            return None
-        return tuple if all(is_told_by_equality(hints.get(name, kind)) for name in names) else None
-    fields = _fields_of(kind)  # type: ignore[arg-type] # as above
-    return None if fields is None else fields.state
 
 
 def _to_walk(value: object, typed: object, fields: _Fields) -> Iterable[str]:
@@ -417,21 +375,12 @@ def _fields_of(kind: type) -> _Fields | None:
     known = frozenset(names)
     hints = hints_of(kind)
     plain = tuple(name for name in names if is_told_by_equality(hints.get(name, kind)))
-    others = tuple(name for name in names if name not in plain)
     own = _slots_of(kind) if not is_model else ()
-    slots = tuple(name for name in own if name not in known)
-    state: Callable[[Any], Any] | None = None
-    if not (others or slots or (is_model and pydantic_values.has_hidden_state(kind))):
-        if not kind.__dictoffset__:
-            state = operator.attrgetter(*plain) if plain else None
-        elif not issubclass(kind, msgspec.Struct):
-            state = operator.attrgetter("__dict__")
     return _Fields(
         known,
         operator.attrgetter(*plain) if plain else None,
-        others,
-        state,
-        slots,
+        tuple(name for name in names if name not in plain),
+        tuple(name for name in own if name not in known),
         stored,
         is_model,
     )

@@ -86,11 +86,6 @@ def hidden_state(model: Any, other: Any) -> list[tuple[dict[str, Any], dict[str,
     return [(getattr(model, n, None) or {}, getattr(other, n, None) or {}) for n in names]
 
 
-def has_hidden_state(kind: Any) -> bool:
-    """Whether models of a class may have attributes besides those in their ``__dict__``."""
-    return bool(kind.__private_attributes__) or kind.model_config.get("extra") == "allow"
-
-
 # -- there and back ------------------------------------------------------------------------------
 
 

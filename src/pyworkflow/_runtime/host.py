@@ -119,8 +119,6 @@ class HostLoop:
         finally:
             self._is_run_here = False
             self._end_left(LEAVING_SECONDS if seconds_left is None else seconds_left())
-            if self._is_left:
-                self.close()
         return ending.result()
 
     def _end_left(self, seconds: float) -> None:
@@ -178,12 +176,9 @@ class HostLoop:
                 return
             self._loop.call_soon_threadsafe(self._stop)
             thread.join(wait_seconds)
-            if thread.is_alive():
-                self._is_left = True
-                return
-            self.thread = None
-            if self._is_left:
-                self.close()
+            self._is_left = thread.is_alive()
+            if not self._is_left:
+                self.thread = None
 
     def _stop(self) -> None:
         self._is_stopping = True
