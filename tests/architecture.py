@@ -341,6 +341,30 @@ def loaded_by_import(name: str, folder: Path) -> set[str]:
     return set(done.stdout.split())
 
 
+def table_findings(page: str, package: Path) -> list[str]:
+    """Return which modules the table of a page names not at all, twice, or without their being."""
+    found = []
+    rows = re.findall(r"^\| `([a-z_/]+)/` \| (.*) \|$", page, re.MULTILINE)
+    folders = [folder for folder, _ in rows]
+    for folder, cell in rows:
+        named = [name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)]
+        there = {
+            path.stem
+            for path in (package / folder).iterdir()
+            if (path.suffix == ".py" or (path / "__init__.py").exists())
+            and path.name != "__init__.py"
+            and f"{folder}/{path.stem}" not in folders
+        }
+        found += [f"{folder}/: {name} is missing" for name in sorted(there - {*named})]
+        found += [f"{folder}/: {name} is not there" for name in sorted({*named} - there)]
+        found += [
+            f"{folder}/: {name} is named twice"
+            for name in sorted({*named})
+            if named.count(name) > 1
+        ]
+    return found
+
+
 def text_findings(files: Iterable[Path]) -> list[str]:
     """Find paths of one machine, and hosts of package registries, in text files."""
     findings = []

@@ -324,3 +324,21 @@ def test_paths_inside_the_project_and_binaries_are_fine(tmp_path: Path) -> None:
     (tmp_path / "good.md").write_text("docs/work/a.md and ~/home/x and $HOME/.aws\n", "utf-8")
     (tmp_path / "blob").write_bytes(b"\xff\xfe\x00")
     assert architecture.text_findings(sorted(tmp_path.iterdir())) == []
+
+
+def test_the_page_names_each_module_once() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert page.count("| `_") > 3
+    assert_none(architecture.table_findings(page, PACKAGE))
+
+
+def test_a_table_that_is_out_of_date_is_found(tmp_path: Path) -> None:
+    for name in ("a/one.py", "a/two.py", "a/b/__init__.py", "a/b/three.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    page = "| `a/` | `one` (a), `one`, `gone` |\n| `a/b/` | on `three` |\n"
+    assert architecture.table_findings(page, tmp_path) == [
+        "a/: two is missing",
+        "a/: gone is not there",
+        "a/: one is named twice",
+    ]

@@ -319,3 +319,21 @@ def test_a_command_whose_reader_has_gone_ends_as_programs_do(
     assert done.returncode == -signal.SIGPIPE, done.stderr
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_run_whose_progress_nobody_reads_goes_on_to_its_end(folder: Path) -> None:
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "run", "shop.py:wide", "--input", '{"count": 3}'],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=writing_end,
+        text=True,
+        check=False,
+    )
+    os.close(writing_end)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == 3

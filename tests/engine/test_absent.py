@@ -70,8 +70,9 @@ def test_what_never_was_there_is_missing_as_ever() -> None:
     error = refused()
     fresh: Any = RefusedError("no", None)
     for each in (error, fresh):
-        with pytest.raises(AttributeError, match=r"^'RefusedError' object has no attribute 'odd'"):
+        with pytest.raises(AttributeError, match="'odd'") as caught:
             _ = each.odd
+        assert "recorded" not in str(caught.value)
     fresh.response = 5
     assert fresh.response == 5
     error.response = 6
@@ -111,8 +112,9 @@ def test_a_builtin_class_stays_as_it_is() -> None:
     error.response = Response()
     rebuilt = again(error)
     assert absent.missing_in(rebuilt) == {"response": f"{__name__}.Response"}
-    with pytest.raises(AttributeError, match="object has no attribute 'response'"):
+    with pytest.raises(AttributeError, match="'response'") as caught:
         _ = rebuilt.response
+    assert "recorded" not in str(caught.value)
 
 
 def test_a_class_that_lost_nothing_is_not_touched() -> None:
@@ -126,8 +128,9 @@ def test_such_an_error_is_copied_as_others_are() -> None:
     others: list[Any] = [copy.copy(error), copy.deepcopy(error)]
     assert {type(other) for other in others} == {RefusedError}
     for other in others:
-        with pytest.raises(AttributeError, match="object has no attribute 'odd'"):
+        with pytest.raises(AttributeError, match="'odd'") as caught:
             _ = other.odd
+        assert "recorded" not in str(caught.value)
 
 
 class SlottedError(Exception):

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _NO_TERMINAL_WIDTH = 2_000
 """Wide enough that no line of ours is cut or folded where a program may read it."""
@@ -120,6 +120,17 @@ def end_when_nobody_reads() -> None:
     """
     if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def without_a_reader() -> Iterator[None]:
+    """Once the reader of stderr has gone, write it to nowhere: a workflow must not end by that."""
+    try:
+        yield
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def escape_what_cannot_be_encoded() -> None:

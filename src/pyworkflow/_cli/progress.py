@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pyworkflow._cli import wording
-from pyworkflow._cli.console import print_lines, stderr
+from pyworkflow._cli.console import print_lines, stderr, without_a_reader
 from pyworkflow._cli.times import time_and_date, time_of_day, until
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow._runtime.ends import is_over
@@ -71,13 +71,15 @@ class Progress:
         self._open = []
         if self._live is not None:
             self._live.stop()
-        sys.stderr.flush()
+        with without_a_reader():
+            sys.stderr.flush()
 
     def say(self, *lines: str | Text) -> None:
         """Print lines that stay."""
-        print_lines(
-            self._console, (Text(line) if isinstance(line, str) else line for line in lines)
-        )
+        with without_a_reader():
+            print_lines(
+                self._console, (Text(line) if isinstance(line, str) else line for line in lines)
+            )
 
     def begin(self, operations: Sequence[Operation]) -> None:
         """Take note of what has ended before; it is told by its number alone."""

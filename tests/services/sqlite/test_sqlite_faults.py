@@ -265,7 +265,7 @@ def test_a_file_that_can_be_opened_only_once_is_let_go(
     monkeypatch.setattr(service_module, "open_file", open_file)
     with pytest.raises(ServiceUnavailableError, match="no second one"):
         Place(tmp_path / "x.db").open()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(sqlite3.ProgrammingError):
         opened[0].execute("SELECT 1")
 
 
