@@ -194,7 +194,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "payload": payloads,
     "error": errors,
     "sequence": st.none() | numbers,
-    "attempt": numbers,
+    "ended_attempts": numbers,
     "start_ms": numbers,
     "end_ms": st.none() | numbers,
     "next_attempt_ms": st.none() | numbers,
