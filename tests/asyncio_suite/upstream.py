@@ -15,6 +15,7 @@ import asyncio
 import gc
 import importlib
 import inspect
+import random
 import traceback
 import types
 import unittest
@@ -122,12 +123,14 @@ def run(case: type[unittest.TestCase], method: str) -> str | None:
     Raises `unittest.SkipTest` for a test that this Python or machine skips.
     """
     gc.freeze()  # some collect garbage a hundred times: theirs is enough
+    chance = random.getstate()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they leave behind is theirs
             failure = _failure(case, method)
             gc.collect()
     finally:
+        random.setstate(chance)
         gc.unfreeze()
     return failure
 
@@ -146,6 +149,7 @@ def _failure(case: type[unittest.TestCase], method: str) -> str | None:
 
 def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]:
     async def run_test() -> None:
+        random.seed(0)  # some sleep for a time of chance, which is to be the same on each replay
         test: Any = case(method)
         _lend(asyncio.get_running_loop())
         test.setUp()
@@ -163,6 +167,7 @@ def _async_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]
 
 def _blocking_code(case: type[unittest.TestCase], method: str) -> Callable[[], Any]:
     def run_test() -> None:
+        random.seed(0)  # as above
         test: Any = case(method)
         loop = asyncio.get_running_loop()
         test.new_test_loop = lambda gen=None: _lend(loop)
