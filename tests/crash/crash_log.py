@@ -85,7 +85,9 @@ class Log:
 
 def recorded(execution_id: str, operation: Operation) -> Recorded | None:
     """Return the line for what is recorded of a step, if that is an outcome."""
-    if operation.type is not OperationType.STEP or not (operation.ended or operation.ended_attempts):
+    if operation.type is not OperationType.STEP or not (
+        operation.ended or operation.ended_attempts
+    ):
         return None
     return Recorded(execution_id, operation.id, operation.ended_attempts, operation.ended)
 
