@@ -85,9 +85,11 @@ class Log:
 
 def recorded(execution_id: str, operation: Operation) -> Recorded | None:
     """Return the line for what is recorded of a step, if that is an outcome."""
-    if operation.type is not OperationType.STEP or not (operation.ended or operation.attempt):
+    if operation.type is not OperationType.STEP or not (
+        operation.ended or operation.ended_attempts
+    ):
         return None
-    return Recorded(execution_id, operation.id, operation.attempt, operation.ended)
+    return Recorded(execution_id, operation.id, operation.ended_attempts, operation.ended)
 
 
 class Attempt(NamedTuple):
