@@ -8,6 +8,8 @@ UV := uv==0.13.9
 # Only the plugins that the tests use, whatever else is installed.
 PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p _hypothesis_pytestplugin
 PARALLEL := -p xdist.plugin -n $(shell .ci/processes) --dist worksteal
+# For tests that are to take hours.
+UNHURRIED := -o faulthandler_timeout=0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help setup runtime run test test-more proof crash histories check format bench profile \
@@ -34,10 +36,10 @@ test-more: setup ## run them on the other Pythons, with the lowest and newest de
 	@.ci/test-more $(PARTS)
 
 proof: setup ## run them with many more examples and kills; takes long; ARGS='tests/corpus -k gather'
-	@HYPOTHESIS_PROFILE=proof CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) $(PARALLEL) $(ARGS)
+	@HYPOTHESIS_PROFILE=proof CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) $(UNHURRIED) $(PARALLEL) $(ARGS)
 
 crash: setup ## only kill thousands of worker processes; takes long; KILLS=500, CRASH_SEED=7
-	@CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) tests/crash $(ARGS)
+	@CRASH_KILLS=$(or $(KILLS),2000) $(PYTEST) $(UNHURRIED) tests/crash $(ARGS)
 
 histories: setup ## record histories for shapes that have none, or anew: SHAPES='gather children'
 	@$(BIN)/python -m tests.corpus.test_histories $(SHAPES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -20,6 +21,15 @@ settings.register_profile("proof", settings.get_profile("default"), max_examples
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it means in a terminal: whatever ran this in the background ignores it.
+
+    A child would inherit that a signal is ignored, and no script of a test would end by one.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

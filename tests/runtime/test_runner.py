@@ -7,6 +7,7 @@ import itertools
 import signal
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -562,6 +563,40 @@ def test_a_stale_process_learns_it_and_stops(world: World) -> None:
     with pytest.raises(StaleTokenError):
         world.run(main)
     assert world.operations() == {}
+
+
+@pytest.mark.parametrize("ticks", range(4))
+def test_an_outcome_that_comes_while_the_run_ends_is_reported_as_lost(
+    world: World, ticks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, answer = asyncio.Event(), world.loop.create_future()
+
+    async def commit(*_: object, **__: object) -> object:
+        sent.set()
+        return await answer
+
+    monkeypatch.setattr(world.service, "commit", commit)
+
+    @step
+    async def late() -> None:
+        await sent.wait()
+        answer.set_exception(StaleTokenError("stale"))
+        for _ in range(ticks):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    @workflow
+    async def main() -> None:
+        await late()
+
+    async def invoke() -> tuple[str, ...]:
+        run = world.runner(main).begin(world.claim())
+        with pytest.raises(StaleTokenError):
+            await run.drive()
+        return run.unrecorded
+
+    world.start(main)
+    assert world.do(invoke()) == ("late",)
 
 
 @pytest.mark.parametrize("fails", [False, True])

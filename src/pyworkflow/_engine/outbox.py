@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow._engine.records import Update
+from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
 
 if TYPE_CHECKING:
@@ -120,6 +120,18 @@ class Outbox:
     def is_lagging(self) -> bool:
         """Whether anything waits, be the writer free or not."""
         return self._waiting > 0
+
+    @property
+    def step_outcomes(self) -> tuple[str, ...]:
+        """The names of the steps whose outcomes are not sent yet; on any thread."""
+        updates = [entry.update for entry in (*self._entries, *self._patient) if not entry.sent]
+        return tuple(
+            update.name or update.id
+            for update in updates
+            if isinstance(update, Update)
+            and update.type is OperationType.STEP
+            and update.action is not Action.START
+        )
 
     def take_batch(self, room: int = MAX_UPDATES) -> tuple[Update, ...]:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""

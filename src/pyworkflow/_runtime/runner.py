@@ -203,7 +203,9 @@ class Run:
     @property
     def unrecorded(self) -> tuple[str, ...]:
         """The steps whose outcome is lost if the run ends without another record."""
-        return (*self._unrecorded, *self._steps.running, *self._writer.unrecorded)
+        queued = self._execution.outbox.step_outcomes
+        names = (*self._unrecorded, *self._steps.running, *queued, *self._writer.unrecorded)
+        return tuple(dict.fromkeys(names))
 
     def give_up(self) -> bool:
         """Launch no body from now on, unless something runs by now; on any thread.
@@ -290,14 +292,22 @@ class Run:
 
     def _on_facts(self, facts: Sequence[Fact]) -> None:
         """Take facts, and advance until what is to come needs waiting."""
-        if self._end.done():
-            return
         if self._left:
             facts, self._left = [*self._left, *facts], ()
+        if self._end.done():
+            self._lose(facts)
+            return
         try:
             self._go_on(facts)
         except BaseException as error:  # from a service, or from a signal's handler
             self._finish(error)
+
+    def _lose(self, facts: Sequence[Fact]) -> None:
+        """Remember which outcomes came too late to be recorded."""
+        running = self._execution.bodies.running
+        for fact in facts:
+            if isinstance(fact, StepReturned | StepRaised) and fact.id in running:
+                self._unrecorded += (running[fact.id].name,)
 
     def _refresh(self) -> None:
         """Read what has changed, by a checkpoint without updates."""
@@ -431,7 +441,7 @@ class Run:
             self._lag.cancel()
         if self._due is not None:
             self._due[1].cancel()
-        self._unrecorded = self._steps.running
+        self._unrecorded += (*self._steps.running, *self._execution.outbox.step_outcomes)
         try:  # each of these, also when the caller does not wait for one of them to its end
             await self._steps.close(self.seconds_left())
         finally:
