@@ -53,18 +53,10 @@ def stack_of(error: BaseException) -> tuple[str, ...]:
     recorded = next((note for note in notes_of(error) if is_stack_note(note)), None)
     own = None if recorded is None else recorded.removeprefix(STACK_NOTE)
     try:
-        text = _chain(error, own) if _has_chain(error, own) else None
+        text = _chain(error, own)
     except Exception:  # code of one of these errors raised: what is known without it will do
-        text = None
-    if text is None:
         text = _frames(error.__traceback__) if own is None else own
     return _entries(storable(text.rstrip("\n")))
-
-
-def _has_chain(error: BaseException, own: str | None) -> bool:
-    context = None if error.__suppress_context__ else error.__context__
-    is_group = own is None and isinstance(error, BaseExceptionGroup)
-    return is_group or error.__cause__ is not None or context is not None
 
 
 def _frames(trace: TracebackType | None) -> str:
