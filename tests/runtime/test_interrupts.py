@@ -17,6 +17,9 @@ from pyworkflow.services.base import ExecutionStatus
 LONG = 180
 """How many seconds a process may take, on a machine that is busy."""
 
+RESENDING = 30
+"""After how many seconds the signal is sent again."""
+
 HEAD = """
 import asyncio, threading
 import pyworkflow
@@ -75,6 +78,19 @@ asyncio.run(follow())
 }
 
 
+def read_to_the_end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Read what a process prints; interrupt it again if it goes on all the same.
+
+    asyncio.run sleeps over a signal that comes just before its loop begins to wait.
+    """
+    for _ in range(LONG // RESENDING):
+        try:
+            return process.communicate(timeout=RESENDING)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    raise AssertionError("the signal did not end the process")
+
+
 def interrupted(folder: Path, source: str, *, times: int = 1) -> subprocess.CompletedProcess[str]:
     """Run the script, send it SIGINT each time a body runs, and return how it ended."""
     script = folder / "script.py"
@@ -95,7 +111,7 @@ def interrupted(folder: Path, source: str, *, times: int = 1) -> subprocess.Comp
                     assert line, (printed, process.communicate())
                     printed.append(line)
                 process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=LONG)
+            output, errors = read_to_the_end(process)
         finally:
             process.kill()
     output = "".join(printed) + output
@@ -150,6 +166,33 @@ def test_ctrl_c_ends_a_run_of_pytest(tmp_path: Path) -> None:
     codes = [line for line in end.stdout.splitlines() if line.startswith("exit code")]
     assert codes == [f"exit code {pytest.ExitCode.INTERRUPTED:d}"] * len(BODIES)
     assert "went on" not in end.stdout
+
+
+TAKEN = """
+import signal
+
+@step(retry=False)
+def body():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    threading.Event().wait()
+"""
+
+
+# An async client waits as asyncio.run does, which nothing wakes.
+@pytest.mark.parametrize("way", ["run", "mock", "client"])
+def test_ctrl_c_ends_the_script_if_another_thread_takes_the_signal(
+    way: str, tmp_path: Path
+) -> None:
+    end = subprocess.run(
+        [sys.executable, "-c", f"{HEAD}{TAKEN}{WORKFLOW}{WAYS[way]}\nprint('went on')"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert (end.returncode, end.stdout) == (-signal.SIGINT, "")
+    assert end.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("body", ["on the loop", "on the loop, blocking it", "inline"])

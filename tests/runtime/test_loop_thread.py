@@ -141,7 +141,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_open(
     thread = LoopThread("interrupted", resource.open())
     real = thread._is_ready.wait
 
-    def interrupt() -> None:
+    def interrupt(_: float) -> None:
         if has_begun:
             real()
         raise KeyboardInterrupt

@@ -102,6 +102,15 @@ def disown(loop: asyncio.AbstractEventLoop) -> None:
 _disowned: list[asyncio.AbstractEventLoop] = []
 
 
+def waking_fd(loop: asyncio.AbstractEventLoop) -> int | None:
+    """Return the file descriptor that wakes ``loop`` when a byte is written to it.
+
+    It is the one that asyncio gives to `signal.set_wakeup_fd`; `None` for a loop without one.
+    """
+    waking = getattr(loop, "_csock", None)
+    return None if waking is None else int(waking.fileno())
+
+
 def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     """Set asyncio's mark of a future that a coroutine has yielded; whether it was the other way.
 

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyworkflow._api.threads import body_threads
 from pyworkflow._engine.exits import is_from_signal
-from pyworkflow._engine.tasks import disown
+from pyworkflow._engine.tasks import disown, waking_fd
 from pyworkflow.errors import DeadlockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
     from types import FrameType
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ CLOSINGS = 10
 
 BLOCKED_SECONDS = 10
 """How long a loop may take to stop before it is taken to be blocked."""
+
+SIGNAL_SECONDS = 1
+"""How late the main thread may learn of a signal while it waits for another thread."""
 
 _OF_LOOPS = {"asyncio", "selectors", "pyworkflow", "uvloop"}
 """The packages whose code runs on an idle loop."""
@@ -206,11 +210,25 @@ class HostLoop:
         ending = _Ending[T]()
         future = asyncio.run_coroutine_threadsafe(ending.take(main), self._loop)
         try:
-            future.result()
+            result_of(future)
         except BaseException:
             future.cancel()
             raise
         return ending.result()
+
+
+def result_of(future: Future[T]) -> T:
+    """Wait for ``future`` and return its result.
+
+    A signal that another thread took, or that came just before the main thread began to wait, does
+    not end the wait. So it ends by itself now and then, and Python runs the signal's handler.
+    """
+    while True:
+        try:
+            return future.result(SIGNAL_SECONDS)
+        except TimeoutError:
+            if future.done():  # the error may be its own
+                return future.result()
 
 
 class _Ending(Generic[T]):
@@ -376,12 +394,16 @@ class _Interrupts:
 
     Where the loop is idle, the first one cancels the task, as `asyncio.run` has it, and so whatever
     it waits for. Where code runs, a body that blocks for instance, it raises there.
+
+    Python runs a handler on the main thread, and only once that runs code: a signal that another
+    thread took, or that came just before the loop began to wait, must wake the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         self._loop = loop
         self._task = task
         self._is_set = False
+        self._former_fd: int | None = None
         self.count = 0
 
     def __enter__(self) -> _Interrupts:
@@ -389,9 +411,13 @@ class _Interrupts:
         if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._on_interrupt)
             self._is_set = True
+            if (waking := waking_fd(self._loop)) is not None:
+                self._former_fd = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._former_fd is not None:
+            signal.set_wakeup_fd(self._former_fd)
         if self._is_set and signal.getsignal(signal.SIGINT) == self._on_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkflow._runtime.host import BLOCKED_SECONDS, host_loop
+from pyworkflow._runtime.host import BLOCKED_SECONDS, SIGNAL_SECONDS, host_loop, result_of
 from pyworkflow.errors import UsageError
 from pyworkflow.services import processes
 
@@ -58,7 +58,8 @@ class LoopThread:
         self._loop = self._host.begin_use()
         self._open = asyncio.run_coroutine_threadsafe(self._main(), self._loop)
         try:
-            self._is_ready.wait()
+            while not self._is_ready.wait(SIGNAL_SECONDS):  # see `result_of`
+                pass
         except BaseException:  # Ctrl-C: nobody is there to stop it
             self._open.cancel()
             self._open = None
@@ -113,7 +114,7 @@ class LoopThread:
             future = asyncio.run_coroutine_threadsafe(function(), self._loop)
             self._calls.add(future)
         try:
-            return future.result()
+            return result_of(future)
         except CancelledError:
             raise UsageError("the client was ended before this was done") from None
         except BaseException:

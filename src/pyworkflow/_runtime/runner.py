@@ -307,7 +307,7 @@ class Run:
         running = self._execution.bodies.running
         for fact in facts:
             if isinstance(fact, StepReturned | StepRaised) and fact.id in running:
-                self._unrecorded += (running[fact.id].name,)
+                self._unrecorded += (running[fact.id].name or fact.id,)
 
     def _refresh(self) -> None:
         """Read what has changed, by a checkpoint without updates."""
