@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from pyworkflow._api.workflow import Workflow
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import SchedulingService
+    from pyworkflow.services.port import Executions
 
 
 async def check_input(
-    service: SchedulingService,
+    service: Executions,
     workflow: Workflow[..., Any],
     payload: str,
     execution_name: str | None,

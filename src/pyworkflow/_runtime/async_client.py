@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
+from pyworkflow import services
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
@@ -29,7 +30,7 @@ from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 from pyworkflow.services import processes
-from pyworkflow.services._refusals import is_text, not_found
+from pyworkflow.services._refusals import is_text, no_backup, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
-    from pyworkflow.services.sqlite import Durability
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,7 +63,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        open_service: Callable[[Clock], SchedulingService],
+        open_service: Callable[[Clock], services.Service],
         *,
         worker: bool,
         workflows: Iterable[Source],
@@ -87,7 +87,7 @@ class AsyncClient:
         *,
         worker: bool = True,
         workflows: Iterable[Source] = (),
-        durability: Durability = "full",
+        durability: services.Durability = "full",
         skip_time: bool = False,
         max_concurrent: int = MAX_CONCURRENT,
         grace: Duration = GRACE,
@@ -106,11 +106,11 @@ class AsyncClient:
             grace: how long steps that run may take to finish when the client is closed.
         """
 
-        def open_service(clock: Clock) -> SchedulingService:
-            from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
+        url = services.sqlite_url(path)
 
-            return SqliteService.open(
-                path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
+        def open_service(clock: Clock) -> services.Service:
+            return services.open(
+                url, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
             )
 
         return cls(
@@ -132,10 +132,14 @@ class AsyncClient:
         grace: Duration = GRACE,
     ) -> Self:
         """Return a client whose executions are gone when it is closed: `local`, without a file."""
-        return cls.local(
-            ":memory:",
+
+        def open_service(clock: Clock) -> services.Service:
+            return services.open("memory:", clock.now_ms, machine_ms=SystemClock().now_ms)
+
+        return cls(
+            open_service,
+            worker=True,
             workflows=workflows,
-            durability="normal",
             skip_time=skip_time,
             max_concurrent=max_concurrent,
             grace=grace,
@@ -315,7 +319,11 @@ class AsyncClient:
         """
         given = execution.id if isinstance(execution, AsyncHandle) else execution
         found = await self._find(given, None)
-        return await self._opened.service.revoke(found.id)
+        service = self._opened.service
+        services.require(
+            service, services.Capability.RELEASE, "end the process of its worker, or wait for it"
+        )
+        return await service.revoke(found.id)
 
     # -- callbacks -------------------------------------------------------------------------------
 
@@ -371,7 +379,10 @@ class AsyncClient:
                 executions in memory.
             ServiceError: the copy can't be written, the disk is full for one.
         """
-        await self._opened.service.backup(os.fspath(path), on_progress)
+        service = self._opened.service
+        if services.Capability.BACKUP not in service.capabilities:
+            raise no_backup()
+        await service.backup(os.fspath(path), on_progress)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -428,7 +439,7 @@ class AsyncClient:
 class _Open:
     """What an open client holds."""
 
-    def __init__(self, service: SchedulingService, ends: Ends, worker: Worker | None) -> None:
+    def __init__(self, service: services.Service, ends: Ends, worker: Worker | None) -> None:
         self.service = service
         self.ends = ends
         self.worker = worker

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyworkflow.duration import Duration
     from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
     from pyworkflow.services.events import HistoryEvent
-    from pyworkflow.services.sqlite import Durability
+    from pyworkflow.services.port import Durability
 
 P = ParamSpec("P")
 R = TypeVar("R")

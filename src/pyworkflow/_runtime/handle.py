@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.ends import Ends
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.port import Executions
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -43,7 +44,7 @@ class AsyncHandle(Generic[R_co]):
 
     def __init__(
         self,
-        service: SchedulingService,
+        service: Executions,
         ends: Ends,
         identity: Identity,
         result_type: object = Any,

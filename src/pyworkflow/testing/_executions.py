@@ -23,7 +23,7 @@ from pyworkflow.errors import (
     StaleTokenError,
 )
 from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.testing._driver import Driver, World, scenario, settled
+from pyworkflow.testing._driver import Driver, World, scenario
 from pyworkflow.testing._updates import (
     ERROR,
     FAIL,
@@ -60,15 +60,15 @@ class ExecutionConformance:
         service = driver.service
         driver.advance(5)
         completed = service.complete_callback(callback_id, "raw text")
-        assert await settled(completed) == driver.execution_id
-        agains: tuple[Callable[[], str | Awaitable[str]], ...] = (
+        assert await completed == driver.execution_id
+        agains: tuple[Callable[[], Awaitable[str]], ...] = (
             lambda: service.complete_callback(callback_id, "other"),
             lambda: service.fail_callback(callback_id, ERROR),
             lambda: service.heartbeat_callback(callback_id),
         )
         for again in agains:
             with pytest.raises(CallbackAlreadyCompletedError, match=r"'approval'.*SUCCEEDED"):
-                await settled(again())
+                await again()
         found = (await driver.commit())["k"]
         assert (found.status, found.payload) == (Status.SUCCEEDED, "raw text")
         assert (found.sequence, found.end_ms) == (1, found.start_ms + 5)
@@ -78,7 +78,7 @@ class ExecutionConformance:
     async def test_a_callback_fails_with_the_senders_error(self, driver: Driver) -> None:
         """The error is kept as it was sent."""
         callback_id = await self._open(driver)
-        await settled(driver.service.fail_callback(callback_id, ERROR))
+        await driver.service.fail_callback(callback_id, ERROR)
         found = (await driver.commit())["k"]
         assert (found.status, found.error) == (Status.FAILED, ERROR)
 
@@ -88,7 +88,7 @@ class ExecutionConformance:
         callback_id = await self._open(driver, timeout_seconds=3, heartbeat_timeout_seconds=0)
         driver.advance(4_000)
         with pytest.raises(CallbackAlreadyCompletedError, match="TIMED_OUT"):
-            await settled(driver.service.complete_callback(callback_id, None))
+            await driver.service.complete_callback(callback_id, None)
         found = (await driver.commit())["k"]
         assert (found.status, found.end_ms) == (Status.TIMED_OUT, found.start_ms + 3_000)
         assert found.error is not None
@@ -101,8 +101,8 @@ class ExecutionConformance:
         start_ms = (await driver.stored())["k"].start_ms
         driver.advance(2_000)
         beat = driver.service.heartbeat_callback(callback_id)
-        assert await settled(beat) == driver.execution_id
-        assert await settled(driver.service.next_due()) == start_ms + 5_000
+        assert await beat == driver.execution_id
+        assert await driver.service.next_due() == start_ms + 5_000
         driver.advance(2_000)
         assert await driver.commit() == {}
         driver.advance(2_000)
@@ -118,7 +118,7 @@ class ExecutionConformance:
         await driver.commit(step("a"))
         for unknown in ("", "nothing", f"{driver.execution_id}.a", f"{driver.execution_id}.none"):
             with pytest.raises(CallbackNotFoundError, match="callback"):
-                await settled(driver.service.complete_callback(unknown, None))
+                await driver.service.complete_callback(unknown, None)
 
     @scenario
     async def test_a_chained_invoke_ends_from_outside(self, driver: Driver) -> None:
@@ -130,17 +130,17 @@ class ExecutionConformance:
         )
         assert {one.payload for one in started.values()} == {None}
         complete = driver.service.complete_invoke
-        await settled(complete(driver.execution_id, "SUCCEEDED", '"out"'))
+        await complete(driver.execution_id, "SUCCEEDED", '"out"')
         for name in names[1:]:
-            await settled(complete(driver.execution_id, name, status=name, error=ERROR))
+            await complete(driver.execution_id, name, status=name, error=ERROR)
         changes = await driver.commit()
         assert [one.status for one in changes.values()] == names
         assert changes["SUCCEEDED"].payload == '"out"'
         assert changes["STOPPED"].error == ERROR
         with pytest.raises(InvalidUpdateError):
-            await settled(complete(driver.execution_id, "SUCCEEDED", None))
+            await complete(driver.execution_id, "SUCCEEDED", None)
         with pytest.raises(ServiceError):
-            await settled(complete(driver.execution_id, "none", None))
+            await complete(driver.execution_id, "none", None)
 
     # -- executions ------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class ExecutionConformance:
             ended = committed.operations[-1]
             assert (ended.type, ended.payload) == (OperationType.EXECUTION, '"in"')
             assert (ended.sequence, ended.ended) == (2, True)
-            summary = await settled(driver.service.get(driver.execution_id))
+            summary = await driver.service.get(driver.execution_id)
             assert summary.status.value == ended.status.value
             assert (summary.result, summary.error) == (
                 content.get("payload"),
@@ -198,18 +198,18 @@ class ExecutionConformance:
         callback_id = await self._open(driver)
         await driver.commit(wait("w", wait_seconds=1), wait("v", wait_seconds=9))
         driver.advance(2_000)
-        stopped = await settled(driver.service.stop(driver.execution_id, ERROR))
+        stopped = await driver.service.stop(driver.execution_id, ERROR)
         assert (stopped.status, stopped.error) == (ExecutionStatus.STOPPED, ERROR)
         assert stopped.end_ms == stopped.start_ms + 2_000
         stored = await driver.stored()
         assert (stored["w"].status, stored["v"].status) == (Status.SUCCEEDED, Status.STARTED)
         driver.advance(2_000)
         other = ErrorRecord(message="again")
-        assert await settled(driver.service.stop(driver.execution_id, other)) == stopped
+        assert await driver.service.stop(driver.execution_id, other) == stopped
         with pytest.raises(StaleTokenError):
             await driver.commit()
         with pytest.raises(ExecutionEndedError, match="STOPPED"):
-            await settled(driver.service.complete_callback(callback_id, None))
+            await driver.service.complete_callback(callback_id, None)
 
     @scenario
     async def test_a_name_stands_for_one_input(self, driver: Driver) -> None:
@@ -217,7 +217,7 @@ class ExecutionConformance:
         service = driver.service
 
         async def start(workflow: str, payload: str, name: str | None) -> str:
-            return await settled(service.start(workflow, payload, execution_name=name))
+            return await service.start(workflow, payload, execution_name=name)
 
         first = await start("greet", "1", "order-1")
         assert await start("greet", "1", "order-1") == first
@@ -229,7 +229,7 @@ class ExecutionConformance:
         for malformed in ("", "a b", "é", "n" * 65, "a\n"):
             with pytest.raises(ServiceError, match="execution name"):
                 await start("greet", "1", malformed)
-        assert len(await settled(service.list())) == 4
+        assert len(await service.list()) == 4
 
     @scenario
     async def test_executions_are_listed(self, driver: Driver) -> None:
@@ -237,18 +237,18 @@ class ExecutionConformance:
         service = driver.service
         await driver.begin("1", "one")
         await driver.commit(end(driver.execution_id, payload='"done"'))
-        await settled(service.start("greet", "2", execution_name="two"))
-        await settled(service.start("bill", "3", execution_name="three"))
+        await service.start("greet", "2", execution_name="two")
+        await service.start("bill", "3", execution_name="three")
 
         async def names(**wanted: Any) -> list[str]:
-            return [summary.name for summary in await settled(service.list(**wanted))]
+            return [summary.name for summary in await service.list(**wanted)]
 
         assert await names() == ["three", "two", "one"]
         assert await names(workflow_name="greet") == ["two", "one"]
         assert await names(status=ExecutionStatus.RUNNING) == ["three", "two"]
         both = {"workflow_name": "greet", "status": ExecutionStatus.RUNNING}
         assert await names(**both) == ["two"]
-        _, second, first = await settled(service.list())
+        _, second, first = await service.list()
         assert (first.input_payload, first.result) == ("1", '"done"')
         assert (second.status, second.end_ms) == (ExecutionStatus.RUNNING, None)
 
@@ -268,7 +268,7 @@ class ExecutionConformance:
         )
         for ask in asks:
             with pytest.raises(ExecutionNotFoundError, match="'none'"):
-                await settled(ask())
+                await ask()
 
     @scenario
     async def test_the_history_tells_every_change(self, driver: Driver) -> None:
@@ -279,7 +279,7 @@ class ExecutionConformance:
         driver.advance(1_000)
         await driver.commit()
         await driver.commit(step("a"), step("a", RETRY, delay_seconds=1, payload="0"))
-        await settled(driver.service.complete_callback(callback_id, "done"))
+        await driver.service.complete_callback(callback_id, "done")
         await driver.commit(end(driver.execution_id, payload='"out"'))
         assert await driver.event_types() == (
             "ExecutionStarted",
@@ -293,7 +293,7 @@ class ExecutionConformance:
             "CallbackSucceeded",
             "ExecutionSucceeded",
         )
-        events = await settled(driver.service.history(driver.execution_id))
+        events = await driver.service.history(driver.execution_id)
         assert (events[0].payload, events[-1].payload) == ('"in"', '"out"')
         assert (events[4].current_attempt, events[4].delay_seconds) == (1, 1)
         assert events[4].error == ERROR

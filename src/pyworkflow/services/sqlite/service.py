@@ -12,12 +12,13 @@ import os
 import sqlite3
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
 from pyworkflow.errors import UsageError
-from pyworkflow.services._refusals import not_found
+from pyworkflow.services._refusals import no_backup, not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
+from pyworkflow.services.port import Capability
 from pyworkflow.services.sqlite import cells, rows
 from pyworkflow.services.sqlite.backup import back_up
 from pyworkflow.services.sqlite.book import Book, ids
@@ -34,12 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.port import Durability
     from pyworkflow.services.sqlite.backup import OnProgress
 
 T = TypeVar("T")
-
-Durability: TypeAlias = Literal["full", "normal"]
-"""``full``: on the disk when it returns. ``normal``: a power cut may take the last moments."""
 
 _SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
 
@@ -108,6 +107,14 @@ class SqliteService:
                 if isinstance(error, sqlite3.Error):
                     raise fault_of(error, path) from error
                 raise
+
+    def __repr__(self) -> str:
+        return f"<executions in the file {self._path!r}>"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All of them; a database in memory has no backup."""
+        return frozenset(Capability) - ({Capability.BACKUP} if self._reader is None else set())
 
     def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
         """Have ``read`` done on one state of the file."""
@@ -386,9 +393,7 @@ class SqliteService:
         """
         self._writer.check_open()
         if self._reader is None:
-            raise UsageError(
-                "executions in memory have no backup: keep them in a file, with Client.local"
-            )
+            raise no_backup()
         stop = threading.Event()
         copy = asyncio.ensure_future(
             asyncio.to_thread(back_up, self._path, destination, on_progress, stop)
