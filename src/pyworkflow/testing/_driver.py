@@ -43,6 +43,26 @@ class World:
     close: Callable[[], Awaitable[None]]
 
 
+class Holder:
+    """An execution that an owner has leased: the newest token is kept."""
+
+    def __init__(self, service: ExamService, invocation: Invocation) -> None:
+        self.service = service
+        self.invocation = invocation
+        self.execution_id = invocation.execution_id
+        self.token = invocation.token
+
+    async def commit(self, *updates: Update) -> dict[str, Operation]:
+        """Commit with the newest token and return what changed, by id."""
+        committed = await self.service.commit(self.execution_id, self.token, updates)
+        self.token = committed.token or self.token
+        return {operation.id: operation for operation in committed.operations}
+
+    async def release(self, **options: Any) -> None:
+        """Release it with the newest token."""
+        await self.service.release(self.execution_id, self.token, **options)
+
+
 class Driver:
     """One execution as a runner drives it: the newest token is kept."""
 
@@ -76,6 +96,26 @@ class Driver:
         by_id = {operation.id: operation for operation in changes}
         assert len(by_id) == len(changes), "each changed operation is told once"
         return by_id
+
+    # -- as workers do -------------------------------------------------------------------------
+
+    async def lease(self, owner: str, workflow: str = "greet") -> list[Invocation]:
+        """Claim all that is due of a workflow."""
+        return [*await self.service.claim_due(owner, [workflow], 100)]
+
+    async def take(self, owner: str, workflow: str = "greet") -> Holder:
+        """Claim the execution that is due the longest."""
+        (invocation,) = await self.service.claim_due(owner, [workflow], 1)
+        return Holder(self.service, invocation)
+
+    async def hold(self, owner: str, workflow: str = "greet") -> Holder:
+        """Start an execution and claim it, where no other is due."""
+        started_id = await self.service.start(workflow, "1")
+        holder = await self.take(owner, workflow)
+        assert holder.execution_id == started_id
+        return holder
+
+    # -- what is stored ------------------------------------------------------------------------
 
     async def stored(self) -> dict[str, Operation]:
         """Return all operations by id, but for the EXECUTION operation."""

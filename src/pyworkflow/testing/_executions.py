@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +24,10 @@ from pyworkflow.errors import (
     InvalidUpdateError,
     ServiceError,
     StaleTokenError,
+    UsageError,
 )
 from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.port import Capability
 from pyworkflow.testing._driver import Driver, World, scenario
 from pyworkflow.testing._updates import (
     ERROR,
@@ -78,9 +83,13 @@ class ExecutionConformance:
     async def test_a_callback_fails_with_the_senders_error(self, driver: Driver) -> None:
         """The error is kept as it was sent."""
         callback_id = await self._open(driver)
-        await driver.service.fail_callback(callback_id, ERROR)
+        driver.advance(5)
+        assert await driver.service.fail_callback(callback_id, ERROR) == driver.execution_id
         found = (await driver.commit())["k"]
         assert (found.status, found.error) == (Status.FAILED, ERROR)
+        assert (found.sequence, found.end_ms) == (1, found.start_ms + 5)
+        with pytest.raises(CallbackAlreadyCompletedError, match="FAILED"):
+            await driver.service.fail_callback(callback_id, ERROR)
 
     @scenario
     async def test_a_callback_times_out(self, driver: Driver) -> None:
@@ -116,9 +125,16 @@ class ExecutionConformance:
         """Invented ids and ids of other operations are told apart from callbacks."""
         await driver.begin()
         await driver.commit(step("a"))
+        service = driver.service
         for unknown in ("", "nothing", f"{driver.execution_id}.a", f"{driver.execution_id}.none"):
-            with pytest.raises(CallbackNotFoundError, match="callback"):
-                await driver.service.complete_callback(unknown, None)
+            asks: tuple[Callable[[str], Awaitable[str]], ...] = (
+                lambda unknown: service.complete_callback(unknown, None),
+                lambda unknown: service.fail_callback(unknown, ERROR),
+                service.heartbeat_callback,
+            )
+            for ask in asks:
+                with pytest.raises(CallbackNotFoundError, match="callback"):
+                    await ask(unknown)
 
     @scenario
     async def test_a_chained_invoke_ends_from_outside(self, driver: Driver) -> None:
@@ -232,6 +248,92 @@ class ExecutionConformance:
         assert len(await service.list()) == 4
 
     @scenario
+    async def test_a_start_says_what_it_started(self, driver: Driver) -> None:
+        """It is running and due now, called by its name or else by its id."""
+        service = driver.service
+        plain = await service.start("greet", '"in"')
+        named = await service.start("greet", "2", execution_name="order-1", timeout_seconds=60)
+        driver.advance(7)
+        found = await service.get(plain)
+        assert (found.id, found.name, found.workflow_name) == (plain, plain, "greet")
+        assert (found.status, found.end_ms) == (ExecutionStatus.RUNNING, None)
+        assert (found.input_payload, found.result, found.error) == ('"in"', None, None)
+        assert (found.problem, found.troubles) == (None, 0)
+        assert found.wake_ms == found.start_ms == await service.next_due()
+        assert (await service.get(named)).name == "order-1"
+        (root,) = await service.operations(named)
+        assert (root.id, root.type, root.payload) == (named, OperationType.EXECUTION, "2")
+        assert root.start_ms == found.start_ms
+        driver.advance(60_000)
+        await service.claim_due("me", ["greet"], 9)
+        assert (await service.get(named)).status is ExecutionStatus.TIMED_OUT
+        assert (await service.get(plain)).status is ExecutionStatus.RUNNING
+        assert await service.start("greet", "2", execution_name="order-1") == named
+
+    @scenario
+    async def test_an_execution_is_taken_from_its_owner(self, driver: Driver) -> None:
+        """Others go on with it now; one that nobody has is refused."""
+        service = driver.service
+        if Capability.RELEASE not in service.capabilities:
+            with pytest.raises(UsageError):
+                await service.revoke("any")
+            return
+        holder = await driver.hold("me")
+        found = await service.revoke(holder.execution_id)
+        assert (found.id, found.status) == (holder.execution_id, ExecutionStatus.RUNNING)
+        assert found.problem is not None
+        assert "'me'" in found.problem.message
+        with pytest.raises(StaleTokenError):
+            await holder.commit()
+        with pytest.raises(ServiceError, match="none has"):
+            await service.revoke(holder.execution_id)
+        again = await driver.take("you")
+        assert again.invocation.losses == 0
+        await again.commit(end(again.execution_id))
+        with pytest.raises(ServiceError, match="SUCCEEDED"):
+            await service.revoke(holder.execution_id)
+
+    @scenario
+    async def test_a_backup_is_whole_or_refused(self, driver: Driver) -> None:
+        """It takes no file's place, and says how far it is."""
+        service = driver.service
+        assert service.capabilities <= set(Capability)
+        await driver.begin()
+        with tempfile.TemporaryDirectory() as folder:
+            target, told = f"{folder}/copy.db", list[tuple[int, int]]()
+            if Capability.BACKUP not in service.capabilities:
+                with pytest.raises(UsageError):
+                    await service.backup(target)
+                assert os.listdir(folder) == []
+                return
+            await service.backup(target, lambda *progress: told.append(progress))
+            copied = _content(target)
+            assert driver.execution_id.encode() in copied
+            assert told[-1][0] == told[-1][1] == len(copied)
+            with pytest.raises(UsageError):
+                await service.backup(target)
+            assert _content(target) == copied
+
+    @scenario
+    async def test_a_closed_service_refuses_everything(self, driver: Driver) -> None:
+        """Closing twice is harmless."""
+        await driver.begin()
+        service = driver.service
+        await service.close()
+        await service.close()
+        asks: tuple[Callable[[], Any], ...] = (
+            lambda: service.get(driver.execution_id),
+            service.list,
+            lambda: service.start("greet", "1"),
+            lambda: service.claim_due("me", ["greet"], 1),
+            service.next_due,
+            driver.commit,
+        )
+        for ask in asks:
+            with pytest.raises(ServiceError, match="closed"):
+                await ask()
+
+    @scenario
     async def test_executions_are_listed(self, driver: Driver) -> None:
         """The newest first, by workflow and by status."""
         service = driver.service
@@ -248,6 +350,10 @@ class ExecutionConformance:
         assert await names(status=ExecutionStatus.RUNNING) == ["three", "two"]
         both = {"workflow_name": "greet", "status": ExecutionStatus.RUNNING}
         assert await names(**both) == ["two"]
+        assert await names(execution_name="two") == ["two"]
+        assert await names(execution_name="two", workflow_name="bill") == []
+        assert await names(limit=2) == ["three", "two"]
+        assert await names(limit=0) == []
         _, second, first = await service.list()
         assert (first.input_payload, first.result) == ("1", '"done"')
         assert (second.status, second.end_ms) == (ExecutionStatus.RUNNING, None)
@@ -264,6 +370,7 @@ class ExecutionConformance:
             lambda: service.operations("none"),
             lambda: service.history("none"),
             lambda: service.stop("none", ERROR),
+            lambda: service.revoke("none"),
             lambda: service.complete_invoke("none", "a", None),
         )
         for ask in asks:
@@ -299,3 +406,7 @@ class ExecutionConformance:
         assert events[4].error == ERROR
         assert (events[5].time_ms, events[5].wait_seconds) == (events[2].time_ms + 1_000, 1)
         assert events[7].current_attempt == 2
+
+
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()

@@ -1,8 +1,8 @@
-"""The suite that every scheduling service passes: what the protocol promises, from outside.
+"""The exam of services: what the three ports promise, seen from outside.
 
 Subclass `ServiceConformance` in a test module and give it a fixture ``factory``: a function from a
-page size to a `World`, which is a fresh service and a way to advance its clock. Scheduling methods
-may be plain or `async`. Nothing here knows how a service keeps its history.
+page size to a `World`, which is a fresh service and a way to advance its clock. It covers each
+method of `History`, `Queue` and `Executions`; nothing here knows how a service keeps its history.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pyworkflow.errors import (
 from pyworkflow.services.base import Page
 from pyworkflow.testing._driver import Driver, ExamService, World, scenario
 from pyworkflow.testing._executions import ExecutionConformance
+from pyworkflow.testing._queue import QueueConformance
 from pyworkflow.testing._updates import (
     CANCEL,
     ERROR,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ExamService", "ServiceConformance", "World"]
 
 
-class ServiceConformance(ExecutionConformance):
+class ServiceConformance(ExecutionConformance, QueueConformance):
     """What each service does. ``page_size`` is what the factory is called with."""
 
     page_size = 5
