@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.base import ExecutionStatus, Page
+from pyworkflow.services.base import ExecutionStatus, Page, Paged
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.services.port import Capability, Executions, History, Queue
 from pyworkflow.testing.conformance import ServiceConformance, World
@@ -134,7 +134,7 @@ def refuses(sound: Method) -> Method:
 
 
 def backwards(found: Any) -> Any:
-    return tuple(reversed(found))
+    return Paged(reversed(found), getattr(found, "marker", None))
 
 
 def reports_to_nobody(_: Method) -> Method:
@@ -401,19 +401,39 @@ DEFECTS: dict[str, dict[str, Defect]] = {
         "ignores the status": ignores("status"),
         "ignores the name": ignores("execution_name"),
         "ignores the limit": ignores("limit"),
-        "shows no problem": tells(lambda found: [replace(each, problem=None) for each in found]),
+        "has no default limit": hears(lambda **options: ((), {"limit": 999, **options})),
+        "begins at the start": ignores("after"),
+        "has one page": tells(Paged),
+        "shows payloads": always(payloads=True),
+        "shows no payloads": ignores("payloads"),
+        "ignores how a name begins": ignores("name_prefix"),
+        "ignores how an id begins": ignores("id_prefix"),
+        "ignores the first time": ignores("started_from_ms"),
+        "ignores the last time": ignores("started_before_ms"),
+        "ignores problems": ignores("has_problem"),
+        "shows no problem": tells(
+            lambda found: Paged([replace(each, problem=None) for each in found], found.marker)
+        ),
     },
     "operations": {
         "finds nothing": answers(()),
         "keeps no order": tells(backwards),
-        "leaves out the first": tells(lambda found: found[1:]),
-        "leaves out the last": tells(lambda found: found[:-1] or found),
+        "leaves out the first": tells(lambda found: Paged(found[1:], found.marker)),
+        "leaves out the last": tells(lambda found: Paged(found[:-1] or found, found.marker)),
+        "has one page": tells(Paged),
+        "begins at the start": ignores("after"),
+        "ignores the limit": ignores("limit"),
     },
     "history": {
         "finds nothing": answers(()),
         "keeps no order": tells(backwards),
-        "leaves out the first": tells(lambda found: found[1:]),
-        "knows no times": tells(lambda found: [replace(each, time_ms=0) for each in found]),
+        "leaves out the first": tells(lambda found: Paged(found[1:], found.marker)),
+        "knows no times": tells(
+            lambda found: Paged([replace(each, time_ms=0) for each in found], found.marker)
+        ),
+        "has one page": tells(Paged),
+        "begins at the start": ignores("after"),
+        "ignores the limit": ignores("limit"),
     },
     "backup": {
         "says that it was done": answers(None),

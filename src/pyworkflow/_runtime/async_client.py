@@ -19,6 +19,7 @@ from pyworkflow._runtime.arguments import (
     check_input,
     limit_of,
     status_of,
+    time_of,
     timeout_of,
 )
 from pyworkflow._runtime.clock import SkippingClock, SystemClock
@@ -31,9 +32,11 @@ from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 from pyworkflow.services import processes
 from pyworkflow.services._refusals import is_text, no_backup, not_found
+from pyworkflow.services.base import Paged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
     from types import TracebackType
     from typing import Self, TypeAlias
 
@@ -41,13 +44,15 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Filters
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_PATH = "pyworkflow.db"
 GRACE = "10s"
+READ_AT_ONCE = 500
+"""How many executions of a long list are read at once."""
 
 if TYPE_CHECKING:
     Startable: TypeAlias = Workflow[P, R] | EntryPoint[P, R]
@@ -257,7 +262,9 @@ class AsyncClient:
             )
         except ExecutionAlreadyStartedError:
             # The fields of an object may have been written in another order.
-            found = await service.list(workflow_name=name, execution_name=execution_name)
+            found = await service.list(
+                workflow_name=name, execution_name=execution_name, payloads=True
+            )
             same = [each for each in found if _are_equal(each.input_payload, payload)]
             if not same:
                 raise
@@ -294,19 +301,64 @@ class AsyncClient:
         status: ExecutionStatus | str | None = None,
         execution_name: str | None = None,
         limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
-        """Return the executions that fit every filter given, the newest first.
+        after: str | None = None,
+        payloads: bool = False,
+        name_prefix: str | None = None,
+        id_prefix: str | None = None,
+        started_from: datetime | None = None,
+        started_before: datetime | None = None,
+        has_problem: bool | None = None,
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter given, the newest first, as a tuple.
 
-        Raises `ExecutionStatusError` for a ``status`` that there is none of.
+        However many there are, they are read in pages, each for itself: a long list delays neither
+        a start nor a step. For a page alone give a ``limit``.
+
+        Args:
+            workflow: a workflow, or the name of one.
+            status: a status.
+            execution_name: a whole name.
+            limit: the most executions to return; by default all. If there may be more, the tuple
+                has a ``marker``.
+            after: the ``marker`` of the page before.
+            payloads: read inputs and results, too; without it ``input_payload`` is empty and
+                ``result`` is `None`.
+            name_prefix: how the name begins.
+            id_prefix: how the id begins.
+            started_from: the start is at this time or later; a time with its zone.
+            started_before: the start is before this time.
+            has_problem: whether the execution has a problem that keeps it from going on.
+
+        Raises:
+            ExecutionStatusError: the status does not exist.
+            UsageError: the limit is negative, or a time has no zone.
+            ServiceError: ``after`` is not the marker of a page.
         """
         service = self._opened.service
         name = None if workflow is None else self._resolve(workflow)[0]
-        found_status, count = status_of(status), limit_of(limit)
-        if not all(given is None or is_text(given) for given in (name, execution_name)):
-            return ()  # nothing can have such a name
-        return await service.list(
-            workflow_name=name, status=found_status, execution_name=execution_name, limit=count
-        )
+        most = limit_of(limit)
+        filters: Filters = {
+            "workflow_name": name,
+            "status": status_of(status),
+            "execution_name": execution_name,
+            "name_prefix": name_prefix,
+            "id_prefix": id_prefix,
+            "started_from_ms": time_of(started_from, "started_from"),
+            "started_before_ms": time_of(started_before, "started_before"),
+            "has_problem": has_problem,
+        }
+        texts = (name, execution_name, name_prefix, id_prefix)
+        if not all(given is None or is_text(given) for given in texts):
+            return Paged()  # nothing can have such a name
+        found: list[ExecutionSummary] = []
+        page: Paged[ExecutionSummary]
+        while True:
+            size = READ_AT_ONCE if most is None else min(READ_AT_ONCE, most - len(found))
+            page = await service.list(limit=size, after=after, payloads=payloads, **filters)
+            found += page
+            after = page.marker
+            if after is None or len(found) == most:
+                return Paged(found, after)
 
     async def release(self, execution: str | AsyncHandle[Any]) -> ExecutionSummary:
         """Take an execution from the worker that has it, for others to go on with, and return it.

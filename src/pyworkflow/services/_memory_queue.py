@@ -382,6 +382,10 @@ class MemoryQueue:
 
     # -- reading ---------------------------------------------------------------------------------
 
+    def newest_first(self) -> Iterable[Scheduled]:
+        """Return all executions, the newest first."""
+        return reversed(self._all.values())
+
     def summary(self, each: Scheduled) -> ExecutionSummary:
         """Return how an execution stands; its problem says so if its owner doesn't go on."""
         problem = each.problem

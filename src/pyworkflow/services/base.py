@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self, TypedDict, TypeVar
 
 import msgspec
 
@@ -52,6 +54,24 @@ class Committed(msgspec.Struct, frozen=True):
     marker: str | None = None
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Paged(tuple[T_co, ...]):  # noqa: SLOT001 - a tuple can have no slots beside its items
+    """A page of a long list: the tuple of what is on it.
+
+    ``marker`` names the next page, to be passed as ``after``; it is `None` on the last one.
+    """
+
+    marker: str | None
+
+    def __new__(cls, items: Iterable[T_co] = (), marker: str | None = None) -> Self:
+        """Return the page of ``items``."""
+        page = super().__new__(cls, items)
+        page.marker = marker
+        return page
+
+
 class ExecutionStatus(StrEnum):
     """Where an execution stands; all but RUNNING are final."""
 
@@ -63,7 +83,10 @@ class ExecutionStatus(StrEnum):
 
 
 class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An execution as a whole. Times are milliseconds since the epoch, payloads JSON text."""
+    """An execution as a whole. Times are milliseconds since the epoch, payloads JSON text.
+
+    In a list without payloads ``input_payload`` is empty, which no JSON is, and ``result`` `None`.
+    """
 
     id: str
     name: str
@@ -80,6 +103,24 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """Why it does not go on: its process died, its worker is frozen, or its code does not fit."""
     troubles: int = 0
     """How many invocations in a row ended in a problem; reset when one records anything."""
+
+
+class Filters(TypedDict, total=False):
+    """Which executions a list has: those that match every filter; `None` matches all.
+
+    ``name_prefix`` and ``id_prefix`` are how a name or an id begins. ``started_from_ms`` is the
+    first millisecond of the start, ``started_before_ms`` the first one after it. ``has_problem``
+    asks whether `ExecutionSummary.problem` is set.
+    """
+
+    workflow_name: str | None
+    status: ExecutionStatus | None
+    execution_name: str | None
+    name_prefix: str | None
+    id_prefix: str | None
+    started_from_ms: int | None
+    started_before_ms: int | None
+    has_problem: bool | None
 
 
 class InvokedNames:

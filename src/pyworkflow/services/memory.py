@@ -15,7 +15,6 @@ import logging
 import threading
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -31,6 +30,7 @@ from pyworkflow._engine.records import (
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
 from pyworkflow.services import _outside, processes
+from pyworkflow.services._listing import Wanted, number_of, page_of
 from pyworkflow.services._memory_queue import MemoryQueue, Scheduled
 from pyworkflow.services._refusals import (
     already_started,
@@ -47,14 +47,17 @@ from pyworkflow.services.base import (
     ExecutionSummary,
     Invocation,
     Page,
+    Paged,
 )
 from pyworkflow.services.events import HistoryEvent, build_events
-from pyworkflow.services.port import Capability
+from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from typing import Unpack
 
     from pyworkflow._engine.records import Update
+    from pyworkflow.services.base import Filters
 
 logger = logging.getLogger("pyworkflow.memory")
 
@@ -586,29 +589,42 @@ class MemoryService:
     async def list(
         self,
         *,
-        workflow_name: str | None = None,
-        status: ExecutionStatus | None = None,
-        execution_name: str | None = None,
-        limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
+        limit: int = LIST_LIMIT,
+        after: str | None = None,
+        payloads: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter, the newest first."""
+        wanted, below = Wanted(**filters), number_of(after)
+        found: list[tuple[int, ExecutionSummary]] = []
         with self._locked():
-            found = (
-                self._queue.summary(self._queue.find(each.id))
-                for each in self._executions.list(workflow_name=workflow_name, status=status)
-                if execution_name in {None, each.name}
-            )
-            return tuple(islice(found, limit))
+            for each in self._queue.newest_first():
+                if below is not None and each.number >= below:
+                    continue
+                if len(found) > limit:
+                    break
+                summary = self._queue.summary(each)
+                if wanted.matches(summary):
+                    found.append((each.number, summary))
+        marker = str(found[limit - 1][0]) if 0 < limit < len(found) else None
+        shown = [summary for _, summary in found[:limit]]
+        if not payloads:
+            shown = [replace(summary, input_payload="", result=None) for summary in shown]
+        return Paged(shown, marker)
 
-    async def operations(self, execution_id: str) -> Sequence[Operation]:
-        """Return every operation in the order of its start, the EXECUTION operation first."""
+    async def operations(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[Operation]:
+        """Return operations in the order of their start, the EXECUTION operation first."""
         with self._locked():
-            return self._executions.operations(execution_id)
+            return page_of(self._executions.operations(execution_id), limit, after)
 
-    async def history(self, execution_id: str) -> Sequence[HistoryEvent]:
+    async def history(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[HistoryEvent]:
         """Return what happened, in order of change."""
         with self._locked():
-            return self._executions.history(execution_id)
+            return page_of(self._executions.history(execution_id), limit, after)
 
     # -- the service itself ----------------------------------------------------------------------
 

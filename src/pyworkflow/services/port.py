@@ -29,8 +29,8 @@ Room for what operating executions adds. Each of these becomes a method of `Exec
 
 * to cancel, pause, resume and delete an execution, and to send it a message: methods that take an
   execution's id, like `Executions.stop`;
-* a list of workers: what `Queue.report` and the leases record;
-* an order for lists: an option beside the filters;
+* a list of workers, in pages: what `Queue.report` and the leases record;
+* an order for lists, and histories from their end: options beside ``limit``;
 * metadata of a start and the seed of a rerun: options of `Executions.start`;
 * a start that its own worker leases at once: an ``owner`` option of `Executions.start`, for a
   service that is a `Queue`, too.
@@ -43,16 +43,23 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from pyworkflow.errors import UsageError
 
+LIST_LIMIT = 50
+"""The most executions on a page, unless more are asked for."""
+PAGE_LIMIT = 1000
+"""The most operations or events on a page, unless more are asked for."""
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
+    from typing import Unpack
 
     from pyworkflow._engine.records import ErrorRecord, Operation, Update
     from pyworkflow.services.base import (
         Committed,
-        ExecutionStatus,
         ExecutionSummary,
+        Filters,
         Invocation,
         Page,
+        Paged,
     )
     from pyworkflow.services.events import HistoryEvent
 
@@ -293,25 +300,36 @@ class Executions(Protocol):
         """Return an execution's status, times and payloads. Raises `ExecutionNotFoundError`."""
         ...
 
+    # Lists are read in pages, so that none is long: ``limit`` is the most that a page has, and
+    # ``after`` the ``marker`` of the page before. A marker that no page had is a `ServiceError`.
+
     async def list(
         self,
         *,
-        workflow_name: str | None = None,
-        status: ExecutionStatus | None = None,
-        execution_name: str | None = None,
-        limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
-        """Return the executions that match every filter, the newest first."""
+        limit: int = LIST_LIMIT,
+        after: str | None = None,
+        payloads: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter of `Filters`, the newest first.
+
+        They have their input and result only with ``payloads``. An execution that can't be read is
+        listed with that problem.
+        """
         ...
 
-    async def operations(self, execution_id: str) -> Sequence[Operation]:
-        """Return every operation in the order of its start, the EXECUTION operation first.
+    async def operations(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[Operation]:
+        """Return operations in the order of their start, the EXECUTION operation first.
 
         Raises `ExecutionNotFoundError`.
         """
         ...
 
-    async def history(self, execution_id: str) -> Sequence[HistoryEvent]:
+    async def history(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[HistoryEvent]:
         """Return what happened, in order of change. Raises `ExecutionNotFoundError`."""
         ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from pyworkflow._engine.records import (
     Action,
@@ -354,9 +355,128 @@ class ExecutionConformance:
         assert await names(execution_name="two", workflow_name="bill") == []
         assert await names(limit=2) == ["three", "two"]
         assert await names(limit=0) == []
-        _, second, first = await service.list()
+        _, second, first = await service.list(payloads=True)
         assert (first.input_payload, first.result) == ("1", '"done"')
+        assert first == await service.get(first.id)
+        bare = (await service.list())[2]
+        assert (bare.input_payload, bare.result) == ("", None)
+        assert bare == replace(first, input_payload="", result=None)
         assert (second.status, second.end_ms) == (ExecutionStatus.RUNNING, None)
+
+    @scenario
+    async def test_lists_have_pages(self, driver: Driver) -> None:
+        """Each begins where the one before ended, whatever was started meanwhile."""
+        service = driver.service
+        assert (await service.list()).marker is None
+        started = [await service.start(f"w{n % 3}", str(n)) for n in range(53)][::-1]
+        first = await service.list()
+        assert [each.id for each in first] == started[:50]
+        assert first.marker is not None
+        await service.start("w0", "later")
+        second = await service.list(after=first.marker)
+        assert [each.id for each in second] == started[50:]
+        assert second.marker is None
+        for filters in ({}, {"workflow_name": "w1"}, {"status": ExecutionStatus.RUNNING}):
+            found: list[str] = []
+            after = None
+            while True:
+                page = await service.list(limit=7, after=after, **filters)
+                assert len(page) == 7 or page.marker is None
+                found += [each.id for each in page]
+                after = page.marker
+                if after is None:
+                    break
+            assert found == [each.id for each in await service.list(limit=99, **filters)]
+        (whole, empty) = (await service.list(limit=54), await service.list(limit=0))
+        assert (len(whole), whole.marker, len(empty)) == (54, None, 0)
+        for marker in ("", "x", "-1", "٣"):
+            with pytest.raises(ServiceError, match="marker"):
+                await service.list(after=marker)
+
+    @scenario
+    async def test_lists_are_filtered(self, driver: Driver) -> None:
+        """By every filter, alone and with the others."""
+        service = driver.service
+
+        async def names(**wanted: Any) -> str:
+            return "".join(each.name[-1] for each in await service.list(**wanted))
+
+        times = []
+        for n, name in enumerate(("order-a", "order-b", "bill-c", "order-d")):
+            started_id = await service.start(f"w{n % 2}", "1", execution_name=name)
+            times.append((await service.get(started_id)).start_ms)
+            driver.advance(1_000)
+        await service.stop((await service.list(execution_name="order-b"))[0].id, ERROR)
+        (holder,) = [await driver.take("me", "w0")]
+        await holder.release(problem=ERROR)
+        assert await names() == "dcba"
+        assert await names(name_prefix="order-") == "dba"
+        assert await names(name_prefix="order-", workflow_name="w1") == "db"
+        assert await names(name_prefix="order-", status=ExecutionStatus.RUNNING) == "da"
+        assert await names(name_prefix="order", limit=2) == "db"
+        assert await names(name_prefix="bill-c") == "c"
+        assert await names(name_prefix="") == "dcba"
+        assert await names(name_prefix="r") == ""
+        assert await names(name_prefix="\U0010ffff") == ""
+        assert await names(started_from_ms=times[2]) == "dc"
+        assert await names(started_before_ms=times[2]) == "ba"
+        assert await names(started_from_ms=times[1], started_before_ms=times[3]) == "cb"
+        assert await names(started_from_ms=times[1], workflow_name="w1") == "db"
+        assert await names(started_from_ms=-5, started_before_ms=1 << 60) == "dcba"
+        assert await names(has_problem=True) == "a"
+        assert await names(has_problem=False) == "dcb"
+        assert await names(has_problem=True, workflow_name="w1") == ""
+        assert await names(has_problem=False, status=ExecutionStatus.RUNNING) == "dc"
+        assert await names(status=ExecutionStatus.STOPPED) == "b"
+        assert await names(status=ExecutionStatus.STOPPED, workflow_name="w0") == ""
+        assert await names(workflow_name="unknown") == ""
+
+    @scenario
+    async def test_an_execution_is_found_by_the_beginning_of_its_id(self, driver: Driver) -> None:
+        """By any beginning; none has one that is longer than an id."""
+        service = driver.service
+        ids = []
+        for n in range(3):
+            ids.append(await service.start("greet", str(n)))
+            driver.advance(1_000)
+
+        async def found(prefix: str, **options: Any) -> list[str]:
+            return [each.id for each in await service.list(id_prefix=prefix, **options)]
+
+        for each in ids:
+            assert await found(each) == [each]
+            assert await found(each[:20]) == [each]
+            assert await found(each + "0") == []
+        assert await found(ids[0][:5]) == ids[::-1]
+        assert await found(ids[0][:5], limit=1) == ids[-1:]
+        assert await found(ids[0][:20], workflow_name="bill") == []
+        assert await found("~") == []
+
+    @scenario
+    async def test_operations_and_histories_have_pages(self, driver: Driver) -> None:
+        """The same, piece by piece; ids of events go on."""
+        await driver.begin()
+        for n in range(5):
+            await driver.commit(step(f"s{n}"), step(f"t{n}"), step(f"s{n}", SUCCEED))
+        await driver.commit(end(driver.execution_id, payload='"out"'))
+        for read in (driver.service.operations, driver.service.history):
+            whole = await read(driver.execution_id)
+            assert whole.marker is None
+            for limit in (1, 2, 3, len(whole) - 1, len(whole), 99):
+                found: list[Any] = []
+                after = None
+                while True:
+                    page = await read(driver.execution_id, limit=limit, after=after)
+                    assert len(page) == limit or page.marker is None
+                    found += page
+                    after = page.marker
+                    if after is None:
+                        break
+                assert found == [*whole]
+            with pytest.raises(ServiceError, match="marker"):
+                await read(driver.execution_id, after="x")
+        assert len(await driver.service.operations(driver.execution_id)) == 11
+        assert len(await driver.event_types()) == 17
 
     @scenario
     async def test_an_unknown_execution_is_a_clear_error(self, driver: Driver) -> None:

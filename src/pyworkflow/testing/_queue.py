@@ -441,7 +441,9 @@ class QueueConformance:
             invoke("j", name="charge", function_name="child"),
         )
         await parent.release()
-        children = {each.name: each for each in await service.list(workflow_name="child")}
+        children = {
+            each.name: each for each in await service.list(workflow_name="child", payloads=True)
+        }
         assert set(children) == {"order-1.charge", "order-1.charge.2"}
         assert children["order-1.charge"].input_payload == '{"a": 1}'
         assert children["order-1.charge.2"].input_payload == "null"

@@ -125,18 +125,56 @@ def unread_of(row: ExecutionRow, operations: Iterable[Operation]) -> tuple[str, 
     return unread
 
 
-def events_of(
-    row: ExecutionRow, kept: Iterable[tuple[int, object]], operations: Sequence[Operation]
-) -> tuple[HistoryEvent, ...]:
-    """Return the history of ``row``, one event after the other."""
+def page_of_operations(
+    row: ExecutionRow, first: int, found: Iterable[tuple[int, object, object]]
+) -> list[Operation]:
+    """Return operations of ``row`` in the order of their start, from a place on, none missing."""
+    operations: list[Operation] = []
+    base = (row.number << PLACES) + first
+    for key, record, _ in found:
+        if key != base + len(operations):
+            break
+        operations.append(_operation_at(row, key, record))
+    else:
+        if operations and not first:
+            _check_root(row, operations[0], base)
+        if operations or first:
+            return operations
+    raise UnreadableError(row.id, f"{base + len(operations)} of operations", "it is missing")
+
+
+def _operation_at(row: ExecutionRow, key: int, record: object) -> Operation:
+    return _decode(rows.decode_operation, record, row, f"{key} of operations, record")
+
+
+def lines_of(
+    row: ExecutionRow, kept: Iterable[tuple[int, object]], first: int, limit: int
+) -> list[rows.Line]:
+    """Return up to ``limit`` lines of the history of ``row``, from the line ``first`` on."""
     lines: list[rows.Line] = []
+    base = row.number << PLACES
     for key, cell in kept:
-        place = f"{key} of history, lines"
-        read = _decode(rows.decode_lines, cell, row, place)
-        if any(not 0 <= line.place < len(operations) for line in read):
-            raise UnreadableError(row.id, place, f"expected lines of {len(operations)} operations")
-        lines += read
-    return rows.events_of(lines, operations, row.result)
+        read = _decode(rows.decode_lines, cell, row, f"{key} of history, lines")
+        lines += read[max(first - (key - base), 0) :]
+        if len(lines) >= limit:
+            break
+    return lines[:limit]
+
+
+def events_of(
+    row: ExecutionRow,
+    first: int,
+    lines: Sequence[rows.Line],
+    found: Iterable[tuple[int, object]],
+) -> tuple[HistoryEvent, ...]:
+    """Return the events of ``lines``, which begin at line ``first``, with their operations."""
+    base = row.number << PLACES
+    operations = {key - base: _operation_at(row, key, record) for key, record in found}
+    for line in lines:
+        if line.place not in operations:
+            place = f"{base + max(line.place, 0)} of operations"
+            raise UnreadableError(row.id, place, "it is missing, and the history tells of it")
+    return rows.events_of(first, lines, operations, row.result)
 
 
 def summary_of(cells: Sequence[Any], record: object) -> ExecutionSummary:
