@@ -63,8 +63,9 @@ def number_of(after: str | None) -> int | None:
     """Return the number in a marker. Raises `ServiceError` for a text that no page had."""
     if after is None:
         return None
-    # Not isdecimal: a digit of another script is no number of ours. 18 digits fit 64 bits.
-    if not (isinstance(after, str) and after.isascii() and after.isdigit() and len(after) <= 18):
+    # Digits of other scripts are no number of ours, and a service may count in 64 bits.
+    is_number = isinstance(after, str) and after.isascii() and after.isdigit() and len(after) < 20
+    if not is_number or int(after) >= 1 << 63:
         raise ServiceError(
             f"Expected the marker of a page as after=, found {after!r}; pass page.marker unchanged"
         )

@@ -149,13 +149,13 @@ def _operation_at(row: ExecutionRow, key: int, record: object) -> Operation:
 
 def lines_of(
     row: ExecutionRow, kept: Iterable[tuple[int, object]], first: int, limit: int
-) -> list[rows.Line]:
-    """Return up to ``limit`` lines of the history of ``row``, from the line ``first`` on."""
-    lines: list[rows.Line] = []
+) -> list[tuple[int, rows.Line]]:
+    """Return lines of the history of ``row``, from ``first`` on, each with its row's key."""
+    lines: list[tuple[int, rows.Line]] = []
     base = row.number << PLACES
     for key, cell in kept:
         read = _decode(rows.decode_lines, cell, row, f"{key} of history, lines")
-        lines += read[max(first - (key - base), 0) :]
+        lines += [(key, line) for line in read[max(first - (key - base), 0) :]]
         if len(lines) >= limit:
             break
     return lines[:limit]
@@ -164,17 +164,17 @@ def lines_of(
 def events_of(
     row: ExecutionRow,
     first: int,
-    lines: Sequence[rows.Line],
+    lines: Sequence[tuple[int, rows.Line]],
     found: Iterable[tuple[int, object]],
 ) -> tuple[HistoryEvent, ...]:
     """Return the events of ``lines``, which begin at line ``first``, with their operations."""
     base = row.number << PLACES
     operations = {key - base: _operation_at(row, key, record) for key, record in found}
-    for line in lines:
+    for key, line in lines:
         if line.place not in operations:
-            place = f"{base + max(line.place, 0)} of operations"
-            raise UnreadableError(row.id, place, "it is missing, and the history tells of it")
-    return rows.events_of(first, lines, operations, row.result)
+            why = f"expected a line of an operation, found none at {line.place}"
+            raise UnreadableError(row.id, f"{key} of history, lines", why)
+    return rows.events_of(first, [line for _, line in lines], operations, row.result)
 
 
 def summary_of(cells: Sequence[Any], record: object) -> ExecutionSummary:

@@ -92,7 +92,7 @@ _UPGRADES: dict[int, tuple[str, ...]] = {
         "CREATE INDEX suspected ON executions (workflow, wake_ms)"
         " WHERE losses IS NOT NULL AND wake_ms IS NOT NULL",
         "DROP INDEX standing",
-        "CREATE INDEX standing ON executions (status, workflow)",
+        "CREATE INDEX listed ON executions (status, workflow)",
         "CREATE INDEX troubled ON executions (workflow) WHERE problem IS NOT NULL",
     ),
 }

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LAST_NUMBER = (1 << 63) - 1
 _SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -379,14 +380,14 @@ class SqliteService:
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter, the newest first."""
         wanted, number = Wanted(**filters), number_of(after)
-        below = rows.LAST_NUMBER + 1 if number is None else number
+        last = _LAST_NUMBER if number is None else number - 1
 
         def read(store: Store) -> Paged[ExecutionSummary]:
             found: list[tuple[int, ExecutionSummary]] = []
-            next_below = below
+            up_to = last
             while len(found) <= limit:
                 most = limit + 1 - len(found)
-                numbers = store.listed(wanted, next_below, most)
+                numbers = store.listed(wanted, up_to, most)
                 for cells_found, record in store.executions(numbers, payloads=payloads):
                     summary = cells.summary_for_list(cells_found, record)
                     summary = self._leases.explain(store, cells_found, summary)
@@ -394,7 +395,7 @@ class SqliteService:
                         found.append((cells_found[0], summary))
                 if len(numbers) < most:
                     break
-                next_below = numbers[-1]
+                up_to = numbers[-1] - 1
             marker = str(found[limit - 1][0]) if 0 < limit < len(found) else None
             shown = [summary for _, summary in found[:limit]]
             if not payloads:
@@ -425,8 +426,9 @@ class SqliteService:
 
         def read(store: Store) -> Paged[HistoryEvent]:
             row = _row(store, execution_id)
-            lines = cells.lines_of(row, store.history(row.number, first), first, limit + 1)
-            keys = {(row.number << rows.PLACES) + line.place for line in lines if line.place >= 0}
+            kept = store.history(row.number, first, limit + 1)
+            lines = cells.lines_of(row, kept, first, limit + 1)
+            keys = {(row.number << rows.PLACES) + line.place for _, line in lines}
             events = cells.events_of(row, first, lines, store.operations_at(keys))
             return _page(events, first, limit)
 

@@ -21,7 +21,7 @@ from pyworkflow.services.sqlite.rows import LAST_NUMBER, PLACES, ExecutionRow
 from pyworkflow.services.sqlite.schema import check_form, form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, TypeAlias
 
     from pyworkflow.services._listing import Wanted
@@ -244,19 +244,20 @@ class Store:
             (msgspec.json.encode(list(keys)).decode(),),
         ).fetchall()
 
-    def history(self, number: int, line: int = 0) -> Iterator[tuple[int, object]]:
-        """Yield (key, lines) of an execution's history, from the row that has the line on."""
+    def history(self, number: int, line: int, limit: int) -> list[tuple[int, object]]:
+        """Return (key, lines) of an execution's history, from the row that has the line on."""
         base = number << PLACES
-        yield from self._execute(
+        return self._execute(
             "SELECT key, lines FROM history WHERE key BETWEEN ifnull("
-            " (SELECT max(key) FROM history WHERE key BETWEEN ?1 AND ?2), ?1) AND ?3 ORDER BY key",
-            (base, base | line, base | _LAST_PLACE),
-        )
+            " (SELECT max(key) FROM history WHERE key BETWEEN ?1 AND ?2), ?1) AND ?3"
+            " ORDER BY key LIMIT ?4",
+            (base, base | line, base | _LAST_PLACE, limit),
+        ).fetchall()
 
     # -- lists -----------------------------------------------------------------------------------
 
-    def listed(self, wanted: Wanted, below: int, limit: int) -> list[int]:
-        """Return the numbers of the newest executions that match, beginning below a number.
+    def listed(self, wanted: Wanted, last: int, limit: int) -> list[int]:
+        """Return the numbers of the newest executions that match, up to a number.
 
         Whether the problem is one that only shows when it is read is for the caller to see: more
         may be found than have a problem.
@@ -264,34 +265,34 @@ class Store:
         filters = _filters(wanted)
         if len(wanted.id_prefix or "") < _WHOLE_TIME and wanted.execution_name is None:
             # Mostly there are enough among the newest, and they need no index.
-            found = self._newest(filters, below, limit)
+            found = self._newest(filters, last, limit)
             if not filters or len(found) == limit:
                 return found
-        below_it: dict[str, Cells] = {"+number < ?": (below,)}
+        up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
         if wanted.execution_name is not None or wanted.name_prefix:
-            return self._numbers("executions INDEXED BY named", filters | below_it, limit)
+            return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
         if wanted.has_problem:
             numbers: set[int] = set()
             for index, clause in _PROBLEMS.items():
-                where = {**filters, clause: (), **below_it}
+                where = {**filters, clause: (), **up_to_it}
                 numbers.update(self._numbers(f"executions INDEXED BY {index}", where, limit))
             return sorted(numbers, reverse=True)[:limit]
         if wanted.workflow_name is not None or wanted.status is not None:
-            return self._in_groups(wanted, filters, below, limit)
+            return self._in_groups(wanted, filters, last, limit)
         if any("id" in clause for clause in filters):
-            return self._numbers(f"executions INDEXED BY {_BY_ID}", filters | below_it, limit)
-        return self._numbers("executions NOT INDEXED", {**filters, "number < ?": (below,)}, limit)
+            return self._numbers(f"executions INDEXED BY {_BY_ID}", filters | up_to_it, limit)
+        return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
 
-    def _newest(self, filters: dict[str, Cells], below: int, limit: int) -> list[int]:
+    def _newest(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
         """Return those of the newest executions that match."""
         source = (
             "(SELECT number, id, workflow, name, status, problem, lease_ms FROM executions"
-            " NOT INDEXED WHERE number < ? ORDER BY number DESC LIMIT ?)"
+            " NOT INDEXED WHERE number <= ? ORDER BY number DESC LIMIT ?)"
         )
-        return self._numbers(source, filters, limit, below, _PROBE if filters else limit)
+        return self._numbers(source, filters, limit, last, _PROBE if filters else limit)
 
     def _in_groups(
-        self, wanted: Wanted, filters: dict[str, Cells], below: int, limit: int
+        self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
     ) -> list[int]:
         """Look through each pair of a status and a workflow: an index has each newest first."""
         found: list[int] = []
@@ -302,8 +303,8 @@ class Store:
             if wanted.workflow_name is None:
                 names = self._values("workflow", in_status)
             for name in names:
-                group = {**filters, **in_status, "workflow = ?": (name,), "number < ?": (below,)}
-                found += self._numbers("executions INDEXED BY standing", group, limit)
+                group = {**filters, **in_status, "workflow = ?": (name,), "number <= ?": (last,)}
+                found += self._numbers("executions INDEXED BY listed", group, limit)
         return sorted(found, reverse=True)[:limit]
 
     def _values(self, column: str, where: dict[str, Cells]) -> list[Any]:
@@ -321,7 +322,7 @@ class Store:
         self, source: str, filters: dict[str, Cells], limit: int, *values: int
     ) -> list[int]:
         # With a plus it is no term for an index: the order of the numbers must not decide for it.
-        by = "+number" if "+number < ?" in filters else "number"
+        by = "+number" if "+number <= ?" in filters else "number"
         sql = f"SELECT number FROM {source} WHERE {_all_of(filters)} ORDER BY {by} DESC LIMIT ?"
         found = self._execute(sql, (*values, *chain.from_iterable(filters.values()), limit))
         return [number for (number,) in found]
@@ -506,7 +507,7 @@ class Store:
         beyond = LAST_NUMBER + 1
         while beyond > 1:
             (last,) = self._execute(
-                "SELECT max(number, 0) FROM executions e WHERE number < ? AND NOT EXISTS"
+                "SELECT max(number, 0) FROM executions e WHERE number <= ? AND NOT EXISTS"
                 " (SELECT 1 FROM executions WHERE number = e.number + 1)"
                 " ORDER BY number DESC LIMIT 1",
                 (beyond,),
