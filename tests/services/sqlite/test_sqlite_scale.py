@@ -155,7 +155,7 @@ def test_each_question_walks_an_index(tmp_path: Path, sql: str, index: str) -> N
         {"has_problem": True, "workflow_name": "w"},
         {"has_problem": False},
     ],
-    ids=lambda filters: "-".join(filters),
+    ids="-".join,
 )
 def test_no_list_scans_the_file(tmp_path: Path, filters: Any) -> None:
     async def scene(here: Place) -> None:
