@@ -350,15 +350,7 @@ class AsyncClient:
         texts = (name, execution_name, name_prefix, id_prefix)
         if not all(given is None or is_text(given) for given in texts):
             return Paged()  # nothing can have such a name
-        found: list[ExecutionSummary] = []
-        page: Paged[ExecutionSummary]
-        while True:
-            size = READ_AT_ONCE if most is None else min(READ_AT_ONCE, most - len(found))
-            page = await service.list(limit=size, after=after, payloads=payloads, **filters)
-            found += page
-            after = page.marker
-            if after is None or len(found) == most:
-                return Paged(found, after)
+        return await _listed(service, most, after, payloads=payloads, filters=filters)
 
     async def release(self, execution: str | AsyncHandle[Any]) -> ExecutionSummary:
         """Take an execution from the worker that has it, for others to go on with, and return it.
@@ -518,3 +510,22 @@ class _Open:
 
 def _are_equal(one: str, other: str) -> bool:
     return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+
+
+async def _listed(
+    service: services.Executions,
+    most: int | None,
+    after: str | None,
+    *,
+    payloads: bool,
+    filters: Filters,
+) -> Paged[ExecutionSummary]:
+    """Return up to ``most`` executions, read in pages."""
+    found: list[ExecutionSummary] = []
+    while True:
+        size = READ_AT_ONCE if most is None else min(READ_AT_ONCE, most - len(found))
+        page = await service.list(limit=size, after=after, payloads=payloads, **filters)
+        found += page
+        after = page.marker
+        if after is None or len(found) == most:
+            return Paged(found, after)

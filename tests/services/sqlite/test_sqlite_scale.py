@@ -172,7 +172,9 @@ def test_no_list_scans_the_file(tmp_path: Path, filters: Any) -> None:
         other = sqlite3.connect(here.path)
         for sql in reads:
             plan = [row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {sql}")]
-            assert not any(line.startswith(("SCAN executions", "SCAN e")) for line in plan), plan
+            # The index of problems has nothing but those.
+            scans = [line for line in plan if line.startswith(("SCAN executions", "SCAN e"))]
+            assert not [line for line in scans if "INDEX troubled" not in line], plan
         other.close()
 
     play(tmp_path / "x.db", scene)
