@@ -185,8 +185,14 @@ def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
         service = here.open()
         await service.start("greet", "1")
         assert service._long_reader is not None
-        go_on = threading.Event()
-        listing = service._long_reader.read(lambda _: go_on.wait(60))
+        entered, go_on = threading.Event(), threading.Event()
+
+        def read_long(_: object) -> None:
+            entered.set()
+            go_on.wait(60)
+
+        listing = service._long_reader.read(read_long)
+        await asyncio.to_thread(entered.wait)
         listed = asyncio.ensure_future(service.list())
         (holder,) = await lease(service, "me")
         await holder.commit(wait("w", wait_seconds=60))
