@@ -15,7 +15,7 @@ from pyworkflow.errors import (
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Desk:
     """A writer over a service that answers at once, or later."""
 
     def __init__(self, *, at_once: bool = False, page_size: int = 1000) -> None:
-        self.memory = MemoryService(lambda: 1000, page_size=page_size)
+        self.memory = ImmediateMemoryService(lambda: 1000, page_size=page_size)
         self.watched = WatchedService(self.memory)
         self.id = self.memory.start("greet", "1")
         self.service = self.memory if at_once else self.watched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from datetime import datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -157,12 +158,28 @@ def list_command(
     status: Annotated[
         ExecutionStatus | None, typer.Option(case_sensitive=False, help="Only those in it.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    name: Annotated[str | None, typer.Option(help="Only names that begin so.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only started then or later.")] = None,
+    before: Annotated[datetime | None, typer.Option(help="Only started before then.")] = None,
+    problem: Annotated[
+        bool | None, typer.Option("--problem/--no-problem", help="Only with one, or without.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most to show.")] = 50,
+    after: Annotated[str | None, typer.Option(help="Go on there; the page before says it.")] = None,
     db: DbOption = running.DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """List executions, the newest first."""
-    reading.list_executions(db, workflow, status, limit, as_json=as_json)
+    filters = {
+        "workflow": workflow,
+        "status": status,
+        "name_prefix": name,
+        "started_from": since and since.astimezone(),
+        "started_before": before and before.astimezone(),
+        "has_problem": problem,
+        "after": after,
+    }
+    reading.list_executions(db, filters, limit, as_json=as_json)
 
 
 @app.command()

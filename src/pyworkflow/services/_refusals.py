@@ -12,6 +12,7 @@ from pyworkflow.errors import (
     ExecutionEndedError,
     ExecutionNameError,
     ExecutionNotFoundError,
+    UsageError,
 )
 
 if TYPE_CHECKING:
@@ -86,3 +87,8 @@ def already_started(
         f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "
         "name, or send the same input"
     )
+
+
+def no_backup() -> UsageError:
+    """Return the error for a backup of executions in memory."""
+    return UsageError("executions in memory have no backup: keep them in a file, with Client.local")

@@ -32,6 +32,7 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow.errors import ServiceError
+from pyworkflow.services._scheduling import backoff_ms
 from pyworkflow.services.base import LEASE_MS
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.book import PUT_OFF_MS, ids
@@ -49,13 +50,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pyworkflow.sqlite")
 
-_LONGEST_BACKOFF_MS = 300_000
 _LAST_TIME = (1 << 63) - 1
-
-
-def backoff_ms(troubles: int) -> int:
-    """Return how long to wait after that many troubles in a row: 1 s, 2 s, 4 s, ... 5 min."""
-    return min(1000 << min(troubles - 1, 20), _LONGEST_BACKOFF_MS) if troubles > 0 else 0
 
 
 def _dead_owners(store: Store) -> list[str]:
