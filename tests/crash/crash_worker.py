@@ -99,13 +99,15 @@ class LoggedSteps(StepRunner):
 
 
 class LoggedWarnings(logging.Handler):
-    """Logs what a user would be warned of."""
+    """Logs what a user would be warned of, but not that the steps that shall fail did."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "attempt"):  # it failed, and is followed by another one
+            return
         self._log.write(Warned(f"{record.getMessage()} {record.exc_info or ''}"))
 
 

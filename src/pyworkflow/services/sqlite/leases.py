@@ -289,9 +289,10 @@ class Leases:
         now_ms = self._now_ms()
         held.state.fire(now_ms)
         if not held.state.is_running or held.owner is None:
+            status = "RUNNING" if held.state.is_running else held.state.root.status
             raise ServiceError(
-                f"Expected an execution that a worker has, found {execution_id!r}, which is "
-                f"{held.state.root.status} and which none has; there is nothing to release"
+                f"Expected an execution that a worker has, found {held.state.root.name!r}, which "
+                f"is {status}, and no worker has it; there is nothing to release"
             )
         reason = f"It was released by hand from the worker {held.owner!r}"
         _log_what_is_lost(held, reason, logging.WARNING)
