@@ -194,6 +194,10 @@ class Limits(msgspec.Struct, frozen=True):
     max_result_bytes: int | None = None
 
 
+MOST_BYTES = 4
+"""The most bytes that a character takes in UTF-8."""
+
+
 def size_of(payload: str | None) -> int:
     """Return how many bytes a payload has."""
     if payload is None:
@@ -203,7 +207,9 @@ def size_of(payload: str | None) -> int:
 
 def check_size(payload: str | None, max_bytes: int | None, what: str) -> None:
     """Raise `SerializationError` for a payload that a service does not keep, which is ``what``."""
-    if max_bytes is None or (size := size_of(payload)) <= max_bytes:
+    if payload is None or max_bytes is None or len(payload) * MOST_BYTES <= max_bytes:
+        return  # mostly
+    if (size := size_of(payload)) <= max_bytes:
         return
     raise SerializationError(
         f"{what[:1].upper()}{what[1:]} can't be stored: it has {size} bytes as JSON, and the "

@@ -17,13 +17,13 @@ from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.mismatch import lost_class_error
 from pyworkflow._engine.rebuilding import LostClassError
 from pyworkflow._engine.records import (
+    MOST_BYTES,
     Action,
     ErrorRecord,
     Operation,
     OperationType,
     Update,
     check_size,
-    size_of,
 )
 from pyworkflow.errors import SerializationError
 
@@ -154,7 +154,7 @@ class Op:
         ``what`` of this operation it is: ``"result"``.
         """
         most = self.execution.limits.max_payload_bytes
-        if most is None or size_of(payload) <= most:
+        if payload is None or most is None or len(payload) * MOST_BYTES <= most:
             return None
         try:
             check_size(payload, most, f"the {what} of {self.awaits()}")

@@ -6,7 +6,9 @@ must is `UnreadableError`, with its row and why: that is one execution's affair,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -18,7 +20,6 @@ from pyworkflow.services.sqlite.rows import LAST_LINE, LAST_NUMBER, PLACES, Exec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
 
     from pyworkflow._engine.records import Operation
     from pyworkflow.services.events import HistoryEvent
@@ -39,6 +40,25 @@ def _range_of(column: str) -> tuple[int, int]:
 _RANGES = [_range_of(column) for column in ExecutionRow._fields]
 
 
+def _cell_type(kinds: Sequence[Any], least: int, most: int) -> Any:
+    number = Annotated[int, msgspec.Meta(ge=least, le=most)]
+    return functools.reduce(operator.or_, (number if kind is int else kind for kind in kinds))
+
+
+# A Struct, for msgspec knows what it checks there without looking it up.
+_Cells = msgspec.defstruct(
+    "_Cells",
+    [
+        (column, _cell_type(kinds, *ends))
+        for column, kinds, ends in zip(ExecutionRow._fields, _KINDS, _RANGES, strict=True)
+    ],
+    array_like=True,
+)
+"""The types and ranges of all cells, which msgspec checks at once."""
+_TAKEN_AS_IT_IS = (bytes,)
+"""Else msgspec would take a text for bytes in base64."""
+
+
 class UnreadableError(Exception):
     """Something of an execution can't be read; the message tells the row and why."""
 
@@ -46,9 +66,8 @@ class UnreadableError(Exception):
         super().__init__(f"the execution {execution_id!r} can't be read: row {place}: {why}")
 
 
-def row_of(cells: Sequence[Any]) -> ExecutionRow:
-    """Return a row of ``executions``, every cell of the type that it must have."""
-    row = ExecutionRow._make(cells)
+def _tell_wrong_cell(row: ExecutionRow) -> None:
+    """Raise `UnreadableError` for the first cell that is not what it must be."""
     for cell, kinds, (least, most), column in zip(row, _KINDS, _RANGES, row._fields, strict=True):
         if type(cell) not in kinds:
             expected = " or ".join(
@@ -60,6 +79,15 @@ def row_of(cells: Sequence[Any]) -> ExecutionRow:
         if type(cell) is int and not least <= cell <= most:
             why = f"expected {least} to {most}, found {cell}"
             raise UnreadableError(row.id, f"{row.number} of executions, {column}", why)
+
+
+def row_of(cells: Sequence[Any]) -> ExecutionRow:
+    """Return a row of ``executions``, every cell of the type that it must have."""
+    row = ExecutionRow._make(cells)
+    try:
+        msgspec.convert(row, _Cells, builtin_types=_TAKEN_AS_IT_IS)
+    except msgspec.ValidationError:
+        _tell_wrong_cell(row)
     if row.problem is not None:
         _decode(rows.decode_error, row.problem, row, f"{row.number} of executions, problem")
     return row

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.sqlite")
 
 _LAST_TIME = (1 << 63) - 1
+_OWNER, _LEASE_MS = map(rows.ExecutionRow._fields.index, ("owner", "lease_ms"))
 
 
 def _dead_owners(store: Store) -> list[str]:
@@ -221,12 +222,12 @@ class Leases:
         self, store: Store, cells: Sequence[object], summary: ExecutionSummary
     ) -> ExecutionSummary:
         """Return the summary; its problem says so if its owner doesn't go on with it."""
-        row = dict(zip(rows.ExecutionRow._fields, cells, strict=False))
-        if row["lease_ms"] is None or (found := store.owner(row["owner"])) is None:
+        lease_ms = cells[_LEASE_MS]
+        if lease_ms is None or (found := store.owner(cells[_OWNER])) is None:
             return summary
         host, pid, started, report = found
         problem = _report_of(report)
-        late_ms = self._machine_ms() - lease_ms if type(lease_ms := row["lease_ms"]) is int else -1
+        late_ms = self._machine_ms() - lease_ms if type(lease_ms) is int else -1
         if problem is None and late_ms >= 0 and _lives(host, pid, started):
             problem = ErrorRecord(
                 f"process {pid} lives and keeps a lease that ran out {late_ms // 1000} s ago, for "
