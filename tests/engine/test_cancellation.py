@@ -10,6 +10,7 @@ import pytest
 
 from pyworkflow import SyncWorkflowContext, WorkflowContext, workflow
 from pyworkflow.aws.testing import create_test_handler
+from pyworkflow.errors import ExecutionFailedError
 
 
 def me() -> asyncio.Task[Any]:
@@ -226,5 +227,6 @@ def test_a_workflow_that_cancels_itself_and_returns_is_cancelled() -> None:
     async def main() -> int:
         return await returns()
 
-    with pytest.raises(asyncio.CancelledError, match="enough"):
+    with pytest.raises(ExecutionFailedError, match="enough") as caught:
         create_test_handler(main)({})
+    assert type(caught.value.__cause__) is asyncio.CancelledError
