@@ -160,6 +160,8 @@ def test_a_ctx_that_is_used_after_its_run_says_so() -> None:
     create_test_handler(main)({})
     with pytest.raises(UsageError, match=r"ctx\.sleep\(\) was called .* that is over"):
         use(kept[0])
+    with pytest.raises(UsageError, match=r"ctx\.now\(\) was called .* that is over"):
+        kept[0].now()
 
 
 def test_a_ctx_that_a_body_uses_says_so() -> None:

@@ -106,6 +106,8 @@ class BaseContext:
         running = current_execution()
         if running is not None:
             self._check_owner(running, "ctx.now()")
+        elif running_step.get() is None:  # a step may read it: it stands still meanwhile
+            raise self._elsewhere("ctx.now()")
         return self._execution.now()
 
     def uuid4(self) -> UUID:

@@ -17,8 +17,7 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.errors import ServiceError
-from pyworkflow.services._refusals import not_found
+from pyworkflow.services._refusals import not_found, not_leased
 from pyworkflow.services._scheduling import backoff_ms
 from pyworkflow.services.base import LEASE_MS, ExecutionSummary, InvokedNames
 
@@ -371,10 +370,7 @@ class MemoryQueue:
     def revoke(self, each: Scheduled) -> None:
         """Take an execution from its owner. Raises `ServiceError` when it has none."""
         if not each.state.is_running or each.owner is None:
-            raise ServiceError(
-                f"Expected an execution that a worker has, found {each.id!r}, which is "
-                f"{each.state.root.status} and which none has; there is nothing to release"
-            )
+            raise not_leased(each.state.root)
         reason = f"It was released by hand from the worker {each.owner!r}"
         _log_what_is_lost(each, reason)
         each.problem = ErrorRecord(reason, "LeaseReleased")

@@ -286,7 +286,7 @@ class ExecutionConformance:
         assert "'me'" in found.problem.message
         with pytest.raises(StaleTokenError):
             await holder.commit()
-        with pytest.raises(ServiceError, match="none has"):
+        with pytest.raises(ServiceError, match="no worker has it"):
             await service.revoke(holder.execution_id)
         again = await driver.take("you")
         assert again.invocation.losses == 0

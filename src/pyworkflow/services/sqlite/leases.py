@@ -31,7 +31,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
-from pyworkflow.errors import ServiceError
+from pyworkflow.services._refusals import not_leased
 from pyworkflow.services._scheduling import backoff_ms
 from pyworkflow.services.base import LEASE_MS
 from pyworkflow.services.sqlite import rows
@@ -290,11 +290,7 @@ class Leases:
         now_ms = self._now_ms()
         held.state.fire(now_ms)
         if not held.state.is_running or held.owner is None:
-            status = "RUNNING" if held.state.is_running else held.state.root.status
-            raise ServiceError(
-                f"Expected an execution that a worker has, found {held.state.root.name!r}, which "
-                f"is {status}, and no worker has it; there is nothing to release"
-            )
+            raise not_leased(held.state.root)
         reason = f"It was released by hand from the worker {held.owner!r}"
         _log_what_is_lost(held, reason, logging.WARNING)
         held.problem = ErrorRecord(reason, "LeaseReleased")
