@@ -34,8 +34,8 @@ def not_leased(execution: Operation) -> ServiceError:
     """Return the error for a release of what no worker has."""
     status = execution.status if execution.ended else "RUNNING"
     return ServiceError(
-        f"Expected an execution that a worker has, found {execution.name!r}, which is {status}, and "
-        "no worker has it; there is nothing to release"
+        f"Expected an execution that a worker has, found {execution.name!r}, which is {status}, "
+        "and no worker has it; there is nothing to release"
     )
 
 
