@@ -375,7 +375,9 @@ def test_a_file_of_the_first_version_opens(path: Path) -> None:
 
     play(path, fill)
     old = sqlite3.connect(path)
-    old.execute("DROP INDEX suspected")
+    for index in ("suspected", "listed", "troubled"):
+        old.execute(f"DROP INDEX {index}")
+    old.execute("CREATE INDEX standing ON executions (status)")
     old.execute("ALTER TABLE executions DROP COLUMN losses")
     old.execute("ALTER TABLE executions ADD COLUMN by_hand TEXT")
     old.execute("ALTER TABLE owners DROP COLUMN started")
