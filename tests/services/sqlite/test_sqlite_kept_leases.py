@@ -69,7 +69,7 @@ def test_a_lease_is_kept_while_its_process_lives(path: Path) -> None:
         assert (await service.get(holder.id)).problem is None
         here.clock.advance(100 * LEASE_MS)
         assert await lease(service, "you") == []
-        (listed,) = await service.list()
+        (listed,) = await service.list(payloads=True)
         assert listed == await service.get(holder.id)
         assert listed.problem is not None
         assert listed.problem.type == "LeaseKept"
