@@ -13,7 +13,7 @@ import pytest
 from tests.cli.terminal import ROOT, Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ORDERS = """
 import sys
@@ -76,21 +76,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pk" / "__init__.py").touch()
     (tmp_path / "pk" / "orders.py").write_text(ORDERS, "utf-8")
     return tmp_path
-
-
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
-    """Open a terminal, as ``terminal("worker", "pk/orders.py")``. None is left at the end."""
-    opened: list[Terminal] = []
-
-    def open_one(*words: str) -> Terminal:
-        opened.append(Terminal(folder, *words))
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        each.process.kill()
-        each.end()
 
 
 def start(folder: Path, how: str) -> str:

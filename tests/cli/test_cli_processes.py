@@ -48,21 +48,6 @@ def gate(folder: Path) -> Iterator[Callable[[str], object]]:
     os.close(end)
 
 
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
-    """Open a terminal: ``terminal("run", "shop.py")``. None is left when the test ends."""
-    opened: list[Terminal] = []
-
-    def open_one(*words: str) -> Terminal:
-        opened.append(Terminal(folder, *words))
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        each.process.kill()
-        each.end()
-
-
 def bodies(folder: Path) -> list[str]:
     return (folder / "bodies").read_text("utf-8").split()
 
