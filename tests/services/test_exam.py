@@ -461,8 +461,8 @@ def methods_of(*ports: type) -> set[str]:
     return {name for port in ports for name in vars(port) if not name.startswith("_")}
 
 
-def is_caught(plant: Callable[[MemoryService], None]) -> bool:
-    """Whether a scenario of the exam fails for a service with that defect."""
+def is_caught(plant: Callable[[MemoryService], None], scenarios: str = "test_") -> bool:
+    """Whether a scenario of the exam whose name begins so fails for a service with that defect."""
 
     def factory(page_size: int) -> World:
         clock = FakeClock()
@@ -473,7 +473,7 @@ def is_caught(plant: Callable[[MemoryService], None]) -> bool:
 
     exam = ServiceConformance()
     for name, scenario in inspect.getmembers(exam, inspect.ismethod):
-        if not name.startswith("test_"):
+        if not name.startswith(scenarios):
             continue
         cases = [[*mark.args[1]] for mark in getattr(scenario, "pytestmark", ())]
         for case in [[value] for values in cases for value in values[:2]] or [[]]:
@@ -506,3 +506,25 @@ def test_a_planted_defect_is_caught(name: str, label: str) -> None:
 @pytest.mark.parametrize("label", CAPABILITIES)
 def test_wrong_capabilities_are_caught(label: str) -> None:
     assert is_caught(lambda service: setattr(service, "capabilities", CAPABILITIES[label]))
+
+
+@pytest.mark.parametrize("name", ["operations", "history"])
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_a_list_without_an_end_is_caught(name: str, is_endless: bool) -> None:
+    """A page leads back to the first, or each has a marker of its own and none is the last."""
+
+    def endless(sound: Method) -> Method:
+        async def method(execution_id: str, *, limit: int = 99, after: str | None = None) -> Any:
+            whole = await sound(execution_id)
+            first = int(after or 0)
+            found = [whole[n % len(whole)] for n in range(first, first + limit)]
+            return whole if limit >= len(whole) else Paged(found, str(first + limit))
+
+        return method
+
+    defect = endless if is_endless else ignores("after")
+
+    def plant(service: MemoryService) -> None:
+        setattr(service, name, defect(getattr(service, name)))
+
+    assert is_caught(plant, "test_operations_and_histories_have_pages")

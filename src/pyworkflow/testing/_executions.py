@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,11 @@ from pyworkflow.testing._updates import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pyworkflow.services.base import Paged
+
+_MOST_PAGES = 100
+"""More than any list of the exam has."""
 
 
 class ExecutionConformance:
@@ -377,16 +383,8 @@ class ExecutionConformance:
         assert [each.id for each in second] == started[50:]
         assert second.marker is None
         for filters in ({}, {"workflow_name": "w1"}, {"status": ExecutionStatus.RUNNING}):
-            found: list[str] = []
-            after = None
-            while True:
-                page = await service.list(limit=7, after=after, **filters)
-                assert len(page) == 7 or page.marker is None
-                found += [each.id for each in page]
-                after = page.marker
-                if after is None:
-                    break
-            assert found == [each.id for each in await service.list(limit=99, **filters)]
+            found = await _pages(partial(service.list, **filters), 7)
+            assert found == [*await service.list(limit=99, **filters)]
         (whole, empty) = (await service.list(limit=54), await service.list(limit=0))
         assert (len(whole), whole.marker, len(empty)) == (54, None, 0)
         for marker in ("", "x", "-1", "٣"):
@@ -463,16 +461,7 @@ class ExecutionConformance:
             whole = await read(driver.execution_id)
             assert whole.marker is None
             for limit in (1, 2, 3, len(whole) - 1, len(whole), 99):
-                found: list[Any] = []
-                after = None
-                while True:
-                    page = await read(driver.execution_id, limit=limit, after=after)
-                    assert len(page) == limit or (page.marker is None and len(page) < limit)
-                    found += page
-                    after = page.marker
-                    if after is None:
-                        break
-                assert found == [*whole]
+                assert await _pages(partial(read, driver.execution_id), limit) == [*whole]
             with pytest.raises(ServiceError, match="marker"):
                 await read(driver.execution_id, after="x")
         assert len(await driver.service.operations(driver.execution_id)) == 11
@@ -526,6 +515,21 @@ class ExecutionConformance:
         assert events[4].error == ERROR
         assert (events[5].time_ms, events[5].wait_seconds) == (events[2].time_ms + 1_000, 1)
         assert events[7].current_attempt == 2
+
+
+async def _pages(read: Callable[..., Awaitable[Paged[Any]]], limit: int) -> list[Any]:
+    """Return what all pages have; a page that leads back to one before fails, or none is last."""
+    found: list[Any] = []
+    markers: list[str] = []
+    while True:
+        page = await read(limit=limit, after=markers[-1] if markers else None)
+        assert len(page) == limit or (page.marker is None and len(page) < limit)
+        found += page
+        if page.marker is None:
+            return found
+        assert page.marker not in markers, "a page leads back to one before"
+        assert len(markers) < _MOST_PAGES, "no page is the last one"
+        markers.append(page.marker)
 
 
 def _content(path: str) -> bytes:

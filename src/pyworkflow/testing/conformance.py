@@ -250,8 +250,11 @@ class ServiceConformance(ExecutionConformance, QueueConformance):
 
     async def _pages(self, driver: Driver, first: Page) -> list[Operation]:
         found, marker = list(first.operations), first.marker
+        followed: set[str] = set()
         while marker is not None:
             assert len(found) % self.page_size == 0
+            assert marker not in followed, "a page leads back to one before"
+            followed.add(marker)
             page = await driver.service.load(driver.execution_id, driver.token, marker)
             found += page.operations
             marker = page.marker
