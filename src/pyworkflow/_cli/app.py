@@ -14,8 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 from pyworkflow._cli import copying, logs, reading, running, serving
-from pyworkflow._cli.console import escape_what_cannot_be_encoded
-from pyworkflow._cli.exits import Exit, tell
+from pyworkflow._cli.console import (
+    escape_what_cannot_be_encoded,
+    flush_stdout,
+    is_refused_write,
+    open_closed_streams,
+)
+from pyworkflow._cli.exits import Exit, tell, tell_lost_output
 from pyworkflow._cli.loading import load_all, load_target
 from pyworkflow._cli.values import read_value
 from pyworkflow._runtime.host import run_to_end
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the workflow failed, timed out or was stopped; 2 the command or the "
     "workflow file is wrong; 3 the database, or what it was asked for; 70 a defect of PyWorkflow; "
-    "130 interrupted by Ctrl-C, 143 by SIGTERM."
+    "74 stdout can't be written to; 130 interrupted by Ctrl-C, 143 by SIGTERM."
 )
 
 
@@ -84,10 +89,19 @@ def _options(
 
 def run() -> None:
     """Run the command that the process's arguments name, and end the process."""
+    open_closed_streams()
     escape_what_cannot_be_encoded()
     try:
         app(prog_name="pyworkflow")
-    except Exception:
+    except SystemExit as end:
+        lost = flush_stdout()
+        if lost is None:
+            raise
+        sys.exit(end.code or tell_lost_output(lost))
+    except Exception as error:
+        refused = flush_stdout() or error
+        if is_refused_write(refused):
+            sys.exit(tell_lost_output(refused))
         traceback.print_exc()
         sys.exit(Exit.DEFECT)
 
