@@ -12,16 +12,17 @@ from pyworkflow._runtime.flush import Writer
 from pyworkflow.errors import (
     InvalidUpdateError,
     ServiceBusyError,
+    ServiceError,
     ServiceUnavailableError,
     StaleTokenError,
 )
+from pyworkflow.services.base import Page
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyworkflow.services.base import Page
 
 Answers = list[Committed | BaseException]
 
@@ -110,6 +111,22 @@ def test_pages_are_read_to_the_last(at_once: bool) -> None:
         assert len(invocation.operations) == 2
         history = await again.load(invocation)
         assert [one.id for one in history] == [desk.id, *names]
+
+    run(main)
+
+
+def test_a_marker_that_comes_again_is_an_error() -> None:
+    async def main() -> None:
+        desk = Desk(page_size=1)
+        await desk.write(desk.writer(), start("a"), start("b"))
+        invocation = desk.memory.claim(desk.id)
+
+        async def load(execution_id: str, token: str, marker: str) -> Page:
+            return Page((), marker)
+
+        desk.watched.load = load  # type: ignore[method-assign] # a fault
+        with pytest.raises(ServiceError, match="again"):
+            await Writer(desk.service, invocation).load(invocation)
 
     run(main)
 

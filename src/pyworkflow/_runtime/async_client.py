@@ -32,7 +32,7 @@ from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 from pyworkflow.services import processes
 from pyworkflow.services._refusals import is_text, no_backup, not_found
-from pyworkflow.services.base import Paged
+from pyworkflow.services.base import Markers, Paged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -311,8 +311,9 @@ class AsyncClient:
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter given, the newest first, as a tuple.
 
-        However many there are, they are read in pages, each for itself: a long list delays neither
-        a start nor a step. For a page alone give a ``limit``.
+        Without a ``limit`` that is all of them, in memory at once. They are read in pages of 500,
+        each on its own, so a long list delays neither a start nor a step. To read page by page,
+        pass a ``limit``, and each page's ``marker`` as ``after``.
 
         Args:
             workflow: a workflow, or the name of one.
@@ -332,7 +333,8 @@ class AsyncClient:
         Raises:
             ExecutionStatusError: the status does not exist.
             UsageError: the limit is negative, or a time has no zone.
-            ServiceError: ``after`` is not the marker of a page.
+            ServiceError: ``after`` is not the marker of a page, or the service returned the same
+                marker twice.
         """
         service = self._opened.service
         name = None if workflow is None else self._resolve(workflow)[0]
@@ -522,10 +524,11 @@ async def _listed(
 ) -> Paged[ExecutionSummary]:
     """Return up to ``most`` executions, read in pages."""
     found: list[ExecutionSummary] = []
+    markers = Markers(service)
     while True:
         size = READ_AT_ONCE if most is None else min(READ_AT_ONCE, most - len(found))
         page = await service.list(limit=size, after=after, payloads=payloads, **filters)
         found += page
-        after = page.marker
-        if after is None or len(found) == most:
-            return Paged(found, after)
+        if page.marker is None or (most is not None and len(found) >= most):
+            return Paged(found, page.marker)
+        after = markers.follow(page.marker)

@@ -241,8 +241,9 @@ class Client:
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter given, the newest first, as a tuple.
 
-        All of them, or up to ``limit``; then the tuple's ``marker``, given as ``after``, leads to
-        the next page. Inputs and results are there with ``payloads`` alone. See `AsyncClient.list`.
+        Without a ``limit`` that is all of them, in memory at once. With one, the tuple's
+        ``marker``, passed as ``after``, leads to the next page. Inputs and results are there with
+        ``payloads`` alone. See `AsyncClient.list`.
         """
         return self.call(
             lambda: self._client.list(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from pyworkflow._engine.records import Action
 from pyworkflow._engine.turn import Committed
 from pyworkflow.errors import ServiceBusyError, ServiceUnavailableError
+from pyworkflow.services.base import Markers
 from pyworkflow.services.port import ImmediateHistory
 
 if TYPE_CHECKING:
@@ -193,8 +194,12 @@ class Writer:
                 self._sending = None
 
     async def _add_pages(self, operations: list[Operation], marker: str | None) -> None:
+        if not marker:
+            return
+        markers = Markers(self._execution_id)
         while marker:
-            page = await self._service.load(self._execution_id, self._checked_token(), marker)
+            token = self._checked_token()
+            page = await self._service.load(self._execution_id, token, markers.follow(marker))
             operations.extend(page.operations)
             marker = page.marker
 

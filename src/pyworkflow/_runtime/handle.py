@@ -9,6 +9,7 @@ from pyworkflow._engine.failures import record_report
 from pyworkflow._runtime.outcome import result_of
 from pyworkflow._runtime.waits import waiting_for
 from pyworkflow.duration import format_duration, parse_duration
+from pyworkflow.services.base import Markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +127,10 @@ async def _whole(read: _Read[T], execution_id: str) -> tuple[T, ...]:
     """Return all pages; each is a read of its own, so that nothing waits behind a long one."""
     found: list[T] = []
     after = None
+    markers = Markers(execution_id)
     while True:
         page = await read(execution_id, after=after)
         found += page
-        after = page.marker
-        if after is None:
+        if page.marker is None:
             return tuple(found)
+        after = markers.follow(page.marker)

@@ -9,6 +9,7 @@ from typing import Self, TypedDict, TypeVar
 import msgspec
 
 from pyworkflow._engine.records import ErrorRecord, Operation
+from pyworkflow.errors import ServiceError
 
 LEASE_MS = 10_000
 """How long a lease lasts; holders renew it every third of that."""
@@ -70,6 +71,28 @@ class Paged(tuple[T_co, ...]):  # noqa: SLOT001 - a tuple can have no slots besi
         page = super().__new__(cls, items)
         page.marker = marker
         return page
+
+
+class Markers:
+    """The markers of a list read page by page, each to be followed once.
+
+    A service that returned one again would be read without end.
+    """
+
+    def __init__(self, source: object) -> None:
+        self._source = source
+        self._followed: set[str] = set()
+
+    def follow(self, marker: str) -> str:
+        """Return ``marker``. Raises `ServiceError` if a page before had it."""
+        if marker in self._followed:
+            raise ServiceError(
+                f"Expected each page of {self._source!r} to have a marker of its own, found "
+                f"{marker!r} again after {len(self._followed)} pages: the service does not go on "
+                "from a marker, and reading would never end. This is a defect of the service"
+            )
+        self._followed.add(marker)
+        return marker
 
 
 class ExecutionStatus(StrEnum):
