@@ -59,13 +59,16 @@ def end_of_prefix(prefix: str) -> str | None:
     return None
 
 
-def number_of(after: str | None) -> int | None:
-    """Return the number in a marker. Raises `ServiceError` for a text that no page had."""
+def number_of(after: str | None, most: int = (1 << 63) - 1) -> int | None:
+    """Return the number in a marker. Raises `ServiceError` for a text that no page had.
+
+    ``most`` is the greatest number that a marker can have.
+    """
     if after is None:
         return None
-    # Digits of other scripts are no number of ours, and a service may count in 64 bits.
-    is_number = isinstance(after, str) and after.isascii() and after.isdigit() and len(after) < 20
-    if not is_number or int(after) >= 1 << 63:
+    # Digits of other scripts are not accepted.
+    is_number = isinstance(after, str) and after.isascii() and after.isdigit() and len(after) <= 20
+    if not is_number or int(after) > most:
         raise ServiceError(
             f"Expected the marker of a page as after=, found {after!r}; pass page.marker unchanged"
         )

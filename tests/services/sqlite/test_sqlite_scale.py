@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.sqlite import store
 from pyworkflow.testing._updates import wait
 from tests.services.sqlite.sqlite_world import Place, lease, play
 
@@ -123,8 +124,19 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
             "INDEX listed (status=? AND workflow=? AND rowid<?)",
         ),
         (
-            "SELECT min(workflow) FROM executions WHERE status = 'FAILED' AND workflow > 'w'",
+            "SELECT workflow, typeof(workflow) FROM executions WHERE status = 'FAILED'"
+            " AND workflow > 'w' ORDER BY workflow LIMIT 1",
             "INDEX listed (status=? AND workflow>?)",
+        ),
+        (
+            "SELECT status, typeof(status) FROM executions WHERE status > 'FAILED'"
+            " ORDER BY status LIMIT 1",
+            "INDEX listed (status>?)",
+        ),
+        (
+            "SELECT workflow, typeof(workflow) FROM executions WHERE wake_ms IS NOT NULL"
+            " AND workflow > 'w' ORDER BY workflow LIMIT 1",
+            "INDEX due (workflow>?)",
         ),
     ],
 )
@@ -204,5 +216,32 @@ def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
         assert not listing.done()
         go_on.set()
         assert len(await listed) == 2
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("probe", [2, 5, 99])
+def test_a_list_by_prefix_has_the_newest_wherever_they_are_found(
+    tmp_path: Path, probe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PROBE", 1)
+    monkeypatch.setattr(store, "_DEEP_PROBE", probe)
+    monkeypatch.setattr(store, "_MANY_NAMES", 4)
+
+    async def scene(here: Place) -> None:
+        service = here.open()
+        names = ["o-5", "o-1", "o-3", "x-1", "o-2", "x-2", "x-3"]
+        for name in names:
+            await service.start("greet", "1", execution_name=name)
+        found: list[str] = []
+        page = await service.list(name_prefix="o-", limit=2)
+        found += [each.name for each in page]
+        page = await service.list(name_prefix="o-", limit=2, after=page.marker)
+        found += [each.name for each in page]
+        assert (found, page.marker) == (["o-2", "o-3", "o-1", "o-5"], None)
+        assert [each.name for each in await service.list(name_prefix="x-", limit=2)] == [
+            "x-3",
+            "x-2",
+        ]
 
     play(tmp_path / "x.db", scene)

@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LAST_NUMBER = (1 << 63) - 1
+_LEAST_ROW, _LAST_ROW = -(1 << 63), (1 << 63) - 1
+_ROW_BITS = (1 << 64) - 1
+_LAST_PLACE = (1 << rows.PLACES) - 1
 _SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -379,16 +381,18 @@ class SqliteService:
         **filters: Unpack[Filters],
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter, the newest first."""
-        wanted, number = Wanted(**filters), number_of(after)
-        last = _LAST_NUMBER if number is None else number - 1
+        wanted, before = Wanted(**filters), _row_of_marker(after)
+        last = _LAST_ROW if before is None else before - 1
 
         def read(store: Store) -> Paged[ExecutionSummary]:
             found: list[tuple[int, ExecutionSummary]] = []
             up_to = last
-            while len(found) <= limit:
+            while len(found) <= limit and up_to >= _LEAST_ROW:
                 most = limit + 1 - len(found)
                 numbers = store.listed(wanted, up_to, most)
-                for cells_found, record in store.executions(numbers, payloads=payloads):
+                kept = store.executions(numbers, payloads=payloads)
+                _check_rows([row[0] for row, _ in kept], numbers, up_to)
+                for cells_found, record in kept:
                     summary = cells.summary_for_list(cells_found, record)
                     summary = self._leases.explain(store, cells_found, summary)
                     if wanted.has_problem in {None, summary.problem is not None}:
@@ -396,7 +400,9 @@ class SqliteService:
                 if len(numbers) < most:
                     break
                 up_to = numbers[-1] - 1
-            marker = str(found[limit - 1][0]) if 0 < limit < len(found) else None
+            marker = None
+            if 0 < limit < len(found):
+                marker = str(found[limit - 1][0] & _ROW_BITS)
             shown = [summary for _, summary in found[:limit]]
             if not payloads:
                 shown = [replace(summary, input_payload="") for summary in shown]
@@ -408,7 +414,7 @@ class SqliteService:
         self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
     ) -> Paged[Operation]:
         """Return operations in the order of their start, the EXECUTION operation first."""
-        first = number_of(after) or 0
+        first = number_of(after, _LAST_PLACE) or 0
 
         def read(store: Store) -> Paged[Operation]:
             row = _row(store, execution_id)
@@ -422,7 +428,7 @@ class SqliteService:
         self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
     ) -> Paged[HistoryEvent]:
         """Return what happened, in order of change."""
-        first = number_of(after) or 0
+        first = number_of(after, _LAST_PLACE) or 0
 
         def read(store: Store) -> Paged[HistoryEvent]:
             row = _row(store, execution_id)
@@ -470,6 +476,27 @@ def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
     if found is None:
         raise not_found(execution_id)
     return cells.row_of(found)
+
+
+def _row_of_marker(after: str | None) -> int | None:
+    """Return the row of an execution that a marker of a list names.
+
+    A damaged file may have rows below 0: a marker has their 64 bits, read without a sign.
+    """
+    row = number_of(after, _ROW_BITS)
+    return row if row is None or row <= _LAST_ROW else row - _ROW_BITS - 1
+
+
+def _check_rows(found: Sequence[int], numbers: Sequence[int], last: int) -> None:
+    """Raise SQLite's error for damage if the rows are not those of ``numbers``, from ``last`` down.
+
+    Otherwise a list would leave some out, or read the same rows without end.
+    """
+    if found != numbers or (numbers and numbers[0] > last):
+        error = sqlite3.DatabaseError("rows of executions are missing or out of order")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        raise error
 
 
 def _page(found: Sequence[T], first: int, limit: int) -> Paged[T]:

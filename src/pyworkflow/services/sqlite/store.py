@@ -48,6 +48,8 @@ _WITH_ROOT = (
 _WITHOUT_RESULT = _WITH_ROOT.replace("e.result", "NULL")
 _PROBE = 500
 """How many of the newest executions are looked at before an index is."""
+_DEEP_PROBE, _MANY_NAMES = 4_000, 16_000
+"""How many are looked at if many have names that begin as the list wants."""
 _BY_ID = "sqlite_autoindex_executions_1"
 _PROBLEMS = {"troubled": "problem IS NOT NULL", "leased": "lease_ms IS NOT NULL"}
 """Where problems are found: a lease that is kept past its time is one, too."""
@@ -269,8 +271,10 @@ class Store:
             if not filters or len(found) == limit:
                 return found
         up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
-        if wanted.execution_name is not None or wanted.name_prefix:
+        if wanted.execution_name is not None:
             return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
+        if wanted.name_prefix:
+            return self._by_prefix(filters, last, limit)
         if wanted.has_problem:
             numbers: set[int] = set()
             for index, clause in _PROBLEMS.items():
@@ -283,40 +287,70 @@ class Store:
             return self._numbers(f"executions INDEXED BY {_BY_ID}", filters | up_to_it, limit)
         return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
 
-    def _newest(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
+    def _newest(
+        self, filters: dict[str, Cells], last: int, limit: int, probe: int = _PROBE
+    ) -> list[int]:
         """Return those of the newest executions that match."""
         source = (
             "(SELECT number, id, workflow, name, status, problem, lease_ms FROM executions"
             " NOT INDEXED WHERE number <= ? ORDER BY number DESC LIMIT ?)"
         )
-        return self._numbers(source, filters, limit, last, _PROBE if filters else limit)
+        return self._numbers(source, filters, limit, last, probe if filters else limit)
+
+    def _by_prefix(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
+        """Look through the names that begin so, whose order is not that of the numbers."""
+        names = {clause: filters[clause] for clause in filters if clause.startswith("name ")}
+        values = [*chain.from_iterable(names.values())]
+        count = (
+            "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY named"
+            f" WHERE {_all_of(names)} LIMIT ?)"
+        )
+        # To sort many takes longer than to look at some of the newest, where there may be enough.
+        if self._execute(count, (*values, _MANY_NAMES)).fetchone()[0] == _MANY_NAMES:
+            found = self._newest(filters, last, limit, _DEEP_PROBE)
+            if len(found) == limit:
+                return found
+        return self._numbers(
+            "executions INDEXED BY named", {**filters, "+number <= ?": (last,)}, limit
+        )
 
     def _in_groups(
         self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
     ) -> list[int]:
         """Look through each pair of a status and a workflow: an index has each newest first."""
         found: list[int] = []
-        statuses = [_stored(wanted.status)] if wanted.status else self._values("status", {})
-        for status in statuses:
-            in_status = {"status = ?": (status,)}
-            names = [wanted.workflow_name]
+        statuses = [("?", _stored(wanted.status))] if wanted.status else self._values("status", {})
+        for in_place, status in statuses:
+            in_status: dict[str, Cells] = {f"status = {in_place}": (status,)}
+            names: list[tuple[str, Any]] = [("?", wanted.workflow_name)]
             if wanted.workflow_name is None:
                 names = self._values("workflow", in_status)
-            for name in names:
-                group = {**filters, **in_status, "workflow = ?": (name,), "number <= ?": (last,)}
+            for place, name in names:
+                of_workflow = {f"workflow = {place}": (name,), "number <= ?": (last,)}
+                group = {**filters, **in_status, **of_workflow}
                 found += self._numbers("executions INDEXED BY listed", group, limit)
         return sorted(found, reverse=True)[:limit]
 
-    def _values(self, column: str, where: dict[str, Cells]) -> list[Any]:
-        """Return the distinct values of an indexed column, each by one step in the index."""
-        values: list[Any] = []
+    def _values(self, column: str, where: dict[str, Cells]) -> list[tuple[str, Any]]:
+        """Return the distinct values of an indexed column, each by one step in the index.
+
+        Each comes with its place in a statement: a text that can't be decoded comes as bytes.
+        """
+        values: list[tuple[str, Any]] = []
+        clauses = {**where, f"{column} >= ''": ()}
         while True:
-            clauses = {**where, f"{column} > ?": (values[-1],)} if values else where
-            sql = f"SELECT min({column}) FROM executions WHERE {_all_of(clauses)}"
-            (value,) = self._execute(sql, [*chain.from_iterable(clauses.values())]).fetchone()
-            if value is None:
+            sql = (
+                f"SELECT {column}, typeof({column}) FROM executions WHERE {_all_of(clauses)}"
+                f" ORDER BY {column} LIMIT 1"
+            )
+            found = self._execute(sql, [*chain.from_iterable(clauses.values())]).fetchone()
+            if found is None:
                 return values
-            values.append(value)
+            value, kind = found
+            is_broken = kind == "text" and isinstance(value, bytes)
+            place = "CAST(? AS TEXT)" if is_broken else "?"
+            values.append((place, value))
+            clauses = {**where, f"{column} > {place}": (value,)}
 
     def _numbers(
         self, source: str, filters: dict[str, Cells], limit: int, *values: int
@@ -366,13 +400,8 @@ class Store:
 
     def sleeping_workflows(self) -> list[str]:
         """Return the workflows of which an execution that nobody holds is due at some time."""
-        names: list[str] = []
-        sql = "SELECT min(workflow) FROM executions WHERE workflow > ? AND wake_ms IS NOT NULL"
-        while (
-            found := self._execute(sql, (names[-1] if names else "",)).fetchone()[0]
-        ) is not None:
-            names.append(found)
-        return names
+        found = self._values("workflow", {"wake_ms IS NOT NULL": ()})
+        return [name for _, name in found]
 
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
         """Return the ids of executions whose timeout is over."""
@@ -507,7 +536,7 @@ class Store:
         beyond = LAST_NUMBER + 1
         while beyond > 1:
             (last,) = self._execute(
-                "SELECT max(number, 0) FROM executions e WHERE number <= ? AND NOT EXISTS"
+                "SELECT max(number, 0) FROM executions e WHERE number < ? AND NOT EXISTS"
                 " (SELECT 1 FROM executions WHERE number = e.number + 1)"
                 " ORDER BY number DESC LIMIT 1",
                 (beyond,),
