@@ -39,6 +39,15 @@ LAYERS = {
 SERVICES_SEE = ("errors", "services", "_engine.records", "_engine.times", "_engine.transitions")
 SERVICES_SEEN_FROM = LAYERS["_runtime"]
 
+CONCRETE_SERVICES = {
+    "services.memory": ("testing.", "aws.testing"),
+    "services._memory_queue": (),
+    "services.sqlite": (),
+    "services.awslambda": ("aws.",),
+}
+"""Each service, and who outside `services` may name it: the mock, and Lambda's side of AWS. All
+others get theirs from `services.open`."""
+
 IMPURE = frozenset(
     "_thread concurrent ctypes glob http importlib io marshal mmap multiprocessing os pathlib"
     " pickle queue secrets select selectors shelve shutil signal socket sqlite3 ssl subprocess"
@@ -177,6 +186,19 @@ def _may_import(module: Module, target: str) -> bool:
     if top == "services":
         return here >= SERVICES_SEEN_FROM
     return LAYERS.get(top, len(LAYERS)) <= here
+
+
+def concrete_service_findings(modules: Mapping[str, Module], package: str) -> list[str]:
+    """Find modules that name a concrete service, imports for type checkers included."""
+    findings = []
+    for module, target, found in _inner_edges(modules, package):
+        if module.top == "services":
+            continue
+        for service, allowed in CONCRETE_SERVICES.items():
+            is_named = f"{target}.".startswith(f"{service}.")
+            if is_named and not f"{module.name}.".startswith(allowed):
+                findings.append(f"{module.path}:{found.line}: {module.name} names {target}")
+    return findings
 
 
 def cycle_findings(modules: Mapping[str, Module], package: str) -> list[str]:

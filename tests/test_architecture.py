@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pyworkflow"
 NAME = PACKAGE.name
 
-SIZE_EXCEPTIONS: dict[str, str] = {}
+SIZE_EXCEPTIONS: dict[str, str] = {
+    "_cli.app:list_command": "the options of a command are its parameters",
+}
 """Module, or ``module:Class.function``, to the reason why it may be larger than the rest."""
 
 HEAVY = {
@@ -106,6 +108,42 @@ def test_imports_that_point_down_are_fine(tmp_path: Path) -> None:
         testing__conformance="from pyworkflow.services.memory import z",
     )
     assert architecture.layer_findings(package, NAME) == []
+
+
+def test_services_are_opened_by_their_url(modules: dict[str, Module]) -> None:
+    assert_none(architecture.concrete_service_findings(modules, NAME))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("_runtime__client", "from pyworkflow.services.sqlite import SqliteService"),
+        ("_runtime__client", "def f():\n    from pyworkflow.services import sqlite"),
+        ("_cli__app", "from pyworkflow.services.memory import MemoryService"),
+        (
+            "_cli__app",
+            "import typing\nif typing.TYPE_CHECKING:\n    import pyworkflow.services.sqlite.store",
+        ),
+        ("testing__drive", "from pyworkflow.services.awslambda import LambdaService"),
+        ("aws__handler", "from pyworkflow.services.memory import MemoryService"),
+    ],
+)
+def test_a_concrete_service_is_found(tmp_path: Path, name: str, source: str) -> None:
+    package = sample(
+        tmp_path,
+        services__sqlite="",
+        services__memory="",
+        services__awslambda="",
+        services__port="",
+        testing__outside="from pyworkflow.services.memory import x",
+        aws__testing="from pyworkflow.services.memory import x",
+        aws__answer="from pyworkflow.services.awslambda import x",
+        services__opening="from pyworkflow.services.sqlite import x",
+        _runtime__runner="from pyworkflow.services.port import x",
+        **{name: source},
+    )
+    (found,) = architecture.concrete_service_findings(package, NAME)
+    assert name.replace("__", ".") in found
 
 
 def test_no_import_cycles(modules: dict[str, Module]) -> None:

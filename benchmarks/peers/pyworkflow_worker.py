@@ -19,7 +19,7 @@ from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.base import Committed, Invocation, Page
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 
 
 @step()
@@ -43,7 +43,7 @@ def live_engine(flow: Workflow[..., Any], n: int) -> Execution:
 
     def run() -> object:
         clock = SystemClock()
-        service = MemoryService(clock.now_ms)
+        service = ImmediateMemoryService(clock.now_ms)
         runner = Runner(service, flow, clock, known_errors)
         execution_id = service.start(flow.name, f'{{"n": {n}}}')
         end = asyncio.run(runner.run_and_record(service.claim(execution_id)))

@@ -31,7 +31,7 @@ from pyworkflow._runtime.host import run_to_end
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import BatchError
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.api.world import World, crashes, run
 
 
@@ -661,12 +661,12 @@ def test_a_branch_that_changed_since_is_told() -> None:
 # -- the cap ---------------------------------------------------------------------------------------
 
 
-def capped(flow: Workflow[..., Any], most: int) -> tuple[Any, MemoryService]:
+def capped(flow: Workflow[..., Any], most: int) -> tuple[Any, ImmediateMemoryService]:
     """Run one invocation on a service that allows ``most`` operations."""
     from msgspec.structs import replace
 
     clock = VirtualClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     invocation = replace(service.claim(service.start("capped", "{}")), max_operations=most)
     runner = Runner(service, flow, clock, KnownErrors.snapshot())
     return run_to_end(functools.partial(runner.run, invocation)), service

@@ -14,7 +14,7 @@ from pyworkflow._runtime.host import run_to_end
 from pyworkflow._runtime.runner import Runner
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import StaleTokenError
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from pyworkflow.testing.drive import CrashingService, SimulatedCrashError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class World:
     ) -> None:
         clock = VirtualClock()
         self.clock: VirtualClock = beside.clock if beside else clock
-        self.service: MemoryService = beside.service if beside else MemoryService(clock.now_ms)
+        self.service: ImmediateMemoryService = (
+            beside.service if beside else ImmediateMemoryService(clock.now_ms)
+        )
         self.max_payload_bytes = max_payload_bytes
         self.crashing = CrashingService(self.service, crash_after)
         self.id = self.service.start("versions", payload)

@@ -32,7 +32,7 @@ from pyworkflow.errors import (
 )
 from pyworkflow.services import awslambda
 from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.architecture import loaded_by_import
 from tests.aws.lambda_world import ROOT
 from tests.runtime.world import WatchedService
@@ -61,7 +61,7 @@ class Lambda:
     """The service and the function's process in one."""
 
     def __init__(self) -> None:
-        self.memory = MemoryService(SystemClock().now_ms)
+        self.memory = ImmediateMemoryService(SystemClock().now_ms)
         self.service = WatchedService(self.memory)
         self.execution_id = ""
         self.name = "run-1"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyworkflow._cli.exits import Exit
 from tests.cli.terminal import MAIN, ROOT, Terminal
 
 if TYPE_CHECKING:
@@ -322,3 +323,56 @@ def test_a_run_whose_progress_nobody_reads_goes_on_to_its_end(folder: Path) -> N
     os.close(writing_end)
     assert done.returncode == 0
     assert json.loads(done.stdout) == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["--version"],
+        ["run", "shop.py:wide", "--input", '{"count": 3}'],
+    ],
+    ids=" ".join,
+)
+def test_output_that_can_not_be_written_is_one_clear_line(
+    folder: Path, terminal: Callable[..., Terminal], words: list[str], unbuffered: str
+) -> None:
+    assert terminal("run", "shop.py:wide", "--name", "w", "--input", '{"count": 3}').end() == 0
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *words],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT / "src"),
+                "PYTHONUNBUFFERED": unbuffered,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == Exit.OUTPUT, done.stderr
+    *progress, told = done.stderr.splitlines()
+    assert told.startswith("pyworkflow: can't write to stdout: ")
+    assert words[0] == "run" or not progress
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_without_a_stdout_works(folder: Path, terminal: Callable[..., Terminal]) -> None:
+    assert terminal("run", "shop.py:wide", "--name", "w", "--input", '{"count": 3}').end() == 0
+    code = f"import sys; sys.stdout = None; {MAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "list"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,7 +10,7 @@ import pytest
 from pyworkflow import Workflow, step, workflow
 from pyworkflow._engine.records import OperationType, Status
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.corpus.counting import count
 
 STEPS, TASKS, LEVELS = 3_000, 1_000, 10
@@ -47,13 +47,15 @@ def run(
 ) -> tuple[Any, list[int], MockDurableContext]:
     """Return the result, how many updates each checkpoint held, and the mock."""
     batches: list[int] = []
-    commit = MemoryService.commit_now
+    commit = ImmediateMemoryService.commit_now
 
-    def counted(service: MemoryService, execution_id: str, token: str, updates: Any) -> Any:
+    def counted(
+        service: ImmediateMemoryService, execution_id: str, token: str, updates: Any
+    ) -> Any:
         batches.append(len(updates))
         return commit(service, execution_id, token, updates)
 
-    patch.setattr(MemoryService, "commit_now", counted)
+    patch.setattr(ImmediateMemoryService, "commit_now", counted)
     mock = MockDurableContext()
     for number in crashes:
         mock.crash_after(number)

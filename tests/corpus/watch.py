@@ -40,7 +40,7 @@ class Watch:
         self._ended: dict[str, Operation] = {}
 
     def records(self) -> Mapping[str, Operation]:
-        return self.service._execution(self.execution_id).operations
+        return self.service.state(self.execution_id).operations
 
     # -- what the engine tells -------------------------------------------------------------------
 

@@ -231,7 +231,7 @@ class Batch:
         """Assert all that must hold once everything is over; return what the log says."""
         laws = Laws(self.log.read())
         assert not laws.broken, "\n".join(laws.broken)
-        there = {each.id: each for each in await self.client.list()}
+        there = {each.id: each for each in await self.client.list(payloads=True)}
         for line in laws.started:
             self._started[line.execution_id] = line.workflow, line.name
         lost = self._started.keys() - there.keys()

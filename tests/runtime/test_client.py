@@ -43,7 +43,7 @@ from pyworkflow.errors import (
     RequestRefusedError,
     ServiceError,
 )
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.base import ExecutionStatus, Paged
 from tests.runtime.local import on_a_loop, open_callback
 
 
@@ -671,3 +671,34 @@ def test_what_a_callback_would_lose_is_not_sent(tmp_path: Path) -> None:
             client.complete_callback("any", Hidden(name="a", token="T"))
         with pytest.raises(SerializationError, match="'token', which is excluded|\\.token"):
             client.start("remind", {"at": [Hidden(name="a", token="T")]})
+
+
+def test_a_service_that_repeats_a_marker_ends_no_client_in_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its defect is told, whatever is read in pages."""
+    monkeypatch.setattr("pyworkflow._runtime.async_client.READ_AT_ONCE", 1)
+
+    async def main() -> None:
+        async with AsyncClient.local(tmp_path / "x.db", worker=False) as client:
+            handle = await client.start("greet", 1)
+            await client.start("greet", 2)
+            service = client._opened.service
+
+            def begins_at_the_start(sound: Any) -> Any:
+                async def read(*given: Any, after: str | None = None, **options: Any) -> Any:
+                    return Paged(await sound(*given, **options), "7")
+
+                return read
+
+            for name in ("list", "operations", "history"):
+                monkeypatch.setattr(service, name, begins_at_the_start(getattr(service, name)))
+            for read in (client.list, handle.operations, handle.history):
+                with pytest.raises(ServiceError, match="'7' again after 1 pages"):
+                    await read()
+            with pytest.raises(ServiceError, match="again"):
+                await client.list(limit=9)
+            page = await client.list(limit=1)
+            assert (len(page), page.marker) == (1, "7")
+
+    asyncio.run(main())

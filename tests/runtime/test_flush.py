@@ -12,16 +12,17 @@ from pyworkflow._runtime.flush import Writer
 from pyworkflow.errors import (
     InvalidUpdateError,
     ServiceBusyError,
+    ServiceError,
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.base import Page
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyworkflow.services.base import Page
 
 Answers = list[Committed | BaseException]
 
@@ -38,7 +39,7 @@ class Desk:
     """A writer over a service that answers at once, or later."""
 
     def __init__(self, *, at_once: bool = False, page_size: int = 1000) -> None:
-        self.memory = MemoryService(lambda: 1000, page_size=page_size)
+        self.memory = ImmediateMemoryService(lambda: 1000, page_size=page_size)
         self.watched = WatchedService(self.memory)
         self.id = self.memory.start("greet", "1")
         self.service = self.memory if at_once else self.watched
@@ -110,6 +111,22 @@ def test_pages_are_read_to_the_last(at_once: bool) -> None:
         assert len(invocation.operations) == 2
         history = await again.load(invocation)
         assert [one.id for one in history] == [desk.id, *names]
+
+    run(main)
+
+
+def test_a_marker_that_comes_again_is_an_error() -> None:
+    async def main() -> None:
+        desk = Desk(page_size=1)
+        await desk.write(desk.writer(), start("a"), start("b"))
+        invocation = desk.memory.claim(desk.id)
+
+        async def load(execution_id: str, token: str, marker: str) -> Page:
+            return Page((), marker)
+
+        desk.watched.load = load  # type: ignore[method-assign] # a fault
+        with pytest.raises(ServiceError, match="again"):
+            await Writer(desk.service, invocation).load(invocation)
 
     run(main)
 

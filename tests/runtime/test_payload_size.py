@@ -11,7 +11,7 @@ import pytest
 from pyworkflow import SerializationError, SyncWorkflowContext, WorkflowContext, step, workflow
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from pyworkflow.services.sqlite import SqliteService
 from pyworkflow.services.sqlite.schema import largest_payload
 from tests.runtime.local import ended, future_clock, on_a_loop, working
@@ -116,7 +116,7 @@ async def test_an_input_and_an_answer_are_refused(tmp_path: Path) -> None:
 
 
 def test_memory_has_a_limit_if_it_is_given_one() -> None:
-    service = MemoryService(lambda: 1, max_payload_bytes=LIMIT)
+    service = ImmediateMemoryService(lambda: 1, max_payload_bytes=LIMIT)
     with pytest.raises(SerializationError, match="input of 'flow'"):
         service.start("flow", LARGE + "x")
     with pytest.raises(SerializationError, match="answer of a callback"):

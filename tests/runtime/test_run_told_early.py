@@ -9,7 +9,7 @@ from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.turn import OutOfTime, Succeeded
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow._runtime.runner import Runner
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.local import on_a_loop
 
 
@@ -26,7 +26,7 @@ async def test_told_to_wind_down_it_starts_no_step() -> None:
         await one()
 
     clock = VirtualClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     run = Runner(service, main, clock, KnownErrors.snapshot()).begin(
         service.claim(service.start("main", "null"))
     )
@@ -58,7 +58,7 @@ async def test_told_to_look_again_it_looks_once_it_has_begun() -> None:
         return answer
 
     clock = VirtualClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("main", "null")
     runner = Runner(service, main, clock, KnownErrors.snapshot())
     crashed = asyncio.ensure_future(runner.begin(service.claim(execution_id)).drive())

@@ -30,7 +30,7 @@ from pyworkflow._engine.records import Action, Operation, OperationType, Status,
 from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
 from pyworkflow.errors import InvalidUpdateError, ServiceUnavailableError, StaleTokenError
 from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService, World
 
 if TYPE_CHECKING:
@@ -522,7 +522,7 @@ def test_a_long_row_of_quick_steps_lets_others_have_their_turn(world: World) -> 
 
 
 def test_a_service_whose_clock_is_behind_is_asked_now_and_then(world: World) -> None:
-    world.memory = MemoryService(lambda: world.clock.now_ms() - 5_000)
+    world.memory = ImmediateMemoryService(lambda: world.clock.now_ms() - 5_000)
     world.service = WatchedService(world.memory)
 
     @step()

@@ -717,7 +717,9 @@ async def test_those_that_died_together_run_one_after_the_other(
     async with opened(file) as service:
         await lost_together(service, monkeypatch, 3)
         async with working(service, main):
-            ids = [each.id for each in await service.list() if int(each.input_payload) < 3]
+            ids = [
+                each.id for each in await service.list(payloads=True) if int(each.input_payload) < 3
+            ]
             for execution_id in ids:
                 assert (await ended(service, execution_id)).status is SUCCEEDED
     assert order == [0, 10, 1, 11, 2, 12]

@@ -15,7 +15,7 @@ from pyworkflow._engine import codec
 from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.turn import Suspended
 from pyworkflow._runtime.runner import Runner
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -88,7 +88,7 @@ class WatchedService:
     anything is written, and an event to wait for before the answer is given.
     """
 
-    def __init__(self, memory: MemoryService) -> None:
+    def __init__(self, memory: ImmediateMemoryService) -> None:
         self.memory = memory
         self.batches: list[tuple[Update, ...]] = []
         self.loads = 0
@@ -138,7 +138,7 @@ class World:
         self.faults: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.clock = LoopClock(self.loop)
-        self.memory = MemoryService(self.clock.now_ms, page_size=page_size)
+        self.memory = ImmediateMemoryService(self.clock.now_ms, page_size=page_size)
         self.service = WatchedService(self.memory)
         self.execution_id = ""
 

@@ -7,7 +7,7 @@ import pytest
 
 from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow.errors import CallbackAlreadyCompletedError, InvalidUpdateError
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService, MemoryService
 from pyworkflow.testing.conformance import ServiceConformance, World
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class TestMemoryService(ServiceConformance):
     def factory(self) -> Callable[[int], World]:
         def make(page_size: int) -> World:
             clock = FakeClock()
-            return World(MemoryService(clock.now_ms, page_size=page_size), clock.advance)
+            service = MemoryService(clock.now_ms, page_size=page_size)
+            return World(service, clock.advance, service.close)
 
         return make
 
@@ -56,7 +57,7 @@ def _cancel_wait(name: str) -> Update:
 
 def test_a_commit_reads_the_clock_once() -> None:
     clock = CountingClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     invocation = service.claim(service.start("greet", "1"))
     before = clock.reads
     batch = [_start_wait("a", 1), _start_wait("b", 1)]
@@ -66,7 +67,7 @@ def test_a_commit_reads_the_clock_once() -> None:
 
 def test_void_timers_do_not_pile_up_in_the_list_of_executions() -> None:
     clock = FakeClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     invocation = service.claim(service.start("greet", "1"))
 
     async def many() -> None:
@@ -92,7 +93,7 @@ def test_void_timers_do_not_pile_up_in_the_list_of_executions() -> None:
 
 def test_a_voided_timer_is_skipped_when_its_time_comes() -> None:
     clock = FakeClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     invocation = service.claim(service.start("greet", "1"))
     execution_id = invocation.execution_id
 
@@ -112,7 +113,7 @@ def test_a_voided_timer_is_skipped_when_its_time_comes() -> None:
 
 def test_an_earlier_timer_moves_an_execution_forward_in_the_list() -> None:
     clock = FakeClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     invocation = service.claim(service.start("greet", "1"))
     execution_id = invocation.execution_id
 
@@ -134,7 +135,7 @@ def test_an_earlier_timer_moves_an_execution_forward_in_the_list() -> None:
 
 def test_a_callback_expires_on_demand_if_it_has_a_timeout() -> None:
     clock = FakeClock()
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("asks", "1")
     starts = [
         Update(

@@ -19,7 +19,7 @@ from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.turn import Succeeded, Suspended
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 from pyworkflow.testing.drive import CrashingService, Driver, SimulatedCrashError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_a_crash_between_start_and_end_is_the_end_of_what_may_run_once() -> None
 
 def test_the_crashing_service_counts_over_the_execution() -> None:
     async def main() -> None:
-        service = MemoryService(lambda: 1000, page_size=1)
+        service = ImmediateMemoryService(lambda: 1000, page_size=1)
         crashing = CrashingService(service, [2, 3])
         execution_id = service.start("greet", "1")
         updates = [
@@ -224,11 +224,11 @@ class Script:
 
 
 def drive(
-    script: Script, prepare: Callable[[MemoryService, str], None], most: int = 10
+    script: Script, prepare: Callable[[ImmediateMemoryService, str], None], most: int = 10
 ) -> tuple[Any, int, int]:
     """What the driver returns, how often it invoked, and how many milliseconds passed."""
     clock = VirtualClock(0)
-    service = MemoryService(clock.now_ms)
+    service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("greet", "1")
     prepare(service, execution_id)
     invoked: list[int] = []
@@ -238,12 +238,12 @@ def drive(
     return end, len(invoked), clock.now_ms()
 
 
-def commit(service: MemoryService, execution_id: str, *updates: Update) -> None:
+def commit(service: ImmediateMemoryService, execution_id: str, *updates: Update) -> None:
     token = service.claim(execution_id).token
     asyncio.run(service.commit(execution_id, token, updates))
 
 
-def wait_7(service: MemoryService, execution_id: str) -> None:
+def wait_7(service: ImmediateMemoryService, execution_id: str) -> None:
     wait = Update(id="w", type=OperationType.WAIT, action=Action.START, wait_seconds=7)
     commit(service, execution_id, wait)
 
@@ -259,7 +259,7 @@ def test_a_crash_is_followed_by_another_invocation_at_once() -> None:
 
 
 def test_a_workflow_for_which_nothing_is_due_cannot_go_on() -> None:
-    def prepare(service: MemoryService, execution_id: str) -> None:
+    def prepare(service: ImmediateMemoryService, execution_id: str) -> None:
         commit(
             service,
             execution_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from datetime import datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 from pyworkflow._cli import copying, logs, reading, running, serving
-from pyworkflow._cli.console import escape_what_cannot_be_encoded
-from pyworkflow._cli.exits import Exit, tell
+from pyworkflow._cli.console import (
+    escape_what_cannot_be_encoded,
+    flush_stdout,
+    is_refused_write,
+    open_closed_streams,
+)
+from pyworkflow._cli.exits import Exit, tell, tell_lost_output
 from pyworkflow._cli.loading import load_all, load_target
 from pyworkflow._cli.values import read_value
 from pyworkflow._runtime.host import run_to_end
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the workflow failed, timed out or was stopped; 2 the command or the "
     "workflow file is wrong; 3 the database, or what it was asked for; 70 a defect of PyWorkflow; "
-    "130 interrupted by Ctrl-C, 143 by SIGTERM."
+    "74 stdout can't be written to; 130 interrupted by Ctrl-C, 143 by SIGTERM."
 )
 
 
@@ -83,10 +89,19 @@ def _options(
 
 def run() -> None:
     """Run the command that the process's arguments name, and end the process."""
+    open_closed_streams()
     escape_what_cannot_be_encoded()
     try:
         app(prog_name="pyworkflow")
-    except Exception:
+    except SystemExit as end:
+        lost = flush_stdout()
+        if lost is None:
+            raise
+        sys.exit(end.code or tell_lost_output(lost))
+    except Exception as error:
+        refused = flush_stdout() or error
+        if is_refused_write(refused):
+            sys.exit(tell_lost_output(refused))
         traceback.print_exc()
         sys.exit(Exit.DEFECT)
 
@@ -157,12 +172,28 @@ def list_command(
     status: Annotated[
         ExecutionStatus | None, typer.Option(case_sensitive=False, help="Only those in it.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    name: Annotated[str | None, typer.Option(help="Only names that begin so.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only started then or later.")] = None,
+    before: Annotated[datetime | None, typer.Option(help="Only started before then.")] = None,
+    problem: Annotated[
+        bool | None, typer.Option("--problem/--no-problem", help="Only with one, or without.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most to show.")] = 50,
+    after: Annotated[str | None, typer.Option(help="Go on there; the page before says it.")] = None,
     db: DbOption = running.DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """List executions, the newest first."""
-    reading.list_executions(db, workflow, status, limit, as_json=as_json)
+    filters = {
+        "workflow": workflow,
+        "status": status,
+        "name_prefix": name,
+        "started_from": since and since.astimezone(),
+        "started_before": before and before.astimezone(),
+        "has_problem": problem,
+        "after": after,
+    }
+    reading.list_executions(db, filters, limit, as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ a terminal there is no colour and no cutting at its width.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import re
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeGuard
 
 import msgspec
 from rich.console import Console
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _NO_TERMINAL_WIDTH = 2_000
 """Wide enough that no line of ours is cut or folded where a program may read it."""
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 MAX_DEPTH = 100
 """How deep JSON that is indented may nest: what is deeper would be little but spaces."""
@@ -131,6 +134,40 @@ def without_a_reader() -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)
+
+
+def is_refused_write(error: BaseException) -> TypeGuard[OSError]:
+    """Return whether a write to an open stream failed for want of room.
+
+    Errors about a file that is named there are others' affair.
+    """
+    return isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None
+
+
+def flush_stdout() -> OSError | None:
+    """Write what is left for stdout; return why it can't be, a full disk for instance.
+
+    What can't be written is dropped then, or Python would try again, and complain, at its end.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more
+        return None
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return error
+    return None
+
+
+def open_closed_streams() -> None:
+    """Write to nowhere what goes to a stream that the caller has closed."""
+    # Python has `None` in their places. They are left open to the end of the process.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def escape_what_cannot_be_encoded() -> None:

@@ -24,8 +24,21 @@ class Exit(IntEnum):
     """The database, or what it was asked for: not there, not usable, not allowed."""
     DEFECT = 70
     """An error in PyWorkflow itself; the number is EX_SOFTWARE of sysexits.h."""
+    OUTPUT = 74
+    """Stdout can't be written to, a full disk for instance; the number is EX_IOERR."""
     INTERRUPTED = 130
     """By Ctrl-C, SIGINT."""
+
+
+def tell_lost_output(error: OSError) -> Exit:
+    """Say that stdout can't be written to and return the exit code."""
+    why = error.strerror or type(error).__name__
+    said = (
+        f"pyworkflow: can't write to stdout: {why}. The output is incomplete, but what the command "
+        "did is recorded; make room and look at it again with pyworkflow show or list"
+    )
+    print_lines(stderr(), [plain(said)])
+    return Exit.OUTPUT
 
 
 def tell(error: PyWorkflowError) -> Exit:

@@ -28,7 +28,7 @@ from pyworkflow.errors import (
     StorageError,
     UsageError,
 )
-from pyworkflow.services.base import ExecutionStatus, InvokedNames
+from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, InvokedNames, Paged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.client import Handle
-    from pyworkflow.services.base import ExecutionSummary
 
 _INVOKE = OperationType.CHAINED_INVOKE
 
@@ -69,10 +68,13 @@ def _find(client: Client, wanted: str) -> Handle[Any]:
     try:
         return client.get(wanted)
     except ExecutionNotFoundError:
-        begun = [each for each in client.list() if each.id.startswith(wanted)]
-    if len(begun) > 1 and len(wanted) >= PREFIX_LENGTH:
-        raise UsageError(f"{len(begun)} ids begin with {wanted!r}: give more\n{_ids(begun)}")
-    if len(begun) != 1 or len(wanted) < PREFIX_LENGTH:
+        begun = Paged[ExecutionSummary]()
+        if len(wanted) >= PREFIX_LENGTH:
+            begun = client.list(id_prefix=wanted, limit=SHOWN_IDS + 1)
+    if len(begun) > 1:
+        count = f"more than {SHOWN_IDS}" if len(begun) > SHOWN_IDS else len(begun)
+        raise UsageError(f"{count} ids begin with {wanted!r}: give more\n{_ids(begun)}")
+    if not begun:
         raise ExecutionNotFoundError(
             f"no execution has the name or id {wanted!r}, nor an id that begins so; "
             "pyworkflow list shows those that there are"
@@ -88,23 +90,25 @@ def _ids(found: Sequence[ExecutionSummary]) -> str:
 # -- looking -------------------------------------------------------------------------------------
 
 
-def list_executions(
-    db: Path, workflow: str | None, status: ExecutionStatus | None, limit: int, *, as_json: bool
-) -> None:
+def list_executions(db: Path, filters: dict[str, Any], limit: int, *, as_json: bool) -> None:
     """Print executions, the newest first."""
     with existing(db) as client:
-        found = client.list(workflow=workflow, status=status, limit=limit + 1)
-    shown, more = found[:limit], len(found) > limit
+        found = client.list(limit=limit, **filters)
     if as_json:
-        executions = [documents.listed_document(summary) for summary in shown]
-        print_document({"executions": executions, "more": more})
+        executions = [documents.listed_document(summary) for summary in found]
+        more = found.marker is not None
+        print_document({"executions": executions, "more": more, "after": found.marker})
         return
-    if not shown:
+    if not found:
         stderr().print("no executions")
         return
-    stdout().print(views.executions_table(shown, SystemClock().now_ms()))
-    if more:
-        stderr().print(f"the newest {limit:,} of more; --limit shows others")
+    stdout().print(views.executions_table(found, SystemClock().now_ms()))
+    if found.marker is not None:
+        stderr().print(
+            f"the newest {limit:,} of more; --limit shows others, --after {found.marker} the next"
+            if filters["after"] is None
+            else f"--after {found.marker} shows the next"
+        )
 
 
 def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
@@ -127,8 +131,8 @@ def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
 
 
 def _show_damaged(client: Client, wanted: str, *, as_json: bool) -> None:
-    found = [each for each in client.list() if wanted in {each.id, each.name}]
-    for summary in found:
+    found = client.list(execution_name=wanted, payloads=True)
+    for summary in found or client.list(id_prefix=wanted, limit=1, payloads=True):
         if as_json:
             print_document(documents.listed_document(summary))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.completion import check_count
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
     from pyworkflow._api.workflow import Workflow
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import SchedulingService
+    from pyworkflow.services.port import Executions
 
 
 async def check_input(
-    service: SchedulingService,
+    service: Executions,
     workflow: Workflow[..., Any],
     payload: str,
     execution_name: str | None,
@@ -38,6 +39,8 @@ async def check_input(
 
 
 MAX_LIMIT = 2**63 - 1
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
@@ -61,6 +64,22 @@ def limit_of(limit: int | None) -> int | None:
     count = check_count(limit, "limit", 0, "list()")
     # No list is longer, and a service may count in 64 bits.
     return None if count is None else min(count, MAX_LIMIT)
+
+
+def time_of(time: datetime | None, what: str) -> int | None:
+    """Return a time in milliseconds since the epoch, `None` for none.
+
+    Raises `UsageError` for what is not a time, or has no zone.
+    """
+    if time is None:
+        return None
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise UsageError(
+            f"expected a datetime with a time zone as {what}, found {time!r}; for local time say "
+            "time.astimezone()"
+        )
+    # Rounded up: it is compared with whole milliseconds.
+    return -((_EPOCH - time) // _MILLISECOND)
 
 
 def timeout_of(timeout: Duration | None) -> int | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
+from pyworkflow import services
 from pyworkflow._api.completion import check_count
 from pyworkflow._engine import codec
 from pyworkflow._engine.failures import record_report
@@ -18,6 +19,7 @@ from pyworkflow._runtime.arguments import (
     check_input,
     limit_of,
     status_of,
+    time_of,
     timeout_of,
 )
 from pyworkflow._runtime.clock import SkippingClock, SystemClock
@@ -29,10 +31,12 @@ from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
 from pyworkflow.services import processes
-from pyworkflow.services._refusals import is_text, not_found
+from pyworkflow.services._refusals import is_text, no_backup, not_found
+from pyworkflow.services.base import Markers, Paged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
     from types import TracebackType
     from typing import Self, TypeAlias
 
@@ -40,14 +44,15 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Clock
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
-    from pyworkflow.services.sqlite import Durability
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Filters
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_PATH = "pyworkflow.db"
 GRACE = "10s"
+READ_AT_ONCE = 500
+"""How many executions of a long list are read at once."""
 
 if TYPE_CHECKING:
     Startable: TypeAlias = Workflow[P, R] | EntryPoint[P, R]
@@ -63,7 +68,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        open_service: Callable[[Clock], SchedulingService],
+        open_service: Callable[[Clock], services.Service],
         *,
         worker: bool,
         workflows: Iterable[Source],
@@ -87,7 +92,7 @@ class AsyncClient:
         *,
         worker: bool = True,
         workflows: Iterable[Source] = (),
-        durability: Durability = "full",
+        durability: services.Durability = "full",
         skip_time: bool = False,
         max_concurrent: int = MAX_CONCURRENT,
         grace: Duration = GRACE,
@@ -106,12 +111,11 @@ class AsyncClient:
             grace: how long steps that run may take to finish when the client is closed.
         """
 
-        def open_service(clock: Clock) -> SchedulingService:
-            with processes.loading:  # sqlite3, too: not for everybody
-                from pyworkflow.services.sqlite import SqliteService
+        url = services.sqlite_url(path)
 
-            return SqliteService.open(
-                path, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
+        def open_service(clock: Clock) -> services.Service:
+            return services.open(
+                url, clock.now_ms, machine_ms=SystemClock().now_ms, durability=durability
             )
 
         return cls(
@@ -133,10 +137,14 @@ class AsyncClient:
         grace: Duration = GRACE,
     ) -> Self:
         """Return a client whose executions are gone when it is closed: `local`, without a file."""
-        return cls.local(
-            ":memory:",
+
+        def open_service(clock: Clock) -> services.Service:
+            return services.open("memory:", clock.now_ms, machine_ms=SystemClock().now_ms)
+
+        return cls(
+            open_service,
+            worker=True,
             workflows=workflows,
-            durability="normal",
             skip_time=skip_time,
             max_concurrent=max_concurrent,
             grace=grace,
@@ -254,7 +262,9 @@ class AsyncClient:
             )
         except ExecutionAlreadyStartedError:
             # The fields of an object may have been written in another order.
-            found = await service.list(workflow_name=name, execution_name=execution_name)
+            found = await service.list(
+                workflow_name=name, execution_name=execution_name, payloads=True
+            )
             same = [each for each in found if _are_equal(each.input_payload, payload)]
             if not same:
                 raise
@@ -291,19 +301,58 @@ class AsyncClient:
         status: ExecutionStatus | str | None = None,
         execution_name: str | None = None,
         limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
-        """Return the executions that fit every filter given, the newest first.
+        after: str | None = None,
+        payloads: bool = False,
+        name_prefix: str | None = None,
+        id_prefix: str | None = None,
+        started_from: datetime | None = None,
+        started_before: datetime | None = None,
+        has_problem: bool | None = None,
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter given, the newest first, as a tuple.
 
-        Raises `ExecutionStatusError` for a ``status`` that there is none of.
+        Without a ``limit`` that is all of them, in memory at once. They are read in pages of 500,
+        each on its own, so a long list delays neither a start nor a step. To read page by page,
+        pass a ``limit``, and each page's ``marker`` as ``after``.
+
+        Args:
+            workflow: a workflow, or the name of one.
+            status: a status.
+            execution_name: a whole name.
+            limit: the most executions to return; by default all. If there may be more, the tuple
+                has a ``marker``.
+            after: the ``marker`` of the page before.
+            payloads: read inputs and results, too; without it ``input_payload`` is empty and
+                ``result`` is `None`.
+            name_prefix: how the name begins.
+            id_prefix: how the id begins.
+            started_from: the start is at this time or later; a time with its zone.
+            started_before: the start is before this time.
+            has_problem: whether the execution has a problem that keeps it from going on.
+
+        Raises:
+            ExecutionStatusError: the status does not exist.
+            UsageError: the limit is negative, or a time has no zone.
+            ServiceError: ``after`` is not the marker of a page, or the service returned the same
+                marker twice.
         """
         service = self._opened.service
         name = None if workflow is None else self._resolve(workflow)[0]
-        found_status, count = status_of(status), limit_of(limit)
-        if not all(given is None or is_text(given) for given in (name, execution_name)):
-            return ()  # nothing can have such a name
-        return await service.list(
-            workflow_name=name, status=found_status, execution_name=execution_name, limit=count
-        )
+        most = limit_of(limit)
+        filters: Filters = {
+            "workflow_name": name,
+            "status": status_of(status),
+            "execution_name": execution_name,
+            "name_prefix": name_prefix,
+            "id_prefix": id_prefix,
+            "started_from_ms": time_of(started_from, "started_from"),
+            "started_before_ms": time_of(started_before, "started_before"),
+            "has_problem": has_problem,
+        }
+        texts = (name, execution_name, name_prefix, id_prefix)
+        if not all(given is None or is_text(given) for given in texts):
+            return Paged()  # nothing can have such a name
+        return await _listed(service, most, after, payloads=payloads, filters=filters)
 
     async def release(self, execution: str | AsyncHandle[Any]) -> ExecutionSummary:
         """Take an execution from the worker that has it, for others to go on with, and return it.
@@ -316,7 +365,11 @@ class AsyncClient:
         """
         given = execution.id if isinstance(execution, AsyncHandle) else execution
         found = await self._find(given, None)
-        return await self._opened.service.revoke(found.id)
+        service = self._opened.service
+        services.require(
+            service, services.Capability.RELEASE, "end the process of its worker, or wait for it"
+        )
+        return await service.revoke(found.id)
 
     # -- callbacks -------------------------------------------------------------------------------
 
@@ -372,7 +425,10 @@ class AsyncClient:
                 executions in memory.
             ServiceError: the copy can't be written, the disk is full for one.
         """
-        await self._opened.service.backup(os.fspath(path), on_progress)
+        service = self._opened.service
+        if services.Capability.BACKUP not in service.capabilities:
+            raise no_backup()
+        await service.backup(os.fspath(path), on_progress)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -429,7 +485,7 @@ class AsyncClient:
 class _Open:
     """What an open client holds."""
 
-    def __init__(self, service: SchedulingService, ends: Ends, worker: Worker | None) -> None:
+    def __init__(self, service: services.Service, ends: Ends, worker: Worker | None) -> None:
         self.service = service
         self.ends = ends
         self.worker = worker
@@ -456,3 +512,23 @@ class _Open:
 
 def _are_equal(one: str, other: str) -> bool:
     return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+
+
+async def _listed(
+    service: services.Executions,
+    most: int | None,
+    after: str | None,
+    *,
+    payloads: bool,
+    filters: Filters,
+) -> Paged[ExecutionSummary]:
+    """Return up to ``most`` executions, read in pages."""
+    found: list[ExecutionSummary] = []
+    markers = Markers(service)
+    while True:
+        size = READ_AT_ONCE if most is None else min(READ_AT_ONCE, most - len(found))
+        page = await service.list(limit=size, after=after, payloads=payloads, **filters)
+        found += page
+        if page.marker is None or (most is not None and len(found) >= most):
+            return Paged(found, page.marker)
+        after = markers.follow(page.marker)

@@ -20,6 +20,7 @@ from pyworkflow.errors import UsageError
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
     from types import TracebackType
     from typing import Self
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.handle import AsyncHandle
     from pyworkflow._runtime.registry import Source
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Paged
     from pyworkflow.services.events import HistoryEvent
-    from pyworkflow.services.sqlite import Durability
+    from pyworkflow.services.port import Durability
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -230,14 +231,33 @@ class Client:
         status: ExecutionStatus | str | None = None,
         execution_name: str | None = None,
         limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
-        """Return the executions that fit every filter given, the newest first.
+        after: str | None = None,
+        payloads: bool = False,
+        name_prefix: str | None = None,
+        id_prefix: str | None = None,
+        started_from: datetime | None = None,
+        started_before: datetime | None = None,
+        has_problem: bool | None = None,
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter given, the newest first, as a tuple.
 
-        Raises `ExecutionStatusError` for a ``status`` that there is none of.
+        Without a ``limit`` that is all of them, in memory at once. With one, the tuple's
+        ``marker``, passed as ``after``, leads to the next page. Inputs and results are there with
+        ``payloads`` alone. See `AsyncClient.list`.
         """
         return self.call(
             lambda: self._client.list(
-                workflow=workflow, status=status, execution_name=execution_name, limit=limit
+                workflow=workflow,
+                status=status,
+                execution_name=execution_name,
+                limit=limit,
+                after=after,
+                payloads=payloads,
+                name_prefix=name_prefix,
+                id_prefix=id_prefix,
+                started_from=started_from,
+                started_before=started_before,
+                has_problem=has_problem,
             )
         )
 

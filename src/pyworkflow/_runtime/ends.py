@@ -17,7 +17,8 @@ from pyworkflow.services.base import ExecutionStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pyworkflow.services.base import ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow.services.port import Executions
 
 _PACE = 10
 
@@ -25,7 +26,7 @@ _PACE = 10
 class Ends:
     """Who waits for which executions, on one loop."""
 
-    def __init__(self, service: SchedulingService) -> None:
+    def __init__(self, service: Executions) -> None:
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, set[asyncio.Future[ExecutionSummary]]] = {}

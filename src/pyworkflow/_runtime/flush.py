@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from pyworkflow._engine.records import Action
 from pyworkflow._engine.turn import Committed
 from pyworkflow.errors import ServiceBusyError, ServiceUnavailableError
-from pyworkflow.services.base import ImmediateService
+from pyworkflow.services.base import Markers
+from pyworkflow.services.port import ImmediateHistory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow.services.base import Committed as Answer
-    from pyworkflow.services.base import Invocation, Service
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.port import History
 
 T = TypeVar("T")
 
@@ -35,10 +37,10 @@ class Writer:
     or the service's own quota took it; what was sent is durable, the rest must be dropped.
     """
 
-    def __init__(self, service: Service, invocation: Invocation) -> None:
+    def __init__(self, service: History, invocation: Invocation) -> None:
         self._service = service
         at_once = _is_immediate(type(service))
-        self._immediate = cast("ImmediateService", service) if at_once else None
+        self._immediate = cast("ImmediateHistory", service) if at_once else None
         self._execution_id = invocation.execution_id
         self._token: str | None = invocation.token
         self._sending: asyncio.Future[Any] | None = None
@@ -192,8 +194,12 @@ class Writer:
                 self._sending = None
 
     async def _add_pages(self, operations: list[Operation], marker: str | None) -> None:
+        if not marker:
+            return
+        markers = Markers(self._execution_id)
         while marker:
-            page = await self._service.load(self._execution_id, self._checked_token(), marker)
+            token = self._checked_token()
+            page = await self._service.load(self._execution_id, token, markers.follow(marker))
             operations.extend(page.operations)
             marker = page.marker
 
@@ -207,6 +213,6 @@ def _unanswered() -> ServiceUnavailableError:
 
 
 @functools.cache
-def _is_immediate(kind: type[Service]) -> bool:
+def _is_immediate(kind: type[History]) -> bool:
     # Remembered, for to compare a class with a protocol takes as long as a step does.
-    return issubclass(kind, ImmediateService)
+    return issubclass(kind, ImmediateHistory)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pyworkflow._engine.failures import record_report
 from pyworkflow._runtime.outcome import result_of
 from pyworkflow._runtime.waits import waiting_for
 from pyworkflow.duration import format_duration, parse_duration
+from pyworkflow.services.base import Markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.ends import Ends
     from pyworkflow.duration import Duration
-    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Paged
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.port import Executions
 
 R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Identity(NamedTuple):
@@ -43,7 +47,7 @@ class AsyncHandle(Generic[R_co]):
 
     def __init__(
         self,
-        service: SchedulingService,
+        service: Executions,
         ends: Ends,
         identity: Identity,
         result_type: object = Any,
@@ -98,11 +102,11 @@ class AsyncHandle(Generic[R_co]):
 
     async def operations(self) -> Sequence[Operation]:
         """Return the durable operations in the order of their start, the EXECUTION one first."""
-        return await self._service.operations(self.id)
+        return await _whole(self._service.operations, self.id)
 
     async def history(self) -> Sequence[HistoryEvent]:
         """Return what happened, in order, as AWS records it."""
-        return await self._service.history(self.id)
+        return await _whole(self._service.history, self.id)
 
     async def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
         """End the execution as STOPPED, and return it; one that is over stays as it is.
@@ -111,3 +115,22 @@ class AsyncHandle(Generic[R_co]):
         anything any more, so compensate from outside.
         """
         return await self._service.stop(self.id, record_report(reason, "Execution.Stopped"))
+
+
+class _Read(Protocol[T_co]):
+    """A method that returns something of an execution in pages."""
+
+    async def __call__(self, execution_id: str, *, after: str | None) -> Paged[T_co]: ...
+
+
+async def _whole(read: _Read[T], execution_id: str) -> tuple[T, ...]:
+    """Return all pages; each is a read of its own, so that nothing waits behind a long one."""
+    found: list[T] = []
+    after = None
+    markers = Markers(execution_id)
+    while True:
+        page = await read(execution_id, after=after)
+        found += page
+        if page.marker is None:
+            return tuple(found)
+        after = markers.follow(page.marker)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyworkflow._runtime.watch import Watch
-    from pyworkflow.services.base import SchedulingService
+    from pyworkflow.services.port import Queue
 
 logger = logging.getLogger("pyworkflow.worker")
 
@@ -36,7 +36,7 @@ class Heart:
 
     def __init__(
         self,
-        service: SchedulingService,
+        service: Queue,
         owner: str,
         held: Callable[[], Collection[str]],
         on_beat: Callable[[], None],

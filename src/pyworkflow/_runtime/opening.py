@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyworkflow.services.base import SchedulingService
+    from pyworkflow.services.port import Service
 
 
 class Opening:
     """Opens one service; `wait` returns it."""
 
-    def __init__(self, open_service: Callable[[], SchedulingService]) -> None:
+    def __init__(self, open_service: Callable[[], Service]) -> None:
         self._open_service = open_service
         self._lock = threading.Lock()
-        self._service: SchedulingService | None = None
+        self._service: Service | None = None
         self._is_abandoned = False
 
-    async def wait(self) -> SchedulingService:
+    async def wait(self) -> Service:
         """Return the open service; raises what opening it raises."""
         try:
             return await asyncio.to_thread(self._open)
@@ -33,7 +33,7 @@ class Opening:
             self._abandon()
             raise
 
-    def _open(self) -> SchedulingService:
+    def _open(self) -> Service:
         with self._lock:
             if self._is_abandoned:
                 raise asyncio.CancelledError
@@ -54,5 +54,5 @@ class Opening:
             threading.Thread(target=_close, args=(service,), name="pyworkflow-closing").start()
 
 
-def _close(service: SchedulingService) -> None:
+def _close(service: Service) -> None:
     asyncio.run(service.close())

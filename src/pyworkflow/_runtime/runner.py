@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.deadline import Deadline
-    from pyworkflow.services.base import Invocation, Service
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.port import History
 
 LAG_MS = 100
 """How long the start of a step or timer may wait for company in its checkpoint."""
@@ -65,7 +66,7 @@ class Runner:
 
     def __init__(
         self,
-        service: Service,
+        service: History,
         workflow: Workflow[..., Any],
         clock: Clock,
         known_errors: KnownErrors,

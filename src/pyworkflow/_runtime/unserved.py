@@ -14,7 +14,8 @@ from pyworkflow.services.base import LEASE_MS
 
 if TYPE_CHECKING:
     from pyworkflow._runtime.registry import Registry
-    from pyworkflow.services.base import ExecutionSummary, SchedulingService
+    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow.services.port import Queue
 
 logger = logging.getLogger("pyworkflow.worker")
 
@@ -25,7 +26,7 @@ BEATS = 3
 class Unserved:
     """What is left lying by everybody; to be asked for with each heartbeat."""
 
-    def __init__(self, service: SchedulingService, registry: Registry) -> None:
+    def __init__(self, service: Queue, registry: Registry) -> None:
         self._service = service
         self._registry = registry
         self._found: dict[str, int] = {}

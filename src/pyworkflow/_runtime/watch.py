@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pyworkflow._runtime.runner import Run
-    from pyworkflow.services.base import SchedulingService
+    from pyworkflow.services.port import Service
 
 logger = logging.getLogger("pyworkflow.worker")
 
@@ -51,9 +51,7 @@ _BODIES = {StepRunner.run_async.__code__, StepRunner.run_sync.__code__}
 class Watch:
     """Watches the loop on which it is made, for a worker whose runs ``runs`` returns."""
 
-    def __init__(
-        self, service: SchedulingService, owner: str, runs: Callable[[], Mapping[str, Run]]
-    ) -> None:
+    def __init__(self, service: Service, owner: str, runs: Callable[[], Mapping[str, Run]]) -> None:
         self.rounds = 0
         """How often it was decided what is handed back."""
         self._service = service

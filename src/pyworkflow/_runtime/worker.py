@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.registry import Registry
     from pyworkflow._runtime.runner import Run
-    from pyworkflow.services.base import Invocation, SchedulingService
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.port import Service
 
 logger = logging.getLogger("pyworkflow.worker")
 
@@ -83,7 +84,7 @@ class Worker:
 
     def __init__(
         self,
-        service: SchedulingService,
+        service: Service,
         registry: Registry,
         clock: Clock,
         *,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pyworkflow._engine.records import Operation, Update
-    from pyworkflow.services.base import Invocation, Service
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.port import History
 
 
 def is_injected(event: Any) -> bool:
@@ -33,7 +34,7 @@ def is_injected(event: Any) -> bool:
     return hasattr(event, "service_client") and hasattr(event, "to_json_dict")
 
 
-def take_injected(event: Any) -> tuple[Invocation, Service]:
+def take_injected(event: Any) -> tuple[Invocation, History]:
     """Return the invocation, and a service over the client that it brought along."""
     package = type(event).__module__.rpartition(".")[0]
     update = sys.modules[f"{package}.lambda_service"].OperationUpdate

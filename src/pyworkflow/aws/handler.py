@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.turn import End
     from pyworkflow._runtime.clock import Clock
-    from pyworkflow.services.base import Invocation, Service
+    from pyworkflow.services.base import Invocation
+    from pyworkflow.services.port import History
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +78,7 @@ class WorkflowHandler(EntryPoint[P, R]):
 
     # -- one invocation --------------------------------------------------------------------------
 
-    def _take(self, event: Any) -> tuple[Invocation, Service]:
+    def _take(self, event: Any) -> tuple[Invocation, History]:
         if is_injected(event):
             return take_injected(event)
         if not isinstance(event, Mapping) or not event.keys() >= INVOCATION_KEYS:
@@ -91,7 +92,7 @@ class WorkflowHandler(EntryPoint[P, R]):
             )
         return awslambda.invocation_from_event(event), self._service()
 
-    def _service(self) -> Service:
+    def _service(self) -> History:
         return lambda_service()
 
     def _workflow_for(self, context: Any) -> Workflow[P, R]:
@@ -106,7 +107,7 @@ class WorkflowHandler(EntryPoint[P, R]):
         self,
         workflow: Workflow[P, R],
         invocation: Invocation,
-        service: Service,
+        service: History,
         deadline: Deadline | None,
     ) -> End:
         runner = Runner(service, workflow, self._clock, self._known_errors)
@@ -146,12 +147,12 @@ def _describe(event: Any) -> str:
     return f"a {type(event).__name__}"
 
 
-def lambda_service() -> Service:
+def lambda_service() -> History:
     """Return the process's service; its connections and credentials live on."""
     return services.value()
 
 
-def _make_service() -> Service:
+def _make_service() -> History:
     # Here, for what speaks HTTP is not needed where no request is sent, as in tests.
     from pyworkflow.services.awslambda.access import Access
     from pyworkflow.services.awslambda.client import LambdaClient

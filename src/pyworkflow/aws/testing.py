@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
     from pyworkflow.duration import Duration
     from pyworkflow.services.events import HistoryEvent
-    from pyworkflow.services.memory import MemoryService
+    from pyworkflow.services.memory import ImmediateMemoryService
 
 _UNSET = Fake().result
 
@@ -244,7 +244,9 @@ class MockDurableContext(Senders):
 class _Seen:
     """What a mock saw of one execution."""
 
-    def __init__(self, service: MemoryService | None = None, *, is_strict: bool = False) -> None:
+    def __init__(
+        self, service: ImmediateMemoryService | None = None, *, is_strict: bool = False
+    ) -> None:
         self.execution_id = ""
         self.invocations = 0
         self.crashing: CrashingService | None = None

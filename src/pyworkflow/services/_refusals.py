@@ -12,6 +12,8 @@ from pyworkflow.errors import (
     ExecutionEndedError,
     ExecutionNameError,
     ExecutionNotFoundError,
+    ServiceError,
+    UsageError,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ def not_found(execution_id: str) -> ExecutionNotFoundError:
     return ExecutionNotFoundError(
         f"Expected the id of an execution, found {execution_id!r}, which this service does not "
         "have; list() shows those that it has"
+    )
+
+
+def not_leased(execution: Operation) -> ServiceError:
+    """Return the error for a release of what no worker has."""
+    status = execution.status if execution.ended else "RUNNING"
+    return ServiceError(
+        f"Expected an execution that a worker has, found {execution.name!r}, which is {status}, "
+        "and no worker has it; there is nothing to release"
     )
 
 
@@ -86,3 +97,8 @@ def already_started(
         f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "
         "name, or send the same input"
     )
+
+
+def no_backup() -> UsageError:
+    """Return the error for a backup of executions in memory."""
+    return UsageError("executions in memory have no backup: keep them in a file, with Client.local")

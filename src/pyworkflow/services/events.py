@@ -121,7 +121,7 @@ def _event(number: int, entry: Entry) -> HistoryEvent:
     )
 
 
-def build_events(entries: Iterable[Entry]) -> tuple[HistoryEvent, ...]:
+def build_events(entries: Iterable[Entry], first_id: int = 1) -> tuple[HistoryEvent, ...]:
     """Return the events that ``entries``, in order of change, amount to."""
     told = (entry for entry in entries if entry.operation.status is not Status.READY)
-    return tuple(_event(number, entry) for number, entry in enumerate(told, 1))
+    return tuple(_event(number, entry) for number, entry in enumerate(told, first_id))

@@ -1,5 +1,8 @@
 """The reference service: executions in dicts, time from the callable that it is given.
 
+`ImmediateMemoryService` is the protocol without waiting: its caller is the only worker, as the mock
+is. `MemoryService` adds leases and a lock, and so has all three ports.
+
 What is due at or before now fires before anything else is done with an execution, so a timer's end
 comes before the ends of the batch that found it, and ends when it was due, not when somebody
 looked. Every end takes the execution's next sequence number. A commit costs the same however long
@@ -8,19 +11,35 @@ the history is.
 
 from __future__ import annotations
 
+import logging
+import threading
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status, check_size
+from msgspec.structs import replace
+
+from pyworkflow._engine.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    check_size,
+)
 from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.errors import InvalidUpdateError
-from pyworkflow.services import _outside
+from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
+from pyworkflow.services import _outside, processes
+from pyworkflow.services._listing import Wanted, number_of, page_of
+from pyworkflow.services._memory_queue import MemoryQueue, Scheduled
 from pyworkflow.services._refusals import (
     already_started,
     check_execution_name,
+    no_backup,
     not_found,
     unknown_callback,
 )
+from pyworkflow.services._scheduling import is_progress, new_root
 from pyworkflow.services._state import ExecutionState
 from pyworkflow.services.base import (
     Committed,
@@ -28,19 +47,25 @@ from pyworkflow.services.base import (
     ExecutionSummary,
     Invocation,
     Page,
+    Paged,
 )
 from pyworkflow.services.events import HistoryEvent, build_events
+from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from typing import Unpack
 
     from pyworkflow._engine.records import Update
+    from pyworkflow.services.base import Filters
+
+logger = logging.getLogger("pyworkflow.memory")
 
 _STARTED = Status.STARTED
 
 
-class MemoryService:
-    """Keep executions in this process's memory.
+class ImmediateMemoryService:
+    """Keep executions in this process's memory, for one caller that drives them all.
 
     ``now_ms`` returns the time in milliseconds since the epoch, and is the only source of it.
     Histories are handed out in pages of ``page_size`` operations. No input, result or answer may
@@ -61,7 +86,8 @@ class MemoryService:
         self._ids: dict[tuple[str, str], str] = {}
         self._due: list[tuple[int, str]] = []
 
-    def _execution(self, execution_id: str) -> ExecutionState:
+    def state(self, execution_id: str) -> ExecutionState:
+        """Return an execution's state. Raises `ExecutionNotFoundError`."""
         execution = self._executions.get(execution_id)
         if execution is None:
             raise not_found(execution_id)
@@ -74,7 +100,7 @@ class MemoryService:
 
         Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
         """
-        return self._execution(execution_id).page_at(token, marker, self._page_size)
+        return self.state(execution_id).page_at(token, marker, self._page_size)
 
     async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Apply ``updates`` as a whole and return the next token and what changed.
@@ -85,7 +111,7 @@ class MemoryService:
 
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         """Do at once what `commit` does."""
-        execution = self._execution(execution_id)
+        execution = self.state(execution_id)
         answer = execution.commit(token, updates, self._now_ms(), self._page_size)
         self._list_due(execution)
         return answer
@@ -112,37 +138,44 @@ class MemoryService:
             check_execution_name(execution_name)
             known_id = self._ids.get((workflow_name, execution_name))
             if known_id is not None:
-                if self._execution(known_id).root.payload == input_payload:
+                if self.state(known_id).root.payload == input_payload:
                     return known_id
                 raise already_started(workflow_name, execution_name, known_id)
         if execution_id is None:
             execution_id = f"execution-{len(self._executions) + 1}"
-        if execution_name is not None:
-            self._ids[workflow_name, execution_name] = execution_id
-        root = Operation(
-            id=execution_id,
-            type=OperationType.EXECUTION,
-            status=_STARTED,
-            start_ms=self._now_ms(),
-            name=execution_name or execution_id,
-            payload=input_payload,
+        self.add(
+            Operation(
+                id=execution_id,
+                type=OperationType.EXECUTION,
+                status=_STARTED,
+                start_ms=self._now_ms(),
+                name=execution_name or execution_id,
+                payload=input_payload,
+            ),
+            workflow_name,
         )
-        self._executions[execution_id] = ExecutionState(root, workflow_name)
         return execution_id
+
+    def add(self, root: Operation, workflow_name: str) -> ExecutionState:
+        """Add the execution that begins with ``root``, under its name."""
+        if root.name is not None and root.name != root.id:
+            self._ids[workflow_name, root.name] = root.id
+        state = self._executions[root.id] = ExecutionState(root, workflow_name)
+        return state
 
     def claim(self, execution_id: str) -> Invocation:
         """Begin an invocation: fire what is due, void every older token, return the history.
 
         Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
         """
-        execution = self._execution(execution_id)
+        execution = self.state(execution_id)
         execution.fire(self._now_ms())
         _outside.check_running(execution)
         return execution.begin(self._page_size, self._max_payload_bytes)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
         """End an execution from outside as STOPPED; one that is over already stays as it is."""
-        execution = self._execution(execution_id)
+        execution = self.state(execution_id)
         _outside.stop(execution, self._now_ms(), error)
         return execution.summary()
 
@@ -161,7 +194,7 @@ class MemoryService:
         Timers are waits, retries and the timeouts of callbacks. Milliseconds since the epoch.
         """
         if execution_id is not None:
-            return self._execution(execution_id).next_due()
+            return self.state(execution_id).next_due()
         # An execution is listed at or before its next timer: an early entry is put right here.
         while self._due:
             due_ms, listed_id = self._due[0]
@@ -238,7 +271,7 @@ class MemoryService:
         Raises `ExecutionNotFoundError`, `ServiceError` for an unknown operation,
         `InvalidUpdateError` when it has ended or is no chained invoke.
         """
-        execution = self._execution(execution_id)
+        execution = self.state(execution_id)
         _outside.end_invoke(
             execution, operation_id, self._now_ms(), status, payload=payload, error=error
         )
@@ -248,7 +281,7 @@ class MemoryService:
 
     def get(self, execution_id: str) -> ExecutionSummary:
         """Return how an execution stands. Raises `ExecutionNotFoundError`."""
-        return self._execution(execution_id).summary()
+        return self.state(execution_id).summary()
 
     def list(
         self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
@@ -263,8 +296,345 @@ class MemoryService:
 
     def operations(self, execution_id: str) -> tuple[Operation, ...]:
         """Return every operation in the order of its start, the EXECUTION operation first."""
-        return tuple(self._execution(execution_id).operations.values())
+        return tuple(self.state(execution_id).operations.values())
 
     def history(self, execution_id: str) -> tuple[HistoryEvent, ...]:
         """Return what happened, in order of change. Raises `ExecutionNotFoundError`."""
-        return build_events(self._execution(execution_id).log)
+        return build_events(self.state(execution_id).log)
+
+
+class MemoryService:
+    """All three ports over one `ImmediateMemoryService`: for workers and clients of this process.
+
+    A lock guards it, so every method may be called on any loop of any thread. What is invoked is
+    started here, too. ``now_ms`` is the time of the executions and ``machine_ms`` that of leases
+    (the same by default). The rest is as for `ImmediateMemoryService`.
+    """
+
+    capabilities = frozenset({Capability.RELEASE})
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        *,
+        machine_ms: Callable[[], int] | None = None,
+        page_size: int = 1000,
+        max_payload_bytes: int | None = None,
+    ) -> None:
+        self._now_ms = now_ms
+        self._max_payload_bytes = max_payload_bytes
+        self._executions = ImmediateMemoryService(
+            now_ms, page_size=page_size, max_payload_bytes=max_payload_bytes
+        )
+        self._queue = MemoryQueue(now_ms, machine_ms or now_ms)
+        self._lock = threading.Lock()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._is_closed = False
+        self._process = processes.here
+
+    def __repr__(self) -> str:
+        return "<executions in memory>"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Guard a change or a read; listeners hear of news after it."""
+        processes.check_process(self._process, "this memory service")
+        try:
+            with self._lock:
+                if self._is_closed:
+                    raise ServiceError(
+                        "The executions in memory were closed by this process; open others"
+                    )
+                yield
+        finally:
+            if self._queue.has_news:
+                self._queue.has_news = False
+                self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            try:
+                listener()
+            except Exception:
+                logger.exception("a subscriber of the executions in memory failed")
+
+    @contextmanager
+    def _changing(self, execution_id: str) -> Iterator[Scheduled]:
+        """Guard a change of one execution; what was due happens even if the change is refused."""
+        with self._locked():
+            each = self._queue.find(execution_id)
+            try:
+                yield each
+            finally:
+                self._queue.settle(each)
+
+    # -- what a run needs: History ---------------------------------------------------------------
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names, of the answer that issued ``token``."""
+        with self._locked():
+            return await self._executions.load(execution_id, token, marker)
+
+    async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        """Apply ``updates`` as a whole and return the next token and what changed."""
+        with self._changing(execution_id) as each:
+            answer = self._executions.commit_now(execution_id, token, updates)
+            for update in updates:
+                if update.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
+                    self._start_child(each, update)
+            if updates and each.troubles and (not each.losses or any(map(is_progress, updates))):
+                each.troubles, each.problem = 0, None
+            return answer
+
+    def _start_child(self, each: Scheduled, update: Update) -> None:
+        assert update.function_name is not None
+        name = each.invoked.take(update.id, update.name)
+        payload = "null" if update.payload is None else update.payload
+        root = new_root(self._now_ms(), name, payload)
+        state = self._executions.add(root, update.function_name)
+        self._queue.add(state, parent=(each, update.id))
+
+    # -- what a worker needs: Queue --------------------------------------------------------------
+
+    async def claim_due(
+        self,
+        owner: str,
+        workflow_names: Collection[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        keep: bool = False,
+    ) -> Sequence[Invocation]:
+        """Lease up to ``limit`` due executions of those workflows and begin their invocations."""
+        with self._locked():
+            queue, claimed = self._queue, []
+            queue.take_from_the_lost(limit)
+            queue.expire()
+            for each in queue.take_due(workflow_names, limit, suspects):
+                each.state.fire(self._now_ms())
+                queue.settle(each)
+                if each.state.is_running:
+                    queue.add_owner(owner, keeps=keep)
+                    claimed.append(self._begin(each, owner))
+            return claimed
+
+    def _begin(self, each: Scheduled, owner: str | None) -> Invocation:
+        invocation = self._executions.claim(each.id)
+        self._queue.begin(each, owner)
+        return replace(invocation, losses=each.losses) if each.losses else invocation
+
+    async def claim(self, execution_id: str) -> Invocation:
+        """Begin an invocation without a lease, for a caller that keeps others away by itself.
+
+        Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
+        """
+        with self._changing(execution_id) as each:
+            return self._begin(each, None)
+
+    async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        """Extend the leases of ``owner`` on these executions."""
+        with self._locked():
+            self._queue.renew(owner, execution_ids)
+
+    async def release(
+        self,
+        execution_id: str,
+        token: str,
+        *,
+        problem: ErrorRecord | None = None,
+        is_unfinished: bool = False,
+    ) -> None:
+        """Give up the lease; a stale ``token`` is ignored."""
+        with self._changing(execution_id) as each:
+            each.state.fire(self._now_ms())
+            if each.state.is_running and each.state.token == token:
+                self._queue.release(each, problem, is_unfinished=is_unfinished)
+
+    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        """Return what ``owner`` has leased: ids, each with the number of tokens issued so far."""
+        with self._locked():
+            return self._queue.held_by(owner, late=late)
+
+    async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
+        """Make these leases of ``owner`` due for others now."""
+        with self._locked():
+            self._queue.hand_back(owner, leased)
+
+    async def report(self, owner: str, report: ErrorRecord | None) -> None:
+        """Record why ``owner`` does not go on."""
+        with self._locked():
+            self._queue.report(owner, report)
+
+    async def retire(self, owner: str) -> None:
+        """Forget an owner that claims nothing more."""
+        with self._locked():
+            self._queue.retire(owner)
+
+    async def next_due(
+        self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
+    ) -> int | None:
+        """Return when a worker of those workflows has to look next, or `None`."""
+        with self._locked():
+            times = (
+                self._queue.next_deadline(),
+                self._queue.next_wake(workflow_names, suspects=suspects),
+            )
+            return min((time for time in times if time is not None), default=None)
+
+    async def next_deadline(self) -> int | None:
+        """Return when the first running execution exceeds its timeout."""
+        with self._locked():
+            return self._queue.next_deadline()
+
+    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+        """Return, of each workflow but these, the execution that has been due the longest."""
+        with self._locked():
+            return tuple(map(self._queue.summary, self._queue.unserved(workflow_names)))
+
+    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+        """Return those of the executions leased by ``owner`` at which it has to look."""
+        with self._locked():
+            return self._queue.changed(owner, execution_ids)
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change``, from the thread that made the change."""
+
+        def end() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not on_change)
+
+        with self._locked():
+            self._listeners = (*self._listeners, on_change)
+        return end
+
+    # -- what clients need: Executions -----------------------------------------------------------
+
+    async def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        *,
+        execution_name: str | None = None,
+        timeout_seconds: int | None = None,
+    ) -> str:
+        """Start an execution and return its id; one that has this name and input is returned."""
+        with self._locked():
+            root = new_root(self._now_ms(), execution_name, input_payload)
+            started_id = self._executions.start(
+                workflow_name, input_payload, execution_name=execution_name, execution_id=root.id
+            )
+            if started_id == root.id:
+                state = self._executions.state(root.id)
+                self._queue.add(state, timeout_seconds=timeout_seconds)
+            return started_id
+
+    async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
+        """End an execution as STOPPED; one that is over stays as it is."""
+        with self._changing(execution_id) as each:
+            self._executions.stop(execution_id, error)
+            self._queue.settle(each)
+            return self._queue.summary(each)
+
+    async def revoke(self, execution_id: str) -> ExecutionSummary:
+        """Take an execution from its owner, make it due for others now, and return it."""
+        with self._changing(execution_id) as each:
+            each.state.fire(self._now_ms())
+            self._queue.revoke(each)
+            return self._queue.summary(each)
+
+    async def complete_callback(self, callback_id: str, payload: str | None) -> str:
+        """Complete a callback with the raw text ``payload``; return the execution's id."""
+        check_size(payload, self._max_payload_bytes, "the answer of a callback")
+        with self._callback(callback_id):
+            return self._executions.complete_callback(callback_id, payload)
+
+    async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
+        """Fail a callback; return the execution's id."""
+        with self._callback(callback_id):
+            return self._executions.fail_callback(callback_id, error)
+
+    async def heartbeat_callback(self, callback_id: str) -> str:
+        """Restart a callback's heartbeat timeout; return the execution's id."""
+        with self._callback(callback_id):
+            return self._executions.heartbeat_callback(callback_id)
+
+    @contextmanager
+    def _callback(self, callback_id: str) -> Iterator[None]:
+        execution_id = _outside.execution_id_of(callback_id)
+        try:
+            with self._changing(execution_id):
+                yield
+        except ExecutionNotFoundError:
+            raise unknown_callback(callback_id) from None
+
+    async def complete_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        payload: str | None = None,
+        *,
+        status: Status = Status.SUCCEEDED,
+        error: ErrorRecord | None = None,
+    ) -> str:
+        """End a chained invoke as ``status`` says, sooner than the invoked execution does."""
+        with self._changing(execution_id):
+            return self._executions.complete_invoke(
+                execution_id, operation_id, payload, status=status, error=error
+            )
+
+    async def get(self, execution_id: str) -> ExecutionSummary:
+        """Return an execution's status, times and payloads."""
+        with self._locked():
+            return self._queue.summary(self._queue.find(execution_id))
+
+    async def list(
+        self,
+        *,
+        limit: int = LIST_LIMIT,
+        after: str | None = None,
+        payloads: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter, the newest first."""
+        wanted, below = Wanted(**filters), number_of(after)
+        found: list[tuple[int, ExecutionSummary]] = []
+        with self._locked():
+            for each in self._queue.newest_first():
+                if below is not None and each.number >= below:
+                    continue
+                if len(found) > limit:
+                    break
+                summary = self._queue.summary(each)
+                if wanted.matches(summary):
+                    found.append((each.number, summary))
+        marker = str(found[limit - 1][0]) if 0 < limit < len(found) else None
+        shown = [summary for _, summary in found[:limit]]
+        if not payloads:
+            shown = [replace(summary, input_payload="", result=None) for summary in shown]
+        return Paged(shown, marker)
+
+    async def operations(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[Operation]:
+        """Return operations in the order of their start, the EXECUTION operation first."""
+        with self._locked():
+            return page_of(self._executions.operations(execution_id), limit, after)
+
+    async def history(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[HistoryEvent]:
+        """Return what happened, in order of change."""
+        with self._locked():
+            return page_of(self._executions.history(execution_id), limit, after)
+
+    # -- the service itself ----------------------------------------------------------------------
+
+    async def backup(
+        self, destination: str, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Raise `UsageError`: there is no file to copy."""
+        raise no_backup()
+
+    async def close(self) -> None:
+        """Refuse every later call."""
+        self._is_closed = True
+        self._listeners = ()

@@ -1,62 +1,27 @@
-"""How the conformance suite drives a service: a fresh world a test, and one execution in it.
-
-Scheduling methods may be plain or `async`: `settled` makes the two alike.
-"""
+"""How the exam drives a service: a fresh world for each test, and one execution in it."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
-from pyworkflow.services.base import (
-    Committed,
-    ExecutionStatus,
-    ExecutionSummary,
-    Invocation,
-    Service,
-)
+from pyworkflow.services.base import Committed, Invocation
+from pyworkflow.services.port import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-
-    from pyworkflow.services.events import HistoryEvent
-
-_T = TypeVar("_T")
+    from collections.abc import Awaitable, Callable, Coroutine
 
 
-class SchedulingService(Service, Protocol):
-    """A service that starts executions and lets their timers fire by itself."""
+class ExamService(Service, Protocol):
+    """A service as the exam takes it: all three ports, and two methods beyond them."""
 
-    def start(
-        self, workflow_name: str, input_payload: str, *, execution_name: str | None = None
-    ) -> str | Awaitable[str]:
-        """Start an execution and return its id."""
+    async def claim(self, execution_id: str) -> Invocation:
+        """Begin an invocation without a lease."""
         ...
 
-    def claim(self, execution_id: str) -> Invocation | Awaitable[Invocation]:
-        """Begin an invocation."""
-        ...
-
-    def next_due(self) -> int | Awaitable[int | None] | None:
-        """Return when the next timer is due."""
-        ...
-
-    def complete_callback(self, callback_id: str, payload: str | None) -> str | Awaitable[str]:
-        """Let a callback succeed."""
-        ...
-
-    def fail_callback(self, callback_id: str, error: ErrorRecord) -> str | Awaitable[str]:
-        """Let a callback fail."""
-        ...
-
-    def heartbeat_callback(self, callback_id: str) -> str | Awaitable[str]:
-        """Restart a callback's heartbeat timeout."""
-        ...
-
-    def complete_invoke(
+    async def complete_invoke(
         self,
         execution_id: str,
         operation_id: str,
@@ -64,34 +29,8 @@ class SchedulingService(Service, Protocol):
         *,
         status: Status = Status.SUCCEEDED,
         error: ErrorRecord | None = None,
-    ) -> str | Awaitable[str]:
-        """End a chained invoke."""
-        ...
-
-    def stop(
-        self, execution_id: str, error: ErrorRecord
-    ) -> ExecutionSummary | Awaitable[ExecutionSummary]:
-        """End an execution from outside."""
-        ...
-
-    def get(self, execution_id: str) -> ExecutionSummary | Awaitable[ExecutionSummary]:
-        """Return how an execution stands."""
-        ...
-
-    def list(
-        self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
-    ) -> Sequence[ExecutionSummary] | Awaitable[Sequence[ExecutionSummary]]:
-        """Return the executions of one workflow or in one status, the newest first."""
-        ...
-
-    def operations(self, execution_id: str) -> Sequence[Operation] | Awaitable[Sequence[Operation]]:
-        """Return every operation in the order of its start."""
-        ...
-
-    def history(
-        self, execution_id: str
-    ) -> Sequence[HistoryEvent] | Awaitable[Sequence[HistoryEvent]]:
-        """Return what happened."""
+    ) -> str:
+        """End a chained invoke before the invoked execution ends."""
         ...
 
 
@@ -99,14 +38,29 @@ class SchedulingService(Service, Protocol):
 class World:
     """A fresh service; ``advance`` moves its clock by milliseconds, ``close`` disposes of it."""
 
-    service: SchedulingService
+    service: ExamService
     advance: Callable[[int], None]
-    close: Callable[[], object] = lambda: None
+    close: Callable[[], Awaitable[None]]
 
 
-async def settled(value: _T | Awaitable[_T]) -> _T:
-    """Return what a plain or an `async` method returns."""
-    return await value if inspect.isawaitable(value) else value
+class Holder:
+    """An execution that an owner has leased: the newest token is kept."""
+
+    def __init__(self, service: ExamService, invocation: Invocation) -> None:
+        self.service = service
+        self.invocation = invocation
+        self.execution_id = invocation.execution_id
+        self.token = invocation.token
+
+    async def commit(self, *updates: Update) -> dict[str, Operation]:
+        """Commit with the newest token and return what changed, by id."""
+        committed = await self.service.commit(self.execution_id, self.token, updates)
+        self.token = committed.token or self.token
+        return {operation.id: operation for operation in committed.operations}
+
+    async def release(self, **options: Any) -> None:
+        """Release it with the newest token."""
+        await self.service.release(self.execution_id, self.token, **options)
 
 
 class Driver:
@@ -121,12 +75,12 @@ class Driver:
     async def begin(self, input_payload: str = '"in"', name: str | None = None) -> Invocation:
         """Start an execution and claim it."""
         started = self.service.start("greet", input_payload, execution_name=name)
-        self.execution_id = await settled(started)
+        self.execution_id = await started
         return await self.claim()
 
     async def claim(self) -> Invocation:
         """Begin an invocation and keep its token."""
-        invocation = await settled(self.service.claim(self.execution_id))
+        invocation = await self.service.claim(self.execution_id)
         self.token = invocation.token
         return invocation
 
@@ -143,14 +97,34 @@ class Driver:
         assert len(by_id) == len(changes), "each changed operation is told once"
         return by_id
 
+    # -- as workers do -------------------------------------------------------------------------
+
+    async def lease(self, owner: str, workflow: str = "greet") -> list[Invocation]:
+        """Claim all that is due of a workflow."""
+        return [*await self.service.claim_due(owner, [workflow], 100)]
+
+    async def take(self, owner: str, workflow: str = "greet") -> Holder:
+        """Claim the execution that is due the longest."""
+        (invocation,) = await self.service.claim_due(owner, [workflow], 1)
+        return Holder(self.service, invocation)
+
+    async def hold(self, owner: str, workflow: str = "greet") -> Holder:
+        """Start an execution and claim it, where no other is due."""
+        started_id = await self.service.start(workflow, "1")
+        holder = await self.take(owner, workflow)
+        assert holder.execution_id == started_id
+        return holder
+
+    # -- what is stored ------------------------------------------------------------------------
+
     async def stored(self) -> dict[str, Operation]:
         """Return all operations by id, but for the EXECUTION operation."""
-        operations = await settled(self.service.operations(self.execution_id))
+        operations = await self.service.operations(self.execution_id)
         return {operation.id: operation for operation in operations[1:]}
 
     async def event_types(self) -> tuple[str, ...]:
         """Return the types of the history's events, after a check of their numbers."""
-        events = await settled(self.service.history(self.execution_id))
+        events = await self.service.history(self.execution_id)
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         return tuple(event.type for event in events)
 
@@ -170,7 +144,7 @@ def scenario(
             try:
                 await test(self, Driver(world))
             finally:
-                await settled(world.close())
+                await world.close()
 
         asyncio.run(play())
 

@@ -1,8 +1,8 @@
-"""The suite that every scheduling service passes: what the protocol promises, from outside.
+"""The exam of services: what the three ports promise, seen from outside.
 
 Subclass `ServiceConformance` in a test module and give it a fixture ``factory``: a function from a
-page size to a `World`, which is a fresh service and a way to advance its clock. Scheduling methods
-may be plain or `async`. Nothing here knows how a service keeps its history.
+page size to a `World`, which is a fresh service and a way to advance its clock. It covers each
+method of `History`, `Queue` and `Executions`; nothing here knows how a service keeps its history.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pyworkflow.errors import (
     StaleTokenError,
 )
 from pyworkflow.services.base import Page
-from pyworkflow.testing._driver import Driver, SchedulingService, World, scenario, settled
+from pyworkflow.testing._driver import Driver, ExamService, World, scenario
 from pyworkflow.testing._executions import ExecutionConformance
+from pyworkflow.testing._queue import QueueConformance
 from pyworkflow.testing._updates import (
     CANCEL,
     ERROR,
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["SchedulingService", "ServiceConformance", "World"]
+__all__ = ["ExamService", "ServiceConformance", "World"]
 
 
-class ServiceConformance(ExecutionConformance):
+class ServiceConformance(ExecutionConformance, QueueConformance):
     """What each service does. ``page_size`` is what the factory is called with."""
 
     page_size = 5
@@ -103,7 +104,7 @@ class ServiceConformance(ExecutionConformance):
         driver.advance(700)
         ended = (await driver.commit(step("b", FAIL, error=ERROR, end_ms=root_ms + 900)))["b"]
         assert (ended.start_ms, ended.end_ms) == (root_ms + 290, root_ms + 900)
-        events = await settled(driver.service.history(driver.execution_id))
+        events = await driver.service.history(driver.execution_id)
         assert [event.time_ms - root_ms for event in events] == [0, 100, 250, 290, 900]
         assert (await driver.stored())["b"] == ended
 
@@ -136,7 +137,7 @@ class ServiceConformance(ExecutionConformance):
         ended = (await driver.commit(step("a", SUCCEED, **times)))["a"]
         assert (ended.start_ms, ended.end_ms) == (root_ms + 10, root_ms + 2400)
         assert (ended.attempt_start_ms, ended.attempt) == (root_ms + 2150, 2)
-        events = (await settled(driver.service.history(driver.execution_id)))[1:]
+        events = (await driver.service.history(driver.execution_id))[1:]
         assert [event.time_ms - root_ms for event in events] == [10, 40, 2150, 2400]
         assert [event.current_attempt for event in events] == [1, 1, 2, 2]
 
@@ -179,7 +180,7 @@ class ServiceConformance(ExecutionConformance):
         pending = (await driver.commit(step("a", RETRY, delay_seconds=2, error=ERROR)))["a"]
         assert (pending.status, pending.attempt) == (Status.PENDING, 1)
         assert pending.next_attempt_ms == started.start_ms + 2000
-        assert await settled(driver.service.next_due()) == pending.next_attempt_ms
+        assert await driver.service.next_due() == pending.next_attempt_ms
         driver.advance(1999)
         assert await driver.commit() == {}
         driver.advance(1)
@@ -189,7 +190,7 @@ class ServiceConformance(ExecutionConformance):
         ready = (await driver.commit())["a"]
         assert (ready.status, ready.attempt, ready.sequence) == (Status.READY, 2, None)
         assert (ready.next_attempt_ms, ready.error) == (None, ERROR)
-        assert await settled(driver.service.next_due()) is None
+        assert await driver.service.next_due() is None
         again = (await driver.commit(step("a"), step("a", SUCCEED, payload="2")))["a"]
         assert (again.attempt, again.sequence, again.error) == (2, 1, None)
         assert again.start_ms == started.start_ms
@@ -249,8 +250,11 @@ class ServiceConformance(ExecutionConformance):
 
     async def _pages(self, driver: Driver, first: Page) -> list[Operation]:
         found, marker = list(first.operations), first.marker
+        followed: set[str] = set()
         while marker is not None:
             assert len(found) % self.page_size == 0
+            assert marker not in followed, "a page leads back to one before"
+            followed.add(marker)
             page = await driver.service.load(driver.execution_id, driver.token, marker)
             found += page.operations
             marker = page.marker
@@ -269,7 +273,7 @@ class ServiceConformance(ExecutionConformance):
             ]
             invocation = await driver.claim()
             found = await self._pages(driver, Page(invocation.operations, invocation.marker))
-            assert tuple(found) == await settled(driver.service.operations(driver.execution_id))
+            assert tuple(found) == await driver.service.operations(driver.execution_id)
             assert found[0].type is OperationType.EXECUTION
         for marker in ("0", "-1", "x", "9999"):
             with pytest.raises(ServiceError):
@@ -297,13 +301,13 @@ class ServiceConformance(ExecutionConformance):
             Status.STARTED,
             started.start_ms + 10_000,
         )
-        assert await settled(driver.service.next_due()) == started.scheduled_end_ms
+        assert await driver.service.next_due() == started.scheduled_end_ms
         driver.advance(9_999)
         assert await driver.commit() == {}
         driver.advance(100_000)
         fired = (await driver.commit())["w"]
         assert (fired.status, fired.end_ms) == (Status.SUCCEEDED, started.scheduled_end_ms)
-        assert await settled(driver.service.next_due()) is None
+        assert await driver.service.next_due() is None
 
     @scenario
     async def test_claim_fires_what_is_due_in_order(self, driver: Driver) -> None:
@@ -334,7 +338,7 @@ class ServiceConformance(ExecutionConformance):
         await driver.commit(wait("w", wait_seconds=1), wait("v", wait_seconds=2))
         cancelled = (await driver.commit(wait("w", CANCEL)))["w"]
         assert (cancelled.status, cancelled.sequence) == (Status.CANCELLED, 1)
-        due = await settled(driver.service.next_due())
+        due = await driver.service.next_due()
         assert due == (await driver.stored())["v"].scheduled_end_ms
         driver.advance(2_000)
         with pytest.raises(InvalidUpdateError, match="SUCCEEDED"):
@@ -346,7 +350,7 @@ class ServiceConformance(ExecutionConformance):
     async def test_next_due_spans_executions(self, driver: Driver) -> None:
         """The earliest of all, and it moves on as timers fire or executions end."""
         service = driver.service
-        assert await settled(service.next_due()) is None
+        assert await service.next_due() is None
         await driver.begin()
         first = (await driver.commit(wait("w", wait_seconds=5), wait("x", wait_seconds=9)))["w"]
         first_id = driver.execution_id
@@ -354,12 +358,12 @@ class ServiceConformance(ExecutionConformance):
         await driver.commit(wait("w", wait_seconds=7))
         await driver.commit(wait("v", wait_seconds=3))
         start_ms = first.start_ms
-        assert await settled(service.next_due()) == start_ms + 3_000
+        assert await service.next_due() == start_ms + 3_000
         driver.advance(7_000)
         await driver.commit()
-        assert await settled(service.next_due()) == start_ms + 5_000
+        assert await service.next_due() == start_ms + 5_000
         driver.execution_id = first_id
         await driver.claim()
-        assert await settled(service.next_due()) == start_ms + 9_000
-        await settled(service.stop(first_id, ERROR))
-        assert await settled(service.next_due()) is None
+        assert await service.next_due() == start_ms + 9_000
+        await service.stop(first_id, ERROR)
+        assert await service.next_due() is None

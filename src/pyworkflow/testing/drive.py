@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
     from pyworkflow._runtime.clock import VirtualClock
     from pyworkflow._runtime.runner import Runner
-    from pyworkflow.services.base import Committed, ImmediateService, Page
-    from pyworkflow.services.memory import MemoryService
+    from pyworkflow.services.base import Committed, Page
+    from pyworkflow.services.memory import ImmediateMemoryService
+    from pyworkflow.services.port import ImmediateHistory
     from pyworkflow.testing.outside import OutsideWorld
 
 
@@ -34,7 +35,7 @@ class CrashingService:
 
     def __init__(
         self,
-        service: ImmediateService,
+        service: ImmediateHistory,
         crash_after: Sequence[int],
         crash_before: Sequence[int] = (),
     ) -> None:
@@ -72,7 +73,7 @@ class Driver:
 
     def __init__(
         self,
-        service: MemoryService,
+        service: ImmediateMemoryService,
         runner: Runner,
         clock: VirtualClock,
         max_invocations: int,

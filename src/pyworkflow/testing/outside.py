@@ -21,7 +21,7 @@ from pyworkflow._engine.records import ErrorRecord, OperationType, Status
 from pyworkflow._engine.turn import Failed, Succeeded
 from pyworkflow.errors import CallbackAlreadyCompletedError, UsageError
 from pyworkflow.services.base import InvokedNames
-from pyworkflow.services.memory import MemoryService
+from pyworkflow.services.memory import ImmediateMemoryService
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ class OutsideWorld:
         callees: Mapping[str, Callee],
         run_workflow: RunWorkflow,
     ) -> None:
-        self.service = MemoryService(self._now_ms)
+        self.service = ImmediateMemoryService(self._now_ms)
         self._clock = clock
         self._plans = {label: list(planned) for label, planned in plans.items()}
         self._callees = callees

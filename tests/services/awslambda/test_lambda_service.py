@@ -10,6 +10,7 @@ from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Statu
 from pyworkflow.errors import (
     InvalidUpdateError,
     RequestRefusedError,
+    ServiceError,
     ServiceUnavailableError,
     StaleTokenError,
 )
@@ -167,6 +168,14 @@ def test_our_updates_may_be_on_a_later_page(api: FakeLambda) -> None:
     assert [request.query for request in api.requests[1:]] == [
         {"CheckpointToken": "dHdv", "MaxItems": "1000", "Marker": marker} for marker in "23"
     ]
+
+
+@pytest.mark.parametrize("pages", [["2"], [None, "3", "3"]])
+def test_a_marker_that_comes_again_is_an_error(api: FakeLambda, pages: list[str | None]) -> None:
+    following = [page(wire("other"), NextMarker=each) if each else page() for each in pages]
+    api.answers += [checkpoint(wire("due"), NextMarker="2"), *following]
+    with pytest.raises(ServiceError, match="again"):
+        commit(api, [SUCCEED])
 
 
 def test_what_the_answer_leaves_out_is_read_from_the_state(api: FakeLambda) -> None:

@@ -60,7 +60,9 @@ def test_names_of_children_take_none_from_anybody(path: str) -> None:
         )
         names = {one.name for one in await service.list(workflow_name="child")}
         assert names == {f"{holder.id}.the chained_invoke", f"{holder.id}.j"}
-        assert {one.input_payload for one in await service.list(workflow_name="child")} == {"null"}
+        assert {
+            one.input_payload for one in await service.list(workflow_name="child", payloads=True)
+        } == {"null"}
 
     play(path, scene)
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyworkflow.services.sqlite import SqliteService
+from pyworkflow.services.sqlite.processes import start_of
 from pyworkflow.testing.conformance import ServiceConformance, World
 
 if TYPE_CHECKING:
@@ -29,13 +31,17 @@ def _world(path: str | Path, page_size: int) -> World:
     return World(service, clock.advance, service.close)
 
 
-class TestSqliteFile(ServiceConformance):
+class SqliteConformance(ServiceConformance):
+    keeps_leases = start_of(os.getpid()) is not None
+
+
+class TestSqliteFile(SqliteConformance):
     @pytest.fixture
     def factory(self, tmp_path: Path) -> Callable[[int], World]:
         return lambda page_size: _world(tmp_path / "executions.db", page_size)
 
 
-class TestSqliteMemory(ServiceConformance):
+class TestSqliteMemory(SqliteConformance):
     @pytest.fixture
     def factory(self) -> Callable[[int], World]:
         return lambda page_size: _world(":memory:", page_size)

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import Status
-from pyworkflow.errors import DamagedExecutionError, StorageError
+from pyworkflow.errors import DamagedExecutionError, ServiceError, StorageError
 from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.book import PUT_OFF_MS
@@ -471,5 +472,119 @@ def test_a_line_number_that_is_taken_ends_no_claim(tmp_path: Path) -> None:
         assert [holder.id for holder in await lease(service, "me")] == [good.id]
         shown = await service.get(bad.id)
         assert "row 1 of executions, lines: " in (shown.problem.message if shown.problem else "")
+
+    play(tmp_path / "x.db", scene)
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+LEAST = str(-(1 << 63))
+PAGED: list[dict[str, Any]] = [
+    {},
+    {"workflow_name": "greet"},
+    {"status": ExecutionStatus.RUNNING},
+    {"name_prefix": "n-"},
+    {"id_prefix": "0"},
+    {"started_from_ms": 0},
+]
+
+
+@pytest.mark.parametrize("filters", PAGED, ids=str)
+@pytest.mark.parametrize("number", [LARGEST, LEAST, "-7", "0", str((1 << 31) - 1)])
+def test_pages_go_on_past_any_number(tmp_path: Path, number: str, filters: Any) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        for each in range(6):
+            await service.start("greet", "1", execution_name=f"n-{each}")
+        by_hand(
+            here,
+            f"UPDATE executions SET number = {number} WHERE number = 3",
+            "UPDATE executions SET number = -9 WHERE number = 5",
+        )
+        whole = [each.name for each in await service.list(**filters)]
+        assert sorted(whole) == [f"n-{each}" for each in range(6)]
+        for limit in (1, 2, 5):
+            found: list[str] = []
+            after = None
+            for _ in whole:
+                page = await service.list(limit=limit, after=after, **filters)
+                found += [each.name for each in page]
+                after = page.marker
+                if after is None:
+                    break
+            assert (found, after) == (whole, None)
+        page = await service.list(has_problem=False, limit=5)  # it reads on past the damaged ones
+        assert (len(page), page.marker) == (4, None)
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("limit", [2, 50])
+def test_rows_that_are_out_of_order_are_told(tmp_path: Path, limit: int) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        for each in range(4):
+            await service.start("greet", "1", execution_name=f"row-{each}")
+        await service.close()
+        give_number_in_place(here, "row-1", 9)
+        with pytest.raises(StorageError, match="out of order"):
+            await here.open().list(limit=limit)
+
+    play(tmp_path / "x.db", scene)
+
+
+def give_number_in_place(here: Place, name: str, number: int) -> None:
+    """Change the key of a row where it lies, which leaves the rows of its page out of order."""
+    # A leaf of a table: https://www.sqlite.org/fileformat.html#b_tree_pages
+    by_hand(here, "PRAGMA wal_checkpoint(TRUNCATE)")
+    file = Path(here.path)
+    content = bytearray(file.read_bytes())
+    size = int.from_bytes(content[16:18])
+    for page in range(size, len(content), size):
+        if content[page] != 0x0D:
+            continue
+        for cell in range(int.from_bytes(content[page + 3 : page + 5])):
+            pointer = page + 8 + 2 * cell
+            start = page + int.from_bytes(content[pointer : pointer + 2])
+            if name.encode() in content[start : start + 100] and content[start + 1] == 2:
+                content[start + 1] = number
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("column", ["workflow", "status"])
+def test_a_list_goes_on_past_a_text_that_can_not_be_decoded(
+    tmp_path: Path, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the newest executions were others.
+    monkeypatch.setattr("pyworkflow.services.sqlite.store._PROBE", 0)
+
+    async def scene(here: Place) -> None:
+        service = here.open()
+        for name in ("a", "b", "c"):
+            await service.start(name, "1", execution_name=name)
+        by_hand(
+            here,
+            f"UPDATE executions SET {column} = cast(x'41ff' AS TEXT), version = 99"
+            " WHERE name = 'b'",
+        )
+        if column == "workflow":
+            listed = await service.list(status=ExecutionStatus.RUNNING)
+            assert [each.name for each in listed] == ["c", "b", "a"]
+        if column == "status":
+            assert [each.name for each in await service.list(workflow_name="c")] == ["c"]
+            assert [each.name for each in await service.list(workflow_name="b")] == ["b"]
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("marker", [str(1 << 32), str(1 << 63)])
+def test_a_marker_beyond_the_last_place_is_refused(tmp_path: Path, marker: str) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        holder = await begin(service)
+        for read in (service.operations, service.history):
+            with pytest.raises(ServiceError, match="marker"):
+                await read(holder.id, after=marker)
 
     play(tmp_path / "x.db", scene)

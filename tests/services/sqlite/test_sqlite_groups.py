@@ -340,7 +340,7 @@ def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
             with pytest.raises(ServiceError, match="closed"):
                 await late
         assert not (tmp_path / "x.db-wal").exists()
-        (one,) = await here.open().list()
+        (one,) = await here.open().list(payloads=True)
         assert one.result == '"out"'
 
     play(tmp_path / "x.db", scene)

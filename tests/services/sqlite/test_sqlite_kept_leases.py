@@ -69,7 +69,7 @@ def test_a_lease_is_kept_while_its_process_lives(path: Path) -> None:
         assert (await service.get(holder.id)).problem is None
         here.clock.advance(100 * LEASE_MS)
         assert await lease(service, "you") == []
-        (listed,) = await service.list()
+        (listed,) = await service.list(payloads=True)
         assert listed == await service.get(holder.id)
         assert listed.problem is not None
         assert listed.problem.type == "LeaseKept"
@@ -375,7 +375,9 @@ def test_a_file_of_the_first_version_opens(path: Path) -> None:
 
     play(path, fill)
     old = sqlite3.connect(path)
-    old.execute("DROP INDEX suspected")
+    for index in ("suspected", "listed", "troubled"):
+        old.execute(f"DROP INDEX {index}")
+    old.execute("CREATE INDEX standing ON executions (status)")
     old.execute("ALTER TABLE executions DROP COLUMN losses")
     old.execute("ALTER TABLE executions ADD COLUMN by_hand TEXT")
     old.execute("ALTER TABLE owners DROP COLUMN started")

@@ -130,8 +130,10 @@ def test_a_read_that_ends_the_transaction_tells_its_own_error(
     async def scene(here: Place) -> None:
         service = here.open()
         holder = await begin(service)
-        assert service._reader is not None
-        store = service._reader._store
+        assert service._long_reader is not None
+        store = service._long_reader._store
+        # Both questions are asked of the reader for lists, in one group.
+        monkeypatch.setattr(service, "_reader", service._long_reader)
 
         def fail(_: str) -> None:
             store.rollback()  # as SQLite does it by itself, at an error of the disk

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services.sqlite import store
 from pyworkflow.testing._updates import wait
 from tests.services.sqlite.sqlite_world import Place, lease, play
 
@@ -115,14 +119,24 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
             "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         ),
         (
-            "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32"
-            " WHERE e.status = 'FAILED' ORDER BY e.number DESC LIMIT 9",
-            "INDEX standing (status=?)",
+            "SELECT number FROM executions INDEXED BY listed WHERE status = 'FAILED'"
+            " AND workflow = 'w' AND number <= 9 ORDER BY number DESC LIMIT 9",
+            "INDEX listed (status=? AND workflow=? AND rowid<?)",
         ),
         (
-            "SELECT e.*, o.record FROM executions e JOIN operations o ON o.key = e.number << 32"
-            " WHERE e.workflow = 'w' ORDER BY e.number DESC LIMIT 9",
-            "SCAN e",
+            "SELECT workflow, typeof(workflow) FROM executions WHERE status = 'FAILED'"
+            " AND workflow > 'w' ORDER BY workflow LIMIT 1",
+            "INDEX listed (status=? AND workflow>?)",
+        ),
+        (
+            "SELECT status, typeof(status) FROM executions WHERE status > 'FAILED'"
+            " ORDER BY status LIMIT 1",
+            "INDEX listed (status>?)",
+        ),
+        (
+            "SELECT workflow, typeof(workflow) FROM executions WHERE wake_ms IS NOT NULL"
+            " AND workflow > 'w' ORDER BY workflow LIMIT 1",
+            "INDEX due (workflow>?)",
         ),
     ],
 )
@@ -132,5 +146,102 @@ def test_each_question_walks_an_index(tmp_path: Path, sql: str, index: str) -> N
         plan = "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
         assert index in plan, plan
         assert "TEMP B-TREE" not in plan
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"workflow_name": "none"},
+        {"status": ExecutionStatus.FAILED},
+        {"workflow_name": "none", "status": ExecutionStatus.FAILED},
+        {"workflow_name": "none", "started_from_ms": 5},
+        {"execution_name": "one"},
+        {"name_prefix": "o", "workflow_name": "w"},
+        {"id_prefix": "0"},
+        {"id_prefix": "0123456789abcdef"},
+        {"started_from_ms": 5, "started_before_ms": 9},
+        {"has_problem": True},
+        {"has_problem": True, "workflow_name": "w"},
+        {"has_problem": False},
+    ],
+    ids="-".join,
+)
+def test_no_list_scans_the_file(tmp_path: Path, filters: Any) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1")
+        assert service._long_reader is not None
+        connection = service._long_reader._store._connection
+        told: list[str] = []
+        connection.set_trace_callback(told.append)
+        await service.list(**filters)
+        connection.set_trace_callback(None)
+        reads = [sql for sql in told if sql.startswith("SELECT")]
+        assert reads
+        other = sqlite3.connect(here.path)
+        for sql in reads:
+            plan = [row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {sql}")]
+            # The index of problems has nothing but those.
+            scans = [line for line in plan if line.startswith(("SCAN executions", "SCAN e"))]
+            assert not [line for line in scans if "INDEX troubled" not in line], plan
+        other.close()
+
+    play(tmp_path / "x.db", scene)
+
+
+def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
+    async def scene(here: Place) -> None:
+        service = here.open()
+        await service.start("greet", "1")
+        assert service._long_reader is not None
+        entered, go_on = threading.Event(), threading.Event()
+
+        def read_long(_: object) -> None:
+            entered.set()
+            go_on.wait(60)
+
+        listing = service._long_reader.read(read_long)
+        await asyncio.to_thread(entered.wait)
+        listed = asyncio.ensure_future(service.list())
+        (holder,) = await lease(service, "me")
+        await holder.commit(wait("w", wait_seconds=60))
+        assert (await service.get(holder.id)).id == holder.id
+        assert await service.news("me", [holder.id]) == []
+        await holder.release()
+        await service.start("greet", "2")
+        assert await service.next_due() == here.clock.ms
+        assert not listing.done()
+        go_on.set()
+        assert len(await listed) == 2
+
+    play(tmp_path / "x.db", scene)
+
+
+@pytest.mark.parametrize("probe", [2, 5, 99])
+def test_a_list_by_prefix_has_the_newest_wherever_they_are_found(
+    tmp_path: Path, probe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PROBE", 1)
+    monkeypatch.setattr(store, "_DEEP_PROBE", probe)
+    monkeypatch.setattr(store, "_MANY_NAMES", 4)
+
+    async def scene(here: Place) -> None:
+        service = here.open()
+        names = ["o-5", "o-1", "o-3", "x-1", "o-2", "x-2", "x-3"]
+        for name in names:
+            await service.start("greet", "1", execution_name=name)
+        found: list[str] = []
+        page = await service.list(name_prefix="o-", limit=2)
+        found += [each.name for each in page]
+        page = await service.list(name_prefix="o-", limit=2, after=page.marker)
+        found += [each.name for each in page]
+        assert (found, page.marker) == (["o-2", "o-3", "o-1", "o-5"], None)
+        assert [each.name for each in await service.list(name_prefix="x-", limit=2)] == [
+            "x-3",
+            "x-2",
+        ]
 
     play(tmp_path / "x.db", scene)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.turn import End
-    from pyworkflow.services.base import Service
+    from pyworkflow.services.port import History
 
     Function = Callable[[Any, Any], Any]
 
@@ -111,7 +111,7 @@ class DurableFunction(WorkflowHandler[..., Any]):
 
     # -- one invocation --------------------------------------------------------------------------
 
-    def _service(self) -> Service:
+    def _service(self) -> History:
         if self._boto3_client is None:
             return super()._service()
         return InjectedService(LambdaClient(self._boto3_client), OperationUpdate.from_dict)

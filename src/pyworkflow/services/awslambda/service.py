@@ -17,7 +17,7 @@ import msgspec
 from pyworkflow._engine import transitions
 from pyworkflow._engine.records import OperationType
 from pyworkflow.services.awslambda import limits, wire
-from pyworkflow.services.base import Committed
+from pyworkflow.services.base import Committed, Markers
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,8 +82,9 @@ class LambdaService:
         token, operations, marker = committed.token, list(committed.operations), committed.marker
         assert token is not None, "without a token nothing is missing"
         ids = {update.id for update in missing}
+        markers = Markers(execution_id)
         while ids and marker is not None:
-            page = await self.load(execution_id, token, marker)
+            page = await self.load(execution_id, token, markers.follow(marker))
             operations += page.operations
             marker = page.marker
             ids.difference_update(found.id for found in page.operations)
@@ -97,8 +98,9 @@ class LambdaService:
     async def _state(self, execution_id: str, token: str) -> list[Operation]:
         operations: list[Operation] = []
         marker: str | None = ""
+        markers = Markers(execution_id)
         while marker is not None:
-            page = await self.load(execution_id, token, marker)
+            page = await self.load(execution_id, token, markers.follow(marker))
             operations += page.operations
             marker = page.marker
         return operations

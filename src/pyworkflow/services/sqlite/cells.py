@@ -153,18 +153,56 @@ def unread_of(row: ExecutionRow, operations: Iterable[Operation]) -> tuple[str, 
     return unread
 
 
-def events_of(
-    row: ExecutionRow, kept: Iterable[tuple[int, object]], operations: Sequence[Operation]
-) -> tuple[HistoryEvent, ...]:
-    """Return the history of ``row``, one event after the other."""
-    lines: list[rows.Line] = []
+def page_of_operations(
+    row: ExecutionRow, first: int, found: Iterable[tuple[int, object, object]]
+) -> list[Operation]:
+    """Return operations of ``row`` in the order of their start, from a place on, none missing."""
+    operations: list[Operation] = []
+    base = (row.number << PLACES) + first
+    for key, record, _ in found:
+        if key != base + len(operations):
+            break
+        operations.append(_operation_at(row, key, record))
+    else:
+        if operations and not first:
+            _check_root(row, operations[0], base)
+        if operations or first:
+            return operations
+    raise UnreadableError(row.id, f"{base + len(operations)} of operations", "it is missing")
+
+
+def _operation_at(row: ExecutionRow, key: int, record: object) -> Operation:
+    return _decode(rows.decode_operation, record, row, f"{key} of operations, record")
+
+
+def lines_of(
+    row: ExecutionRow, kept: Iterable[tuple[int, object]], first: int, limit: int
+) -> list[tuple[int, rows.Line]]:
+    """Return lines of the history of ``row``, from ``first`` on, each with its row's key."""
+    lines: list[tuple[int, rows.Line]] = []
+    base = row.number << PLACES
     for key, cell in kept:
-        place = f"{key} of history, lines"
-        read = _decode(rows.decode_lines, cell, row, place)
-        if any(not 0 <= line.place < len(operations) for line in read):
-            raise UnreadableError(row.id, place, f"expected lines of {len(operations)} operations")
-        lines += read
-    return rows.events_of(lines, operations, row.result)
+        read = _decode(rows.decode_lines, cell, row, f"{key} of history, lines")
+        lines += [(key, line) for line in read[max(first - (key - base), 0) :]]
+        if len(lines) >= limit:
+            break
+    return lines[:limit]
+
+
+def events_of(
+    row: ExecutionRow,
+    first: int,
+    lines: Sequence[tuple[int, rows.Line]],
+    found: Iterable[tuple[int, object]],
+) -> tuple[HistoryEvent, ...]:
+    """Return the events of ``lines``, which begin at line ``first``, with their operations."""
+    base = row.number << PLACES
+    operations = {key - base: _operation_at(row, key, record) for key, record in found}
+    for key, line in lines:
+        if line.place not in operations:
+            why = f"expected a line of an operation, found none at {line.place}"
+            raise UnreadableError(row.id, f"{key} of history, lines", why)
+    return rows.events_of(first, [line for _, line in lines], operations, row.result)
 
 
 def summary_of(cells: Sequence[Any], record: object) -> ExecutionSummary:

@@ -31,7 +31,8 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, OperationType, Status
-from pyworkflow.errors import ServiceError
+from pyworkflow.services._refusals import not_leased
+from pyworkflow.services._scheduling import backoff_ms
 from pyworkflow.services.base import LEASE_MS
 from pyworkflow.services.sqlite import rows
 from pyworkflow.services.sqlite.book import PUT_OFF_MS, ids
@@ -49,14 +50,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pyworkflow.sqlite")
 
-_LONGEST_BACKOFF_MS = 300_000
 _LAST_TIME = (1 << 63) - 1
 _OWNER, _LEASE_MS = map(rows.ExecutionRow._fields.index, ("owner", "lease_ms"))
-
-
-def backoff_ms(troubles: int) -> int:
-    """Return how long to wait after that many troubles in a row: 1 s, 2 s, 4 s, ... 5 min."""
-    return min(1000 << min(troubles - 1, 20), _LONGEST_BACKOFF_MS) if troubles > 0 else 0
 
 
 def _dead_owners(store: Store) -> list[str]:
@@ -295,11 +290,7 @@ class Leases:
         now_ms = self._now_ms()
         held.state.fire(now_ms)
         if not held.state.is_running or held.owner is None:
-            status = "RUNNING" if held.state.is_running else held.state.root.status
-            raise ServiceError(
-                f"Expected an execution that a worker has, found {held.state.root.name!r}, which "
-                f"is {status}, and no worker has it; there is nothing to release"
-            )
+            raise not_leased(held.state.root)
         reason = f"It was released by hand from the worker {held.owner!r}"
         _log_what_is_lost(held, reason, logging.WARNING)
         held.problem = ErrorRecord(reason, "LeaseReleased")

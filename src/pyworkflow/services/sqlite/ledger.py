@@ -6,13 +6,11 @@ anyway: timers that fire, an execution whose timeout is over.
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.records import (
     Action,
     ErrorRecord,
-    Operation,
     OperationType,
     Status,
     Update,
@@ -20,6 +18,7 @@ from pyworkflow._engine.records import (
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _outside
 from pyworkflow.services._refusals import already_started, check_execution_name, unknown_callback
+from pyworkflow.services._scheduling import is_progress, new_root
 from pyworkflow.services.base import Committed, Invocation, InvokedNames, Page
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from pyworkflow.services.sqlite.held import Held
 
 _INVOKE = OperationType.CHAINED_INVOKE
-_BEGINNINGS = {OperationType.STEP, OperationType.CONTEXT}
 
 
 class Ledger:
@@ -55,7 +53,7 @@ class Ledger:
         for update in updates:
             if update.type is _INVOKE and update.action is Action.START:
                 self._start_child(held, update, now_ms)
-        if updates and held.troubles and (not held.losses or any(map(_is_progress, updates))):
+        if updates and held.troubles and (not held.losses or any(map(is_progress, updates))):
             held.troubles, held.problem, held.has_moved = 0, None, True
         return answer
 
@@ -76,7 +74,7 @@ class Ledger:
             if known_id is not None:
                 return known_id
         now_ms = self._now_ms()
-        root = _root(now_ms, execution_name, input_payload)
+        root = new_root(now_ms, execution_name, input_payload)
         deadline_ms = None if timeout_seconds is None else now_ms + timeout_seconds * 1000
         self._book.add(root, workflow_name, deadline_ms=deadline_ms)
         return root.id
@@ -94,7 +92,7 @@ class Ledger:
     def _start_child(self, held: Held, update: Update, now_ms: int) -> None:
         assert update.function_name is not None
         name = _invoked_names(held, update.id).take(update.id, update.name)
-        root = _root(now_ms, name, "null" if update.payload is None else update.payload)
+        root = new_root(now_ms, name, "null" if update.payload is None else update.payload)
         self._book.add(root, update.function_name, parent=(held.state.id, update.id))
 
     def claim(self, execution_id: str) -> Invocation:
@@ -158,12 +156,6 @@ class Ledger:
         return execution_id
 
 
-def _is_progress(update: Update) -> bool:
-    """Return whether the same can't be recorded again, however often its process dies."""
-    # That a step began says nothing: its body may be what ends the process.
-    return update.action is not Action.START or update.type not in _BEGINNINGS
-
-
 def _invoked_names(held: Held, operation_id: str) -> InvokedNames:
     """Return the names that ``held`` gave to what it invoked before the operation."""
     if held.invoked is None:
@@ -175,16 +167,3 @@ def _invoked_names(held: Held, operation_id: str) -> InvokedNames:
             if operation.type is _INVOKE:
                 held.invoked.take(operation.id, operation.name)
     return held.invoked
-
-
-def _root(now_ms: int, name: str | None, input_payload: str) -> Operation:
-    # The time first, so that ids sort by age; the rest can't be guessed.
-    execution_id = f"{now_ms:012x}{secrets.token_hex(10)}"
-    return Operation(
-        id=execution_id,
-        type=OperationType.EXECUTION,
-        status=Status.STARTED,
-        start_ms=now_ms,
-        name=name or execution_id,
-        payload=input_payload,
-    )

@@ -27,7 +27,7 @@ from pyworkflow.services import _state
 from pyworkflow.services.events import Entry, HistoryEvent, build_events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from pyworkflow.services.base import ExecutionSummary
 
@@ -137,10 +137,11 @@ def _line_of(entry: Entry, place: int) -> Line:
 
 
 def events_of(
-    lines: Iterable[Line], operations: Sequence[Operation], result: str | None
+    first: int, lines: Iterable[Line], operations: Mapping[int, Operation], result: str | None
 ) -> tuple[HistoryEvent, ...]:
-    """Return the history that the ``lines`` of an execution amount to."""
-    return build_events([_entry_of(line, operations[line.place], result) for line in lines])
+    """Return the events that ``lines`` of an execution, from the line ``first`` on, amount to."""
+    entries = [_entry_of(line, operations[line.place], result) for line in lines]
+    return build_events(entries, first + 1)
 
 
 def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:

@@ -90,6 +90,9 @@ _UPGRADES: dict[int, tuple[str, ...]] = {
         "ALTER TABLE owners ADD COLUMN report BLOB",
         "CREATE INDEX suspected ON executions (workflow, wake_ms)"
         " WHERE losses IS NOT NULL AND wake_ms IS NOT NULL",
+        "DROP INDEX standing",
+        "CREATE INDEX listed ON executions (status, workflow)",
+        "CREATE INDEX troubled ON executions (workflow) WHERE problem IS NOT NULL",
     ),
 }
 """What makes a file of that version one of the next. New columns come last: others are read by

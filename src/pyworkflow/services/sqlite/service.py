@@ -1,8 +1,9 @@
 """The embedded service: what the port asks for, over one SQLite file.
 
-Writes go to the writer's thread and return when they are on the disk, reads to the reader's; a
-database in memory has one connection, and they go the writer's way. Nothing touches the disk on the
-loop's thread.
+Writes go to the writer's thread and return when they are on the disk. Reads that workers wait for
+go to a reader's thread; lists, operations and histories, which may be long, go to another one, so
+they delay neither a claim nor a commit. A database in memory has one connection, and all go the
+writer's way. Nothing touches the disk on the loop's thread.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import os
 import sqlite3
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
 from pyworkflow.errors import UsageError
-from pyworkflow.services._refusals import not_found
-from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
+from pyworkflow.services._listing import Wanted, number_of
+from pyworkflow.services._refusals import no_backup, not_found
+from pyworkflow.services.base import Committed, ExecutionSummary, Invocation, Page, Paged
+from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 from pyworkflow.services.sqlite import cells, rows
 from pyworkflow.services.sqlite.backup import back_up
 from pyworkflow.services.sqlite.book import Book, ids
@@ -32,15 +37,18 @@ from pyworkflow.services.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from typing import Unpack
 
+    from pyworkflow.services.base import Filters
     from pyworkflow.services.events import HistoryEvent
+    from pyworkflow.services.port import Durability
     from pyworkflow.services.sqlite.backup import OnProgress
 
 T = TypeVar("T")
 
-Durability: TypeAlias = Literal["full", "normal"]
-"""``full``: on the disk when it returns. ``normal``: a power cut may take the last moments."""
-
+_LEAST_ROW, _LAST_ROW = -(1 << 63), (1 << 63) - 1
+_ROW_BITS = (1 << 64) - 1
+_LAST_PLACE = (1 << rows.PLACES) - 1
 _SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -50,13 +58,13 @@ class SqliteService:
     def __init__(
         self,
         path: str,
-        connections: tuple[sqlite3.Connection, sqlite3.Connection | None],
+        connections: Sequence[sqlite3.Connection],
         now_ms: Callable[[], int],
         machine_ms: Callable[[], int],
         page_size: int,
         max_payload_bytes: int | None = None,
     ) -> None:
-        writing, reading = connections
+        writing, *reading = connections
         book = Book(Store(writing), path, now_ms)
         most = largest_payload(writing)
         if max_payload_bytes is not None:
@@ -67,8 +75,12 @@ class SqliteService:
         self._ledger = Ledger(book, now_ms, page_size, self._max_payload_bytes)
         self._leases = Leases(book, self._ledger, now_ms, machine_ms)
         self._book = book
-        self._reader = None if reading is None else Reader(Store(reading), path)
-        self._writer = Writer(book, path, machine_ms, is_shared=reading is not None)
+        self._readers = [Reader(Store(connection), path) for connection in reading]
+        self._reader: Reader | None = None
+        self._long_reader: Reader | None = None
+        if self._readers:
+            self._reader, self._long_reader = self._readers
+        self._writer = Writer(book, path, machine_ms, is_shared=bool(reading))
 
     @classmethod
     def open(
@@ -103,16 +115,30 @@ class SqliteService:
                 machine_ms = machine_ms or now_ms
                 return cls(path, connections, now_ms, machine_ms, page_size, max_payload_bytes)
             except BaseException as error:
-                for connection in filter(None, connections):
+                for connection in connections:
                     connection.close()
                 if isinstance(error, sqlite3.Error):
                     raise fault_of(error, path) from error
                 raise
 
+    def __repr__(self) -> str:
+        return f"<executions in the file {self._path!r}>"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All of them; a database in memory has no backup."""
+        return frozenset(Capability) - ({Capability.BACKUP} if self._reader is None else set())
+
     def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
-        """Have ``read`` done on one state of the file."""
+        """Have ``read`` done on one state of the file; it takes a moment."""
         if self._reader is not None:
             return self._reader.read(read)
+        return self._writer.do(partial(self._read_saved, read))
+
+    def _read_long(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Have ``read`` done where nobody waits behind it but others that read as long."""
+        if self._long_reader is not None:
+            return self._long_reader.read(read)
         return self._writer.do(partial(self._read_saved, read))
 
     def _read_saved(self, read: Callable[[Store], T]) -> T:
@@ -349,34 +375,70 @@ class SqliteService:
     async def list(
         self,
         *,
-        workflow_name: str | None = None,
-        status: ExecutionStatus | None = None,
-        execution_name: str | None = None,
-        limit: int | None = None,
-    ) -> Sequence[ExecutionSummary]:
-        """Return the executions, the newest first."""
+        limit: int = LIST_LIMIT,
+        after: str | None = None,
+        payloads: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter, the newest first."""
+        wanted, before = Wanted(**filters), _row_of_marker(after)
+        last = _LAST_ROW if before is None else before - 1
 
-        def read(store: Store) -> Sequence[ExecutionSummary]:
-            stored_status = Status.STARTED if status is ExecutionStatus.RUNNING else status
-            found = store.executions(workflow_name, stored_status, execution_name, limit)
-            return tuple(
-                self._leases.explain(store, one[0], cells.summary_for_list(*one)) for one in found
-            )
+        def read(store: Store) -> Paged[ExecutionSummary]:
+            found: list[tuple[int, ExecutionSummary]] = []
+            up_to = last
+            while len(found) <= limit and up_to >= _LEAST_ROW:
+                most = limit + 1 - len(found)
+                numbers = store.listed(wanted, up_to, most)
+                kept = store.executions(numbers, payloads=payloads)
+                _check_rows([row[0] for row, _ in kept], numbers, up_to)
+                for cells_found, record in kept:
+                    summary = cells.summary_for_list(cells_found, record)
+                    summary = self._leases.explain(store, cells_found, summary)
+                    if wanted.has_problem in {None, summary.problem is not None}:
+                        found.append((cells_found[0], summary))
+                if len(numbers) < most:
+                    break
+                up_to = numbers[-1] - 1
+            marker = None
+            if 0 < limit < len(found):
+                marker = str(found[limit - 1][0] & _ROW_BITS)
+            shown = [summary for _, summary in found[:limit]]
+            if not payloads:
+                shown = [replace(summary, input_payload="") for summary in shown]
+            return Paged(shown, marker)
 
-        return await self._read(read)
+        return await self._read_long(read)
 
-    async def operations(self, execution_id: str) -> Sequence[Operation]:
-        """Return every operation in the order of its start, the EXECUTION operation first."""
-        return await self._read(lambda store: _operations(store, _row(store, execution_id)))
+    async def operations(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[Operation]:
+        """Return operations in the order of their start, the EXECUTION operation first."""
+        first = number_of(after, _LAST_PLACE) or 0
 
-    async def history(self, execution_id: str) -> Sequence[HistoryEvent]:
-        """Return what happened, in order of change."""
-
-        def read(store: Store) -> Sequence[HistoryEvent]:
+        def read(store: Store) -> Paged[Operation]:
             row = _row(store, execution_id)
-            return cells.events_of(row, store.history(row.number), _operations(store, row))
+            found = store.operations(row.number, first, limit + 1)
+            operations = cells.page_of_operations(row, first, found)
+            return _page(operations, first, limit)
 
-        return await self._read(read)
+        return await self._read_long(read)
+
+    async def history(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[HistoryEvent]:
+        """Return what happened, in order of change."""
+        first = number_of(after, _LAST_PLACE) or 0
+
+        def read(store: Store) -> Paged[HistoryEvent]:
+            row = _row(store, execution_id)
+            kept = store.history(row.number, first, limit + 1)
+            lines = cells.lines_of(row, kept, first, limit + 1)
+            keys = {(row.number << rows.PLACES) + line.place for _, line in lines}
+            events = cells.events_of(row, first, lines, store.operations_at(keys))
+            return _page(events, first, limit)
+
+        return await self._read_long(read)
 
     async def backup(self, destination: str, on_progress: OnProgress | None = None) -> None:
         """Copy the file, of one state, while everything goes on; ``destination`` must be free.
@@ -386,9 +448,7 @@ class SqliteService:
         """
         self._writer.check_open()
         if self._reader is None:
-            raise UsageError(
-                "executions in memory have no backup: keep them in a file, with Client.local"
-            )
+            raise no_backup()
         stop = threading.Event()
         copy = asyncio.ensure_future(
             asyncio.to_thread(back_up, self._path, destination, on_progress, stop)
@@ -407,8 +467,8 @@ class SqliteService:
 
     def _close(self) -> None:
         self._writer.close()
-        if self._reader is not None:
-            self._reader.close()
+        for reader in self._readers:
+            reader.close()
 
 
 def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
@@ -418,22 +478,48 @@ def _row(store: Store, execution_id: str) -> rows.ExecutionRow:
     return cells.row_of(found)
 
 
-def _operations(store: Store, row: rows.ExecutionRow) -> tuple[Operation, ...]:
-    operations, _ = cells.operations_of(row, store.operations(row.number))
-    return tuple(operations)
+def _row_of_marker(after: str | None) -> int | None:
+    """Return the row of an execution that a marker of a list names.
+
+    A damaged file may have rows below 0: a marker has their 64 bits, read without a sign.
+    """
+    row = number_of(after, _ROW_BITS)
+    return row if row is None or row <= _LAST_ROW else row - _ROW_BITS - 1
 
 
-def _connect(
-    path: str, synchronous: str, busy_timeout_ms: int
-) -> tuple[sqlite3.Connection, sqlite3.Connection | None]:
-    """Return a connection to write by, and another to read by: memory has one alone."""
+def _check_rows(found: Sequence[int], numbers: Sequence[int], last: int) -> None:
+    """Raise SQLite's error for damage if the rows are not those of ``numbers``, from ``last`` down.
+
+    Otherwise a list would leave some out, or read the same rows without end.
+    """
+    if found != numbers or (numbers and numbers[0] > last):
+        error = sqlite3.DatabaseError("rows of executions are missing or out of order")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        raise error
+
+
+def _page(found: Sequence[T], first: int, limit: int) -> Paged[T]:
+    """Return the page of what begins at ``first``; one more was looked for than it may have."""
+    marker = str(first + limit) if 0 < limit < len(found) else None
+    return Paged(found[:limit], marker)
+
+
+def _connect(path: str, synchronous: str, busy_timeout_ms: int) -> list[sqlite3.Connection]:
+    """Return a connection to write by, one to read by, and one for long reads.
+
+    A database in memory has one alone.
+    """
     check_wal(path)
     if path == MEMORY:
-        return open_file(path, synchronous, busy_timeout_ms), None
+        return [open_file(path, synchronous, busy_timeout_ms)]
     check_usable(path)
-    writing = open_file(path, synchronous, busy_timeout_ms)
+    connections: list[sqlite3.Connection] = []
     try:
-        return writing, open_file(path, synchronous, busy_timeout_ms)
+        for _ in range(3):
+            connections.append(open_file(path, synchronous, busy_timeout_ms))
     except BaseException:
-        writing.close()
+        for connection in connections:
+            connection.close()
         raise
+    return connections

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pyworkflow._engine.records import LAST_COUNT, LAST_MS
+from pyworkflow.services._listing import end_of_prefix
+from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.sqlite.rows import LAST_NUMBER, PLACES, ExecutionRow
 from pyworkflow.services.sqlite.schema import check_form, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, TypeAlias
+
+    from pyworkflow.services._listing import Wanted
 
     Blob: TypeAlias = bytearray | str
     """What `rows.encode` returned, or `NULL`."""
@@ -41,6 +45,16 @@ _WITH_ROOT = (
     f"SELECT {_COLUMNS}, o.record FROM executions e"
     " LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
 )
+_WITHOUT_RESULT = _WITH_ROOT.replace("e.result", "NULL")
+_PROBE = 500
+"""How many of the newest executions are looked at before an index is."""
+_DEEP_PROBE, _MANY_NAMES = 4_000, 16_000
+"""How many are looked at if many have names that begin as the list wants."""
+_BY_ID = "sqlite_autoindex_executions_1"
+_PROBLEMS = {"troubled": "problem IS NOT NULL", "leased": "lease_ms IS NOT NULL"}
+"""Where problems are found: a lease that is kept past its time is one, too."""
+_WHOLE_TIME = 12
+"""The beginning of an id that says to the millisecond when the execution was started."""
 ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
 """Which executions are looked for: suspected are those whose process died, or left them."""
 _LAST_NUMBER = f"""
@@ -71,6 +85,45 @@ def _identity(place: str, known: tuple[int, int] | None) -> tuple[int, int] | No
     except OSError:  # it may be there, and not be ours to look at
         return known
     return found.st_dev, found.st_ino
+
+
+def _stored(status: ExecutionStatus) -> str:
+    return "STARTED" if status is ExecutionStatus.RUNNING else str(status)
+
+
+def _filters(wanted: Wanted) -> dict[str, Cells]:
+    """Return conditions on a row of ``executions``, each with its values."""
+    filters: dict[str, Cells] = {}
+    for column, value in (
+        ("workflow", wanted.workflow_name),
+        ("status", wanted.status and _stored(wanted.status)),
+        ("name", wanted.execution_name),
+    ):
+        if value is not None:
+            filters[f"{column} = ?"] = (value,)
+    for column, prefix in (("name", wanted.name_prefix), ("id", wanted.id_prefix)):
+        if prefix:
+            filters[f"{column} >= ?"] = (prefix,)
+            end = end_of_prefix(prefix)
+            if end is not None:
+                filters[f"{column} < ?"] = (end,)
+    # An id begins with the time of the start. Under keys of their own: there may be a prefix, too.
+    if wanted.started_from_ms is not None:
+        filters["(id >= ?)"] = (_time_of_id(wanted.started_from_ms),)
+    if wanted.started_before_ms is not None:
+        filters["(id < ?)"] = (_time_of_id(wanted.started_before_ms),)
+    if wanted.has_problem is not None:
+        has_problem = f"({' OR '.join(_PROBLEMS.values())})"
+        filters[has_problem if wanted.has_problem else "problem IS NULL"] = ()
+    return filters
+
+
+def _time_of_id(time_ms: int) -> str:
+    return f"{min(max(time_ms, 0), LAST_MS):012x}"
+
+
+def _all_of(filters: Iterable[str]) -> str:
+    return " AND ".join(filters) or "true"
 
 
 class Store:
@@ -175,30 +228,146 @@ class Store:
         """Return the execution with that name, with its EXECUTION operation."""
         return self._one("e.name = ? AND e.workflow = ?", (name, workflow))
 
-    def operations(self, number: int) -> list[tuple[int, object, object]]:
+    def operations(
+        self, number: int, first: int = 0, limit: int = -1
+    ) -> list[tuple[int, object, object]]:
         """Return (key, record, deadlines) of an execution's operations, in order of start."""
-        first = number << PLACES
+        base = number << PLACES
         return self._execute(
-            "SELECT key, record, deadlines FROM operations WHERE key BETWEEN ? AND ? ORDER BY key",
-            (first, first | _LAST_PLACE),
+            "SELECT key, record, deadlines FROM operations WHERE key BETWEEN ? AND ? ORDER BY key"
+            " LIMIT ?",
+            (base | first, base | _LAST_PLACE, limit),
         ).fetchall()
 
-    def history(self, number: int) -> list[tuple[int, object]]:
-        """Return (key, lines) of an execution's history, in order."""
-        first = number << PLACES
+    def operations_at(self, keys: Iterable[int]) -> list[tuple[int, object]]:
+        """Return (key, record) of single operations."""
         return self._execute(
-            "SELECT key, lines FROM history WHERE key BETWEEN ? AND ? ORDER BY key",
-            (first, first | _LAST_PLACE),
+            "SELECT key, record FROM operations WHERE key IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(list(keys)).decode(),),
         ).fetchall()
+
+    def history(self, number: int, line: int, limit: int) -> list[tuple[int, object]]:
+        """Return (key, lines) of an execution's history, from the row that has the line on."""
+        base = number << PLACES
+        return self._execute(
+            "SELECT key, lines FROM history WHERE key BETWEEN ifnull("
+            " (SELECT max(key) FROM history WHERE key BETWEEN ?1 AND ?2), ?1) AND ?3"
+            " ORDER BY key LIMIT ?4",
+            (base, base | line, base | _LAST_PLACE, limit),
+        ).fetchall()
+
+    # -- lists -----------------------------------------------------------------------------------
+
+    def listed(self, wanted: Wanted, last: int, limit: int) -> list[int]:
+        """Return the numbers of the newest executions that match, up to a number.
+
+        Whether the problem is one that only shows when it is read is for the caller to see: more
+        may be found than have a problem.
+        """
+        filters = _filters(wanted)
+        if len(wanted.id_prefix or "") < _WHOLE_TIME and wanted.execution_name is None:
+            # Mostly there are enough among the newest, and they need no index.
+            found = self._newest(filters, last, limit)
+            if not filters or len(found) == limit:
+                return found
+        up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
+        if wanted.execution_name is not None:
+            return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
+        if wanted.name_prefix:
+            return self._by_prefix(filters, last, limit)
+        if wanted.has_problem:
+            numbers: set[int] = set()
+            for index, clause in _PROBLEMS.items():
+                where = {**filters, clause: (), **up_to_it}
+                numbers.update(self._numbers(f"executions INDEXED BY {index}", where, limit))
+            return sorted(numbers, reverse=True)[:limit]
+        if wanted.workflow_name is not None or wanted.status is not None:
+            return self._in_groups(wanted, filters, last, limit)
+        if any("id" in clause for clause in filters):
+            return self._numbers(f"executions INDEXED BY {_BY_ID}", filters | up_to_it, limit)
+        return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
+
+    def _newest(
+        self, filters: dict[str, Cells], last: int, limit: int, probe: int = _PROBE
+    ) -> list[int]:
+        """Return those of the newest executions that match."""
+        source = (
+            "(SELECT number, id, workflow, name, status, problem, lease_ms FROM executions"
+            " NOT INDEXED WHERE number <= ? ORDER BY number DESC LIMIT ?)"
+        )
+        return self._numbers(source, filters, limit, last, probe if filters else limit)
+
+    def _by_prefix(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
+        """Look through the names that begin so, whose order is not that of the numbers."""
+        names = {clause: filters[clause] for clause in filters if clause.startswith("name ")}
+        values = [*chain.from_iterable(names.values())]
+        count = (
+            "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY named"
+            f" WHERE {_all_of(names)} LIMIT ?)"
+        )
+        # To sort many takes longer than to look at some of the newest, where there may be enough.
+        if self._execute(count, (*values, _MANY_NAMES)).fetchone()[0] == _MANY_NAMES:
+            found = self._newest(filters, last, limit, _DEEP_PROBE)
+            if len(found) == limit:
+                return found
+        return self._numbers(
+            "executions INDEXED BY named", {**filters, "+number <= ?": (last,)}, limit
+        )
+
+    def _in_groups(
+        self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
+    ) -> list[int]:
+        """Look through each pair of a status and a workflow: an index has each newest first."""
+        found: list[int] = []
+        statuses = [("?", _stored(wanted.status))] if wanted.status else self._values("status", {})
+        for in_place, status in statuses:
+            in_status: dict[str, Cells] = {f"status = {in_place}": (status,)}
+            names: list[tuple[str, Any]] = [("?", wanted.workflow_name)]
+            if wanted.workflow_name is None:
+                names = self._values("workflow", in_status)
+            for place, name in names:
+                of_workflow = {f"workflow = {place}": (name,), "number <= ?": (last,)}
+                group = {**filters, **in_status, **of_workflow}
+                found += self._numbers("executions INDEXED BY listed", group, limit)
+        return sorted(found, reverse=True)[:limit]
+
+    def _values(self, column: str, where: dict[str, Cells]) -> list[tuple[str, Any]]:
+        """Return the distinct values of an indexed column, each by one step in the index.
+
+        Each comes with its place in a statement: a text that can't be decoded comes as bytes.
+        """
+        values: list[tuple[str, Any]] = []
+        clauses = {**where, f"{column} >= ''": ()}
+        while True:
+            sql = (
+                f"SELECT {column}, typeof({column}) FROM executions WHERE {_all_of(clauses)}"
+                f" ORDER BY {column} LIMIT 1"
+            )
+            found = self._execute(sql, [*chain.from_iterable(clauses.values())]).fetchone()
+            if found is None:
+                return values
+            value, kind = found
+            is_broken = kind == "text" and isinstance(value, bytes)
+            place = "CAST(? AS TEXT)" if is_broken else "?"
+            values.append((place, value))
+            clauses = {**where, f"{column} > {place}": (value,)}
+
+    def _numbers(
+        self, source: str, filters: dict[str, Cells], limit: int, *values: int
+    ) -> list[int]:
+        # With a plus it is no term for an index: the order of the numbers must not decide for it.
+        by = "+number" if "+number <= ?" in filters else "number"
+        sql = f"SELECT number FROM {source} WHERE {_all_of(filters)} ORDER BY {by} DESC LIMIT ?"
+        found = self._execute(sql, (*values, *chain.from_iterable(filters.values()), limit))
+        return [number for (number,) in found]
 
     def executions(
-        self, workflow: str | None, status: str | None, name: str | None, limit: int | None
+        self, numbers: Iterable[int], *, payloads: bool = True
     ) -> list[tuple[Cells, object]]:
         """Return executions with their EXECUTION operations, the newest first."""
-        wanted = {"e.workflow = ?": workflow, "e.status = ?": status, "e.name = ?": name}
-        given = {clause: value for clause, value in wanted.items() if value is not None}
-        sql = _WITH_ROOT + " AND ".join(given or ["true"]) + " ORDER BY e.number DESC LIMIT ?"
-        rows = self._execute(sql, (*given.values(), -1 if limit is None else limit))
+        sql = _WITH_ROOT if payloads else _WITHOUT_RESULT
+        sql += "e.number IN (SELECT value FROM json_each(?)) ORDER BY e.number DESC"
+        rows = self._execute(sql, (msgspec.json.encode(list(numbers)).decode(),))
         return [(row[:-1], row[-1]) for row in rows]
 
     def execution(self, execution_id: str) -> tuple[Cells, object] | None:
@@ -231,13 +400,8 @@ class Store:
 
     def sleeping_workflows(self) -> list[str]:
         """Return the workflows of which an execution that nobody holds is due at some time."""
-        names: list[str] = []
-        sql = "SELECT min(workflow) FROM executions WHERE workflow > ? AND wake_ms IS NOT NULL"
-        while (
-            found := self._execute(sql, (names[-1] if names else "",)).fetchone()[0]
-        ) is not None:
-            names.append(found)
-        return names
+        found = self._values("workflow", {"wake_ms IS NOT NULL": ()})
+        return [name for _, name in found]
 
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
         """Return the ids of executions whose timeout is over."""

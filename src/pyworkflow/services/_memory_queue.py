@@ -1,0 +1,418 @@
+"""Executions in memory that are due, leased or lost: the reference for what `Queue` promises.
+
+Each workflow has a heap of its sleeping executions by the time when they are due. An entry that no
+longer agrees with its execution stays until it is reached. Leases run by the machine's time,
+whatever time the executions live in. All owners are workers of this process, so it lives as long as
+this does: a lease that is kept ends with its owner.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from pyworkflow._engine.records import ErrorRecord, OperationType, Status
+from pyworkflow._engine.transitions import apply_outside
+from pyworkflow.services._refusals import not_found, not_leased
+from pyworkflow.services._scheduling import backoff_ms
+from pyworkflow.services.base import LEASE_MS, ExecutionSummary, InvokedNames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from typing import TypeAlias
+
+    from pyworkflow.services._state import ExecutionState
+
+    Wake: TypeAlias = tuple[int, int, "Scheduled"]
+    """When, the number of the execution, and the execution."""
+
+logger = logging.getLogger("pyworkflow.memory")
+
+
+class Scheduled:
+    """An execution, and when somebody has to go on with it. A new one is due now."""
+
+    def __init__(
+        self, number: int, state: ExecutionState, parent: tuple[Scheduled, str] | None = None
+    ) -> None:
+        self.number = number
+        self.state = state
+        self.parent = parent
+        """The execution that invoked it, and by which operation."""
+        self.invoked = InvokedNames(state.root.name or state.id)
+        self.owner: str | None = None
+        self.lease_ms = 0
+        self.wake_ms: int | None = None
+        self.not_before_ms: int | None = state.root.start_ms
+        """Not due sooner, whatever happens, and due then: the first time, and after a problem."""
+        self.troubles = 0
+        self.losses = 0
+        self.problem: ErrorRecord | None = None
+        self.is_over = False
+
+    @property
+    def id(self) -> str:
+        return self.state.id
+
+    def next_wake(self, now_ms: int) -> int | None:
+        """Return when somebody has to go on with it."""
+        state = self.state
+        if self.owner is not None or not state.is_running:
+            return None
+        if self.not_before_ms is not None:
+            return self.not_before_ms
+        return now_ms if state.unread else state.next_due()
+
+    def free(self, due_ms: int | None) -> None:
+        """Take it from its owner, whose token is void from now on."""
+        self.owner = None
+        self.not_before_ms = due_ms
+        self.state.tokens += 1
+        self.state.token = None
+
+    def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
+        """Take it from its owner, to be due at ``due_ms`` and not before."""
+        self.troubles += 1
+        self.problem = problem
+        self.free(due_ms)
+
+
+class _Owner:
+    """A worker that has claimed something."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.keeps = keeps
+        """Whether its leases outlast their time."""
+        self.report: ErrorRecord | None = None
+        self.leased: dict[str, Scheduled] = {}
+
+
+class MemoryQueue:
+    """Which executions are due, and who has leased which."""
+
+    def __init__(self, now_ms: Callable[[], int], machine_ms: Callable[[], int]) -> None:
+        self.has_news = False
+        """Whether anything changed that workers and waiting clients look at."""
+        self._now_ms = now_ms
+        self._machine_ms = machine_ms
+        # Not the global one: that may be seeded alike everywhere.
+        self._chance = random.Random()  # noqa: S311 - no secret
+        self._all: dict[str, Scheduled] = {}
+        self._sleeping: dict[str, list[Wake]] = {}
+        self._deadlines: list[Wake] = []
+        self._owners: dict[str, _Owner] = {}
+
+    # -- executions ------------------------------------------------------------------------------
+
+    def find(self, execution_id: str) -> Scheduled:
+        """Return an execution. Raises `ExecutionNotFoundError`."""
+        found = self._all.get(execution_id)
+        if found is None:
+            raise not_found(execution_id)
+        return found
+
+    def add(
+        self,
+        state: ExecutionState,
+        *,
+        timeout_seconds: int | None = None,
+        parent: tuple[Scheduled, str] | None = None,
+    ) -> None:
+        """Add an execution that is due now."""
+        each = self._all[state.id] = Scheduled(len(self._all) + 1, state, parent)
+        if timeout_seconds is not None:
+            state.deadline_ms = state.root.start_ms + timeout_seconds * 1000
+            heappush(self._deadlines, (state.deadline_ms, each.number, each))
+        self.has_news = True
+        self._place(each)
+
+    def begin(self, each: Scheduled, owner: str | None) -> None:
+        """Note that an invocation begins for ``owner``, which may be nobody."""
+        each.not_before_ms = None
+        self._lease_to(each, owner)
+        self._place(each)
+
+    def settle(self, each: Scheduled) -> None:
+        """Take in what has changed in an execution's state."""
+        state = each.state
+        if not state.is_running and not each.is_over:
+            each.is_over = self.has_news = True
+            self._lease_to(each, None)
+            self._carry_end_to_parent(each)
+        elif state.is_running and state.unread:
+            self.has_news = True
+        self._place(each)
+
+    def _carry_end_to_parent(self, each: Scheduled) -> None:
+        if each.parent is None:
+            return
+        parent, operation_id = each.parent
+        root, now_ms = each.state.root, self._now_ms()
+        parent.state.fire(now_ms)
+        operation = parent.state.operations[operation_id]
+        if parent.state.is_running and operation.status is Status.STARTED:
+            end_ms = root.end_ms or now_ms
+            ended = apply_outside(
+                operation, root.status, end_ms, payload=each.state.result, error=root.error
+            )
+            parent.state.put(end_ms, ended)
+        self.settle(parent)
+
+    def _place(self, each: Scheduled) -> None:
+        wake_ms = each.next_wake(self._now_ms())
+        if wake_ms != each.wake_ms:
+            each.wake_ms = wake_ms
+            if wake_ms is not None:
+                heap = self._sleeping.setdefault(each.state.workflow_name, [])
+                heappush(heap, (wake_ms, each.number, each))
+
+    def _lease_to(self, each: Scheduled, owner: str | None) -> None:
+        if each.owner is not None and (known := self._owners.get(each.owner)) is not None:
+            known.leased.pop(each.id, None)
+        each.owner = owner
+        if owner is not None:
+            each.lease_ms = self._machine_ms() + LEASE_MS
+            self._owners[owner].leased[each.id] = each
+
+    def _free(self, each: Scheduled, due_ms: int | None) -> None:
+        self._lease_to(each, None)
+        each.free(due_ms)
+        self.has_news = True
+        self._place(each)
+
+    # -- what is due -----------------------------------------------------------------------------
+
+    def _take_awake(
+        self, workflow_name: str, now_ms: int, most: Callable[[Scheduled], int]
+    ) -> list[Wake]:
+        """Remove and return what is due of a workflow, of each kind as many as ``most`` says."""
+        heap = self._sleeping.get(workflow_name, [])
+        taken: list[Wake] = []
+        passed: list[Wake] = []
+        counts = {True: 0, False: 0}
+        seen: set[str] = set()
+        while heap and heap[0][0] <= now_ms:
+            entry = heappop(heap)
+            each = entry[-1]
+            if each.wake_ms != entry[0] or each.id in seen:
+                continue
+            seen.add(each.id)
+            is_suspect = each.losses > 0
+            if counts[is_suspect] < most(each):
+                counts[is_suspect] += 1
+                taken.append(entry)
+            else:
+                passed.append(entry)
+                if not is_suspect:
+                    break
+        for entry in passed:
+            heappush(heap, entry)
+        return taken
+
+    def take_due(
+        self, workflow_names: Iterable[str], limit: int, suspects: int | None
+    ) -> list[Scheduled]:
+        """Return executions to claim, the longest due first, and no longer list them."""
+        now_ms = self._now_ms()
+
+        def most(each: Scheduled) -> int:
+            return limit if suspects is None or not each.losses else suspects
+
+        due: list[Wake] = []
+        suspected = 0
+        for name in workflow_names:
+            due += self._take_awake(name, now_ms, most)
+        due.sort(key=lambda entry: entry[:2])
+        taken: list[Scheduled] = []
+        for entry in due:
+            each = entry[-1]
+            is_one_too_many = suspects is not None and each.losses > 0 and suspected >= suspects
+            if len(taken) == limit or is_one_too_many:
+                heappush(self._sleeping[each.state.workflow_name], entry)
+                continue
+            suspected += each.losses > 0
+            each.wake_ms = None
+            taken.append(each)
+        return taken
+
+    def next_wake(self, workflow_names: Iterable[str] | None, *, suspects: bool) -> int | None:
+        """Return when the first sleeping execution of those workflows is due."""
+        names = self._sleeping if workflow_names is None else workflow_names
+        firsts = (self._first(name, suspects=suspects) for name in names)
+        return min((first.wake_ms for first in firsts if first and first.wake_ms), default=None)
+
+    def _first(self, workflow_name: str, *, suspects: bool = True) -> Scheduled | None:
+        """Return the execution of a workflow that is due first."""
+        heap, passed, found = self._sleeping.get(workflow_name, []), [], None
+        while heap:
+            wake_ms, _, each = heap[0]
+            if each.wake_ms == wake_ms:
+                if suspects or not each.losses:
+                    found = each
+                    break
+                passed.append(heap[0])
+            heappop(heap)
+        for entry in passed:
+            heappush(heap, entry)
+        return found
+
+    def next_deadline(self) -> int | None:
+        """Return when the first running execution exceeds its timeout."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][-1].state.deadline_ms != deadlines[0][0]:
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def expire(self) -> None:
+        """End the executions that exceed their timeout."""
+        now_ms = self._now_ms()
+        while (deadline_ms := self.next_deadline()) is not None and deadline_ms <= now_ms:
+            _, _, each = heappop(self._deadlines)
+            each.state.fire(now_ms)
+            self.settle(each)
+
+    def unserved(self, workflow_names: Collection[str]) -> list[Scheduled]:
+        """Return, of each workflow but these, the execution that has been due the longest."""
+        now_ms = self._now_ms()
+        others = sorted(name for name in self._sleeping if name not in workflow_names)
+        firsts = (self._first(name) for name in others)
+        return [each for each in firsts if each and each.wake_ms and each.wake_ms <= now_ms]
+
+    # -- leases ----------------------------------------------------------------------------------
+
+    def add_owner(self, owner: str, *, keeps: bool) -> None:
+        """Note an owner; what it said first about keeping its leases holds until it retires."""
+        self._owners.setdefault(owner, _Owner(keeps=keeps))
+
+    def take_from_the_lost(self, limit: int) -> None:
+        """Take back executions whose lease has run out: they are suspects from now on."""
+        now_ms, machine_ms = self._now_ms(), self._machine_ms()
+        late = [
+            each
+            for owner in self._owners.values()
+            if not owner.keeps
+            for each in owner.leased.values()
+            if each.lease_ms <= machine_ms
+        ]
+        for each in sorted(late, key=lambda each: each.lease_ms)[:limit]:
+            reason = (
+                f"The worker {each.owner!r}, which ran it, did not renew its lease for "
+                f"{LEASE_MS // 1000} s"
+            )
+            _log_what_is_lost(each, reason)
+            delay_ms = round(backoff_ms(each.losses) * self._chance.uniform(0.5, 1))
+            each.losses += 1
+            self._lease_to(each, None)
+            each.trouble(ErrorRecord(message=reason, type="WorkerLost"), now_ms + delay_ms)
+            self.has_news = True
+            self._place(each)
+
+    def renew(self, owner: str, execution_ids: Iterable[str]) -> None:
+        leased, lease_ms = self._leased_by(owner), self._machine_ms() + LEASE_MS
+        for execution_id in execution_ids:
+            if execution_id in leased:
+                leased[execution_id].lease_ms = lease_ms
+
+    def _leased_by(self, owner: str) -> dict[str, Scheduled]:
+        known = self._owners.get(owner)
+        return {} if known is None else known.leased
+
+    def release(self, each: Scheduled, problem: ErrorRecord | None, *, is_unfinished: bool) -> None:
+        now_ms = self._now_ms()
+        each.losses = 0
+        self._lease_to(each, None)
+        if problem is not None:
+            each.trouble(problem, now_ms + backoff_ms(each.troubles + 1))
+        else:
+            each.troubles, each.problem = 0, None
+            each.free(now_ms if is_unfinished else None)
+        self.has_news = True
+        self._place(each)
+
+    def held_by(self, owner: str, *, late: bool) -> list[tuple[str, int]]:
+        machine_ms = self._machine_ms()
+        leased = self._leased_by(owner).values()
+        return [
+            (each.id, each.state.tokens)
+            for each in leased
+            if not late or each.lease_ms <= machine_ms
+        ]
+
+    def hand_back(self, owner: str, leased: Iterable[tuple[str, int]]) -> None:
+        mine = self._leased_by(owner)
+        for execution_id, tokens in leased:
+            each = mine.get(execution_id)
+            if each is not None and each.state.tokens == tokens:
+                self._free(each, self._now_ms())
+
+    def report(self, owner: str, report: ErrorRecord | None) -> None:
+        if owner in self._owners:
+            self._owners[owner].report = report
+
+    def retire(self, owner: str) -> None:
+        known = self._owners.get(owner)
+        if known is not None:
+            known.keeps = False
+            if not known.leased:
+                del self._owners[owner]
+
+    def changed(self, owner: str, execution_ids: Iterable[str]) -> list[str]:
+        """Return those that ``owner`` does not hold any more or has not read; renew the others."""
+        self.expire()
+        found = [self._all[each] for each in execution_ids if each in self._all]
+        self.renew(owner, [each.id for each in found])
+        return [each.id for each in found if each.owner != owner or each.state.unread]
+
+    def revoke(self, each: Scheduled) -> None:
+        """Take an execution from its owner. Raises `ServiceError` when it has none."""
+        if not each.state.is_running or each.owner is None:
+            raise not_leased(each.state.root)
+        reason = f"It was released by hand from the worker {each.owner!r}"
+        _log_what_is_lost(each, reason)
+        each.problem = ErrorRecord(reason, "LeaseReleased")
+        self._free(each, self._now_ms())
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def newest_first(self) -> Iterable[Scheduled]:
+        """Return all executions, the newest first."""
+        return reversed(self._all.values())
+
+    def summary(self, each: Scheduled) -> ExecutionSummary:
+        """Return how an execution stands; its problem says so if its owner doesn't go on."""
+        problem = each.problem
+        if each.owner is not None and (owner := self._owners.get(each.owner)) is not None:
+            late_ms = self._machine_ms() - each.lease_ms
+            if owner.report is not None:
+                problem = owner.report
+            elif owner.keeps and late_ms >= 0:
+                problem = ErrorRecord(
+                    f"the worker {each.owner!r} of this process keeps a lease that ran out "
+                    f"{late_ms // 1000} s ago, for a step may be running there; let others go on "
+                    "with client.release",
+                    "LeaseKept",
+                )
+        return replace(
+            each.state.summary(), wake_ms=each.wake_ms, problem=problem, troubles=each.troubles
+        )
+
+
+def _log_what_is_lost(each: Scheduled, reason: str) -> None:
+    state = each.state
+    begun = [
+        operation.name or operation.id
+        for operation in state.operations.values()
+        if operation.type is OperationType.STEP and operation.status is Status.STARTED
+    ]
+    logger.warning(
+        "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
+        "%s",
+        state.root.name,
+        state.workflow_name,
+        reason,
+        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
+    )
