@@ -249,6 +249,7 @@ def test_a_file_that_could_not_be_left_in_time_is_refused_in_the_child(tmp_path:
             in_child(lambda: fresh(path + ".other"), 10)
             for section in sections:
                 section.lock.release()
+            forks.PATIENCE_SECONDS = 60
             in_child(fresh, 10)
             assert len(client.list()) == 2
         """,
