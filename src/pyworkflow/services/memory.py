@@ -11,7 +11,8 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status, check_size
+from pyworkflow._engine.limits import check_size
+from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import InvalidUpdateError
 from pyworkflow.services import _outside

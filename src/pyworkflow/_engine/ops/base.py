@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.ids import hash_path
+from pyworkflow._engine.limits import check_size, fits
 from pyworkflow._engine.mismatch import lost_class_error
 from pyworkflow._engine.rebuilding import LostClassError
 from pyworkflow._engine.records import (
@@ -22,8 +23,6 @@ from pyworkflow._engine.records import (
     Operation,
     OperationType,
     Update,
-    check_size,
-    size_of,
 )
 from pyworkflow.errors import SerializationError
 
@@ -154,7 +153,7 @@ class Op:
         ``what`` of this operation it is: ``"result"``.
         """
         most = self.execution.limits.max_payload_bytes
-        if most is None or size_of(payload) <= most:
+        if fits(payload, most):
             return None
         try:
             check_size(payload, most, f"the {what} of {self.awaits()}")

@@ -14,7 +14,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
+from pyworkflow._engine.limits import check_size
+from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
 from pyworkflow.services._refusals import not_found
 from pyworkflow.services.base import Committed, ExecutionStatus, ExecutionSummary, Invocation, Page
