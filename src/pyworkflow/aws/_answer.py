@@ -10,7 +10,6 @@ response.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.limits import MAX_RESPONSE_BYTES
@@ -57,4 +56,6 @@ def must_record(end: End) -> bool:
         return False
     if len(end.payload) * _MOST_BYTES_OF_A_CHARACTER < MAX_RESPONSE_BYTES:
         return False
+    import json  # here: it costs more than the rest of this module, and few results come this far
+
     return len(json.dumps({"Status": "SUCCEEDED", "Result": end.payload})) > MAX_RESPONSE_BYTES

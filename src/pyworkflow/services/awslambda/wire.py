@@ -15,8 +15,7 @@ Sources: the service model of the Lambda API (`OperationUpdate`, `Operation`, `E
 developer guide's description of a durable invocation.
 """
 
-from __future__ import annotations
-
+# Annotations are objects here and not text: evaluating text took longer than a cold start may.
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeAlias, TypeVar
