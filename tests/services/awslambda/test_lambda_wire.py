@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
@@ -34,6 +34,9 @@ from pyworkflow.services.awslambda.wire import (
 )
 from pyworkflow.services.base import Committed, Page
 from tests.services.awslambda.lambda_api import ARN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -344,7 +347,7 @@ COMMON: dict[str, Any] = {"id": st.text(), "parent_id": TEXTS, "name": TEXTS, "s
 
 
 @st.composite
-def drawn(draw: st.DrawFn, kind: type[T], parts: Any, **fields: Any) -> T:
+def drawn(draw: st.DrawFn, kind: Callable[..., T], parts: Any, fields: dict[str, Any]) -> T:
     """Return a record of any type, with what only that type has."""
     operation = draw(st.sampled_from(OperationType))
     every = {**COMMON, **fields, **parts[operation]}
@@ -354,12 +357,14 @@ def drawn(draw: st.DrawFn, kind: type[T], parts: Any, **fields: Any) -> T:
 OPERATIONS_OF_ALL_TYPES = drawn(
     Operation,
     DETAILS,
-    status=st.sampled_from(Status),
-    start_ms=st.integers(0, LAST_MS),
-    end_ms=TIMES,
+    {
+        "status": st.sampled_from(Status),
+        "start_ms": st.integers(0, LAST_MS),
+        "end_ms": TIMES,
+    },
 )
 UPDATES_OF_ALL_TYPES = drawn(
-    Update, OPTIONS, action=st.sampled_from(Action), payload=TEXTS, error=ERRORS
+    Update, OPTIONS, {"action": st.sampled_from(Action), "payload": TEXTS, "error": ERRORS}
 )
 
 
