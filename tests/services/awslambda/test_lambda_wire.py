@@ -389,7 +389,7 @@ def test_updates_come_back_from_a_request(updates: list[Update]) -> None:
     sent = wire.encoded(wire.CheckpointRequest("t", shapes, "c"))
     found = wire.decoded(sent, wire.CheckpointRequest, "The client sent a checkpoint")
     assert (found.token, found.client_token) == ("t", "c")
-    assert [wire.record_of(shape, Update) for shape in found.updates or ()] == updates
+    assert [wire.update_of(shape) for shape in found.updates or ()] == updates
 
 
 def test_a_request_that_does_not_fit_is_named() -> None:

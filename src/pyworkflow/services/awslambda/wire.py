@@ -2,8 +2,8 @@
 
 A struct is a shape of the service model. Its fields have the names of the records' attributes; the
 keys follow by rule or are given. Records are flat: an operation's details and an update's options
-stand in an object of the operation's type. So one pair of functions, `record_of` and `shape_of`,
-converts them all, at either end: what a function reads, an endpoint writes.
+stand in an object of the operation's type. `operation_of` and `update_of` flatten, `shape_of` is
+the way back, at either end: what a function reads, an endpoint writes.
 
 Unknown keys are passed by, for a later service may say more. A required key that is missing, or a
 value of another kind, is a `MisfitError`, which names the key and never shows the value.
@@ -29,7 +29,6 @@ from pyworkflow.errors import ServiceError
 from pyworkflow.services.awslambda.misfit import misfit_error
 from pyworkflow.services.base import Committed, Invocation, Page
 
-R = TypeVar("R", records.Operation, records.Update)
 S = TypeVar("S", bound="Shape")
 
 Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=records.LAST_MS)]
@@ -167,37 +166,74 @@ class InvocationAnswer(Shape):
 # -- records -------------------------------------------------------------------------------------
 
 
-def record_of(shape: Shape, kind: type[R], unit: int = MILLISECONDS) -> R:
-    """Return the record of ``kind`` that ``shape`` stands for, its times being in ``unit``."""
-    found: dict[str, Any] = {}
-    _take(shape, unit, found)
-    return kind(**found)
+def operation_of(shape: Operation, unit: int) -> records.Operation:
+    """Return the record that ``shape`` stands for, its times being in ``unit``.
+
+    Written out, for it runs for each operation of a replayed history.
+    """
+    step, context, callback = shape.step_details, shape.context_details, shape.callback_details
+    execution, wait = shape.execution_details, shape.wait_details
+    outcome = step or context or callback or shape.chained_invoke_details
+    payload = error = None
+    if outcome is not None:
+        payload = outcome.payload
+        error = None if outcome.error is None else error_record(outcome.error)
+    elif execution is not None:
+        payload = execution.payload
+    next_attempt = None if step is None else step.next_attempt_ms
+    scheduled_end = None if wait is None else wait.scheduled_end_ms
+    return records.Operation(
+        id=shape.id,
+        type=shape.type,
+        status=shape.status,
+        start_ms=round(shape.start_ms * unit),
+        end_ms=None if shape.end_ms is None else round(shape.end_ms * unit),
+        parent_id=shape.parent_id,
+        name=shape.name,
+        subtype=shape.subtype,
+        ended_attempts=0 if step is None else step.ended_attempts or 0,
+        next_attempt_ms=None if next_attempt is None else round(next_attempt * unit),
+        scheduled_end_ms=None if scheduled_end is None else round(scheduled_end * unit),
+        payload=payload,
+        error=error,
+        replay_children=context is not None and context.replay_children is True,
+        callback_id=None if callback is None else callback.callback_id,
+    )
 
 
-def _take(shape: Shape, unit: int, found: dict[str, Any]) -> None:
-    for name in shape.__struct_fields__:
-        value = getattr(shape, name)
-        if value is None:
-            continue
-        if type(value) is float:  # a time
-            found[name] = round(value * unit)
-        elif type(value) is ErrorObject:
-            found[name] = error_record(value)
-        elif isinstance(value, Shape):
-            _take(value, unit, found)
-        else:
-            found[name] = value
+def update_of(shape: OperationUpdate) -> records.Update:
+    """Return the record that ``shape`` stands for."""
+    own, parts = _fields_of(OperationUpdate)
+    found = {name: getattr(shape, name) for name in own}
+    found["error"] = None if shape.error is None else error_record(shape.error)
+    for options in (getattr(shape, name) for name in parts):
+        if options is not None:
+            given = ((name, getattr(options, name)) for name in options.__struct_fields__)
+            found |= {name: value for name, value in given if value is not None}
+    return records.Update(**found)
 
 
 def shape_of(
     record: records.Operation | records.Update, kind: type[S], unit: int = MILLISECONDS
 ) -> S:
     """Return the shape of ``kind`` that stands for ``record``, with its times in ``unit``."""
-    names, part_name, part = _fields_of(kind, record.type)
-    found = _given(record, names, unit)
-    if part is not None and (content := _given(record, part.__struct_fields__, unit)):
-        found[part_name] = part(**content)
+    own, parts = _fields_of(kind)
+    found = _given(record, own, unit)
+    for name, part in parts.items():
+        if name.startswith(record.type.lower()):
+            if content := _given(record, part.__struct_fields__, unit):
+                found[name] = part(**content)
+            break
     return kind(**found)
+
+
+@cache
+def _fields_of(kind: type[Shape]) -> tuple[tuple[str, ...], dict[str, type[Shape]]]:
+    """Return the fields of ``kind`` itself, and those that hold an object of a type of operation."""
+    types = {each.name: each.type for each in msgspec.structs.fields(kind)}
+    ends = ("_details", "_options")
+    parts = {name: types.pop(name).__args__[0] for name in [*types] if name.endswith(ends)}
+    return tuple(types), parts
 
 
 def _given(record: msgspec.Struct, names: Iterable[str], unit: int) -> dict[str, Any]:
@@ -212,20 +248,6 @@ def _given(record: msgspec.Struct, names: Iterable[str], unit: int) -> dict[str,
             value /= unit
         found[name] = value
     return found
-
-
-@cache
-def _fields_of(
-    kind: type[Shape], operation: OperationType
-) -> tuple[tuple[str, ...], str, type[Shape] | None]:
-    """Return the fields of ``kind`` itself, and name and type of the part for an operation type."""
-    types = {each.name: each.type for each in msgspec.structs.fields(kind)}
-    parts = {name: types.pop(name).__args__[0] for name in list(types) if name.endswith(_PART_ENDS)}
-    own = next((name for name in parts if name.startswith(operation.lower())), "")
-    return tuple(types), own, parts.get(own)
-
-
-_PART_ENDS = ("_details", "_options")
 
 
 def update_to_wire(update: records.Update) -> dict[str, Any]:
@@ -300,7 +322,7 @@ def committed_from_answer(content: bytes) -> Committed:
 
 
 def _operations(shapes: Iterable[Operation], unit: int) -> tuple[records.Operation, ...]:
-    return tuple([record_of(shape, records.Operation, unit) for shape in shapes])
+    return tuple([operation_of(shape, unit) for shape in shapes])
 
 
 def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
