@@ -229,7 +229,7 @@ def shape_of(
 
 @cache
 def _fields_of(kind: type[Shape]) -> tuple[tuple[str, ...], dict[str, type[Shape]]]:
-    """Return the fields of ``kind`` itself, and those that hold an object of a type of operation."""
+    """Return the fields of ``kind`` itself, and those that hold an object of an operation type."""
     types = {each.name: each.type for each in msgspec.structs.fields(kind)}
     ends = ("_details", "_options")
     parts = {name: types.pop(name).__args__[0] for name in [*types] if name.endswith(ends)}
