@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pyworkflow._engine.limits import MAX_UPDATES
 from pyworkflow._engine.records import (
     ENDED,
     Action,
@@ -31,13 +32,6 @@ from pyworkflow.errors import InvalidUpdateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-MAX_UPDATES = 250
-MAX_BATCH_BYTES = 750 * 1024
-"""How large a checkpoint may be; a single update may be larger."""
-MAX_PAYLOAD_BYTES = 256 * 1024
-MAX_RESULT_BYTES = 6 * 1024 * 1024
-"""How large the result of an execution may be on Lambda."""
-MAX_ERROR_BYTES = 32 * 1024
 MAX_CALLBACK_SECONDS = 99_999_999
 
 # Looking up a member on an Enum class costs as much as a table look-up, and these run on each move.

@@ -10,18 +10,15 @@ response.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.limits import MAX_RESPONSE_BYTES
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow.errors import OutOfTimeError
 from pyworkflow.services.awslambda.wire import error_to_wire
 
 if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
-
-RESPONSE_BYTES = 6 * 1024 * 1024 - 50
-"""How large an answer may be once it is escaped; a larger result is recorded before."""
 
 SOON_MS = 60_000
 """A timer that is due by then wakes the execution soon enough for steps that ran out of time."""
@@ -57,6 +54,8 @@ def must_record(end: End) -> bool:
     """Whether ``end`` is too large to be told in an answer; an error's record never is."""
     if not isinstance(end, Succeeded):
         return False
-    if len(end.payload) * _MOST_BYTES_OF_A_CHARACTER < RESPONSE_BYTES:
+    if len(end.payload) * _MOST_BYTES_OF_A_CHARACTER < MAX_RESPONSE_BYTES:
         return False
-    return len(json.dumps({"Status": "SUCCEEDED", "Result": end.payload})) > RESPONSE_BYTES
+    import json  # here: it costs more than the rest of this module, and few results come this far
+
+    return len(json.dumps({"Status": "SUCCEEDED", "Result": end.payload})) > MAX_RESPONSE_BYTES

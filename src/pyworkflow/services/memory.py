@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pyworkflow._engine.limits import check_size
 from pyworkflow._engine.records import (
     Action,
     ErrorRecord,
     Operation,
     OperationType,
     Status,
-    check_size,
 )
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError

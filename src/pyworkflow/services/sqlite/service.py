@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
+from pyworkflow._engine.limits import check_size
+from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
 from pyworkflow.services._listing import Wanted, number_of
 from pyworkflow.services._refusals import no_backup, not_found
