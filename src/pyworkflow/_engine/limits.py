@@ -5,8 +5,8 @@ still handle that, shortens an error where it is recorded, and cuts batches. Ser
 the functions of this module, and no service has a rule of its own.
 
 Sizes are bounded before they are measured, for measuring means encoding. A character takes at most
-four bytes, and at most six within JSON (``\\u001b``); most values are far below their limit, and
-are not encoded for it.
+four bytes, at most six within JSON (``\\u001b``), and at most twelve in JSON of ASCII alone (an
+escaped surrogate pair). Most values are far below their limit, and are not encoded for it.
 
 Sources: the service model of the Lambda API for an execution's input and result; for the other
 sizes the smaller of what its documents and its errors say.
@@ -14,6 +14,8 @@ sizes the smaller of what its documents and its errors say.
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -49,6 +51,17 @@ FIXED_BYTES = 1536
 """More than the keys, ids, names and numbers of an update take: its texts of bounded length."""
 
 _to_json = msgspec.json.Encoder().encode
+
+# -- texts of bounded length ---------------------------------------------------------------------
+
+MAX_NAME = 256
+"""Characters of the name of an operation or a workflow."""
+
+is_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+"""Matches the id of an operation, and the name of an execution."""
+# Names and subtypes are the same ones again and again.
+is_name = lru_cache(maxsize=256)(re.compile(rf"[ -~]{{1,{MAX_NAME}}}").fullmatch)
+is_subtype = lru_cache(maxsize=64)(re.compile(r"[ -~]{1,32}").fullmatch)
 
 # -- payloads ------------------------------------------------------------------------------------
 
@@ -87,6 +100,15 @@ def check_size(payload: str | None, max_bytes: int | None, what: str) -> None:
         f"and the service takes at most {max_bytes}. Keep it elsewhere, in S3 for example, and "
         "hand on where it is"
     )
+
+
+def fits_response(payload: str) -> bool:
+    """Return whether a result has room in a Lambda function's answer, which is JSON in ASCII."""
+    if 12 * len(payload) < MAX_RESPONSE_BYTES:
+        return True
+    import json  # here: importing it costs more than the rest, and few results come this far
+
+    return len(json.dumps({"Status": "SUCCEEDED", "Result": payload})) <= MAX_RESPONSE_BYTES
 
 
 # -- batches -------------------------------------------------------------------------------------

@@ -87,10 +87,6 @@ ENDED = frozenset(
 )
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
-    """Base of the records; they hold nothing that could refer back, so no cycle can pass here."""
-
-
 class ErrorRecord(
     msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False
 ):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.limits import MAX_RESPONSE_BYTES
+from pyworkflow._engine.limits import fits_response
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow.errors import OutOfTimeError
 from pyworkflow.services.awslambda.wire import error_to_wire
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SOON_MS = 60_000
 """A timer that is due by then wakes the execution soon enough for steps that ran out of time."""
-
-_MOST_BYTES_OF_A_CHARACTER = 12  # an escaped surrogate pair
 
 
 def answer(end: End, now_ms: int) -> dict[str, Any]:
@@ -52,10 +50,4 @@ def answer(end: End, now_ms: int) -> dict[str, Any]:
 
 def must_record(end: End) -> bool:
     """Whether ``end`` is too large to be told in an answer; an error's record never is."""
-    if not isinstance(end, Succeeded):
-        return False
-    if len(end.payload) * _MOST_BYTES_OF_A_CHARACTER < MAX_RESPONSE_BYTES:
-        return False
-    import json  # here: it costs more than the rest of this module, and few results come this far
-
-    return len(json.dumps({"Status": "SUCCEEDED", "Result": end.payload})) > MAX_RESPONSE_BYTES
+    return isinstance(end, Succeeded) and not fits_response(end.payload)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Update
 
 _PATTERNS = (
-    ("parent_id", re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch, "an id: 1-64 of A-Z a-z 0-9 _ -"),
+    ("parent_id", limits.is_id, "an id: 1-64 of A-Z a-z 0-9 _ -"),
     ("subtype", re.compile(r"[A-Za-z0-9_-]{1,32}").fullmatch, "1-32 of A-Z a-z 0-9 _ -"),
     (
         "function_name",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.limits import check_size
+from pyworkflow._engine.limits import PAGE_OPERATIONS, check_size
 from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
 from pyworkflow.services._listing import Wanted, number_of
@@ -89,7 +89,7 @@ class SqliteService:
         *,
         machine_ms: Callable[[], int] | None = None,
         durability: Durability = "full",
-        page_size: int = 1000,
+        page_size: int = PAGE_OPERATIONS,
         busy_timeout_ms: int = 30_000,
         max_payload_bytes: int | None = None,
     ) -> SqliteService:
