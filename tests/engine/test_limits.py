@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyworkflow._engine import limits
-from pyworkflow._engine.limits import bound_of, fits, fitted, size_of, wire_size
+from pyworkflow._engine.limits import bound_of, fits, fits_response, fitted, size_of, wire_size
 from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
 from pyworkflow.errors import SerializationError
 
@@ -41,6 +42,15 @@ def test_what_is_too_large_is_named() -> None:
     limits.check_size("abc", 3, "the result")
     with pytest.raises(SerializationError, match="The result can't be stored: it has 4 bytes"):
         limits.check_size("abcd", 3, "the result")
+
+
+@pytest.mark.parametrize("room", range(-1, 2))
+@given(payload=TEXTS)
+def test_an_answer_is_measured_as_it_is_sent(room: int, payload: str) -> None:
+    size = len(json.dumps({"Status": "SUCCEEDED", "Result": payload}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "MAX_RESPONSE_BYTES", size + room)
+        assert fits_response(payload) is (room >= 0)
 
 
 @pytest.mark.parametrize("bound", [bound_of, wire_size])
