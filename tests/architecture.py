@@ -36,7 +36,14 @@ LAYERS = {
 }
 """A module imports from its own layer and from those with a lower number."""
 
-SERVICES_SEE = ("errors", "services", "_engine.records", "_engine.times", "_engine.transitions")
+SERVICES_SEE = (
+    "errors",
+    "services",
+    "_engine.limits",
+    "_engine.records",
+    "_engine.times",
+    "_engine.transitions",
+)
 SERVICES_SEEN_FROM = LAYERS["_runtime"]
 
 CONCRETE_SERVICES = {

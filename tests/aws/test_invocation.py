@@ -20,9 +20,9 @@ from pyworkflow import (
     step,
     workflow,
 )
+from pyworkflow._engine.limits import MAX_RESPONSE_BYTES
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.aws import aws_workflow_handler, handler
-from pyworkflow.aws._answer import RESPONSE_BYTES
 from pyworkflow.aws._logging import InvocationFilter
 from pyworkflow.errors import (
     OutOfTimeError,
@@ -286,12 +286,12 @@ def test_history_and_code_that_disagree_are_raised(aws: Lambda) -> None:
 @pytest.mark.parametrize(
     ("text", "extra", "is_recorded"),
     [
-        ("x", RESPONSE_BYTES // 12 + 1, False),
-        ("x", RESPONSE_BYTES - 41, False),
-        ("x", RESPONSE_BYTES - 40, True),
-        ('"', RESPONSE_BYTES // 3, True),  # escaped twice
-        ("€", RESPONSE_BYTES // 6, True),  # three bytes in the payload, six in the answer
-        ("€", RESPONSE_BYTES // 7, False),
+        ("x", MAX_RESPONSE_BYTES // 12 + 1, False),
+        ("x", MAX_RESPONSE_BYTES - 41, False),
+        ("x", MAX_RESPONSE_BYTES - 40, True),
+        ('"', MAX_RESPONSE_BYTES // 3, True),  # escaped twice
+        ("€", MAX_RESPONSE_BYTES // 6, True),  # three bytes in the payload, six in the answer
+        ("€", MAX_RESPONSE_BYTES // 7, False),
     ],
 )
 def test_a_result_too_large_for_an_answer(
@@ -306,7 +306,7 @@ def test_a_result_too_large_for_an_answer(
     assert answer["Status"] == "SUCCEEDED"
     assert (answer["Result"] == "") == is_recorded
     assert aws.service.moves() == [["EXECUTION SUCCEED"]] * is_recorded
-    assert len(json.dumps(answer)) <= RESPONSE_BYTES
+    assert len(json.dumps(answer)) <= MAX_RESPONSE_BYTES
     if is_recorded:
         summary = aws.memory.get(aws.execution_id)
         assert summary.status is ExecutionStatus.SUCCEEDED

@@ -8,7 +8,6 @@ import pytest
 
 from pyworkflow._engine import codec
 from pyworkflow._engine.codec import Encoding
-from pyworkflow._engine.records import size_of
 from pyworkflow._engine.turn import Failed, Succeeded
 from tests.engine.harness import Run
 
@@ -62,7 +61,3 @@ def test_it_may_be_a_workflow_s() -> None:
     failed = Run(main, result_type=Broken()).end
     assert isinstance(failed, Failed)
     assert failed.record.type == "LookupError"
-
-
-def test_nothing_has_no_size() -> None:
-    assert [size_of(payload) for payload in (None, "", "abc", "ü")] == [0, 0, 3, 2]

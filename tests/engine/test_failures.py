@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pyworkflow import errors
 from pyworkflow._engine.failures import (
     KnownErrors,
-    fitted,
     record_error,
     record_report,
 )
+from pyworkflow._engine.limits import fitted
 from pyworkflow._engine.records import ErrorRecord
 from pyworkflow._engine.stacks import STACK_NOTE
 from pyworkflow.errors import ChildContextError, OperationError, StepError, UsageError

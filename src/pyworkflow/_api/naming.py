@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from pyworkflow._engine.limits import MAX_NAME
 from pyworkflow.errors import UsageError
-
-MAX_NAME = 256
 
 
 def check_name(name: object, what: str) -> str:

@@ -28,14 +28,14 @@ from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.journal import Journal
+from pyworkflow._engine.limits import MAX_UPDATES, Limits, check_size
 from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import Limits, OperationType, check_size
+from pyworkflow._engine.records import OperationType
 from pyworkflow._engine.tasks import are_done, call_plain
-from pyworkflow._engine.transitions import MAX_UPDATES
 from pyworkflow._engine.turn import (
     Broken,
     Committed,

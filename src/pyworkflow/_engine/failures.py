@@ -30,6 +30,7 @@ from pyworkflow._engine.error_classes import (
     walk,
 )
 from pyworkflow._engine.failure_state import Blueprint, attributes_of, state_of
+from pyworkflow._engine.limits import RECORD_BYTES, fitted, with_data, with_message_cut
 from pyworkflow._engine.rebuilding import (
     ErrorData,
     LostClassError,
@@ -41,8 +42,7 @@ from pyworkflow._engine.rebuilding import (
     stand_in,
 )
 from pyworkflow._engine.records import ErrorRecord
-from pyworkflow._engine.stacks import fitting, is_stack_note, stack_of, storable, with_stack
-from pyworkflow._engine.transitions import MAX_ERROR_BYTES
+from pyworkflow._engine.stacks import is_stack_note, stack_of, storable, with_stack
 from pyworkflow.errors import (
     CallbackError,
     InvokeError,
@@ -54,7 +54,6 @@ from pyworkflow.errors import (
 if TYPE_CHECKING:
     from pyworkflow._engine.error_classes import Home
 
-_CUT = "… [truncated]"
 # Recorded as what they are: a name that somebody outside chose must never be looked for.
 _FROM_OUTSIDE = (CallbackError, InvokeError)
 
@@ -62,10 +61,6 @@ _to_json = msgspec.json.Encoder().encode
 
 
 # -- recording -----------------------------------------------------------------------------------
-
-
-RECORD_BYTES = MAX_ERROR_BYTES - 64
-"""What may be written, less what the longer names of the fields on its wire may add."""
 
 
 def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
@@ -124,59 +119,18 @@ def record_report(error: BaseException | str, kind: str | None = None) -> ErrorR
     return fitted(ErrorRecord(text, storable(kind)))
 
 
-def fitted(record: ErrorRecord, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
-    """Return ``record`` as one of at most ``limit_bytes`` as JSON, shortened as by `record_error`.
-
-    Its data is kept as a whole or not at all.
-    """
-    data = None if record.data is None else storable(record.data)
-    record = msgspec.structs.replace(record, message=storable(record.message))
-    for text in (data, None):
-        if (found := _with_data(record, text, limit_bytes)) is not None:
-            return found
-    return _with_message_cut(record, limit_bytes, _unmarked)
-
-
 def _fitted(record: ErrorRecord, data: ErrorData, limit: int, mark: _Mark) -> ErrorRecord:
     too_large = dict.fromkeys(data.attributes, absent.TOO_LARGE) | data.missing
     bases = ErrorData(bases=data.bases)
     for each in (data, replace(bases, missing=too_large), bases, ErrorData()):
         text = _text_of_data(mark(record.message, each))
-        if (found := _with_data(record, text, limit)) is not None:
+        if (found := with_data(record, text, limit)) is not None:
             return found
-    return _with_message_cut(record, limit, mark)
+    return with_message_cut(record, limit, lambda text: _text_of_data(mark(text, ErrorData())))
 
 
 def _text_of_data(data: ErrorData) -> str | None:
     return None if data == ErrorData() else _to_json(data).decode()
-
-
-def _with_data(record: ErrorRecord, data: str | None, limit: int) -> ErrorRecord | None:
-    """Return ``record`` with ``data``, and what there is room for of its stack; else `None`."""
-    whole = replace(record, data=data, stack_trace=())
-    room = limit - len(_to_json(whole))
-    return None if room < 0 else replace(whole, stack_trace=fitting(record.stack_trace, room))
-
-
-def _with_message_cut(record: ErrorRecord, limit: int, mark: _Mark) -> ErrorRecord:
-    data = _text_of_data(mark(_CUT, ErrorData()))
-    shortest = replace(record, message=_CUT, data=data, stack_trace=())
-    room = limit - len(_to_json(shortest))
-    if room >= 0:
-        # The class is decided upon with the text that is stored.
-        text = _cut(record.message, room) + _CUT
-        found = replace(shortest, message=text, data=_text_of_data(mark(text, ErrorData())))
-        if len(_to_json(found)) <= limit:
-            return found
-    # Without a type: what is not known of it is a stand-in everywhere.
-    return ErrorRecord(_CUT)
-
-
-def _cut(message: str, room: int) -> str:
-    message = message[:room]
-    while len(_to_json(message)) - 2 > room:
-        message = message[: len(message) * 3 // 4]
-    return message
 
 
 def _data_of(error: BaseException, limit: int, marker: _Marker | None) -> ErrorData:

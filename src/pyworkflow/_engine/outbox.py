@@ -28,19 +28,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pyworkflow._engine.limits import MAX_BATCH_BYTES, MAX_UPDATES, bound_of, wire_size
 from pyworkflow._engine.records import Action, OperationType, Update
-from pyworkflow._engine.transitions import MAX_BATCH_BYTES, MAX_UPDATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FIXED_BYTES = 1536
-"""More than the keys, ids, names and numbers of an update take: its texts of bounded length."""
-
-SHORT_TEXT = 64
-"""Up to this length a text counts six bytes a character, as \\u001b has; others are encoded."""
-
-_to_json = msgspec.json.Encoder().encode
 
 
 class Entry(msgspec.Struct, eq=False):
@@ -137,6 +129,7 @@ class Outbox:
         """Take what fits into one checkpoint. It is `in_flight` until the caller says otherwise."""
         entries = self._entries
         batch: list[Update] = []
+        count = bound_of
         size = 0
         urgent = 0
         while entries:
@@ -146,7 +139,10 @@ class Outbox:
                 continue
             if type(update) is not Update:
                 entry.update = update = update()  # type: ignore[operator] # it makes one
-            size += _wire_size(update)
+            size += count(update)
+            if size > MAX_BATCH_BYTES and count is not wire_size:
+                count = wire_size  # once the bound does not do
+                size = sum(map(count, (*batch, update)))
             if batch and (len(batch) == room or size > MAX_BATCH_BYTES):
                 entries.appendleft(entry)
                 break
@@ -157,24 +153,3 @@ class Outbox:
         self._waiting -= len(batch)
         self.in_flight = bool(batch)
         return tuple(batch)
-
-
-def _wire_size(update: Update) -> int:
-    """Return an upper bound of the bytes that an update takes in a request."""
-    payload, error = update.payload, update.error
-    size = FIXED_BYTES if payload is None else FIXED_BYTES + _text_size(payload)
-    if error is not None:
-        size += _text_size(error.message) + _text_size(error.type)
-        size += 0 if error.data is None else _text_size(error.data)
-        size += sum(map(_text_size, error.stack_trace))
-    return size
-
-
-def _text_size(text: str) -> int:
-    """Return an upper bound of the bytes of ``text`` as a JSON string, and the comma behind it."""
-    if len(text) > SHORT_TEXT:
-        try:
-            return len(_to_json(text)) + 1
-        except UnicodeEncodeError:  # a lone surrogate, which only some services refuse
-            pass
-    return 6 * len(text) + 3

@@ -12,8 +12,6 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
-from pyworkflow.errors import SerializationError
-
 E = TypeVar("E", bound=type[StrEnum])
 
 LAST_MS = 253_402_300_799_999
@@ -87,10 +85,6 @@ class Status(StrEnum):
 ENDED = frozenset(
     {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.STOPPED}
 )
-
-
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
-    """Base of the records; they hold nothing that could refer back, so no cycle can pass here."""
 
 
 class ErrorRecord(
@@ -181,38 +175,3 @@ class Update(
     """STEP, CONTEXT: when the body began; `None` if unknown. Services of ours alone read it."""
     end_ms: int | None = None
     """STEP SUCCEED, FAIL, RETRY: when the body ended; as above."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What a service takes of one execution; `None`: any.
-
-    Bytes are those of UTF-8: of an operation's payload, and of the result of the execution itself.
-    """
-
-    max_operations: int | None = None
-    max_payload_bytes: int | None = None
-    max_result_bytes: int | None = None
-
-
-MOST_BYTES = 4
-"""The most bytes that a character takes in UTF-8."""
-
-
-def size_of(payload: str | None) -> int:
-    """Return how many bytes a payload has."""
-    if payload is None:
-        return 0
-    return len(payload) if payload.isascii() else len(payload.encode(errors="surrogatepass"))
-
-
-def check_size(payload: str | None, max_bytes: int | None, what: str) -> None:
-    """Raise `SerializationError` for a payload that a service does not keep, which is ``what``."""
-    if payload is None or max_bytes is None or len(payload) * MOST_BYTES <= max_bytes:
-        return  # mostly
-    if (size := size_of(payload)) <= max_bytes:
-        return
-    raise SerializationError(
-        f"{what[:1].upper()}{what[1:]} can't be stored: it has {size} bytes as JSON, and the "
-        f"service takes at most {max_bytes}. Keep it elsewhere, in S3 for example, and hand on "
-        "where it is"
-    )

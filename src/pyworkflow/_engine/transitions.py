@@ -9,12 +9,11 @@ not set here: `sequence` and `callback_id`.
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pyworkflow._engine.limits import MAX_NAME, MAX_UPDATES, is_id, is_name, is_subtype
 from pyworkflow._engine.records import (
     ENDED,
     Action,
@@ -31,13 +30,6 @@ from pyworkflow.errors import InvalidUpdateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-MAX_UPDATES = 250
-MAX_BATCH_BYTES = 750 * 1024
-"""How large a checkpoint may be; a single update may be larger."""
-MAX_PAYLOAD_BYTES = 256 * 1024
-MAX_RESULT_BYTES = 6 * 1024 * 1024
-"""How large the result of an execution may be on Lambda."""
-MAX_ERROR_BYTES = 32 * 1024
 MAX_CALLBACK_SECONDS = 99_999_999
 
 # Looking up a member on an Enum class costs as much as a table look-up, and these run on each move.
@@ -93,11 +85,6 @@ OUTSIDE_MOVES: frozenset[tuple[OperationType, Status, Status]] = frozenset(
     }
 )
 """(type, status, new status): what the service does by itself, or an outside event makes it do."""
-
-_is_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-# Names and subtypes are the same ones again and again.
-_is_name = lru_cache(maxsize=256)(re.compile(r"[ -~]{1,256}").fullmatch)
-_is_subtype = lru_cache(maxsize=64)(re.compile(r"[ -~]{1,32}").fullmatch)
 
 
 def _refusal(update: Update, expected: str, found: object, remedy: str) -> InvalidUpdateError:
@@ -165,13 +152,15 @@ _CONTENT_CHECKS: dict[tuple[OperationType, Action], Callable[[Update], None]] = 
 
 
 def _check_new(update: Update) -> None:
-    if _is_id(update.id) is None:
+    if is_id(update.id) is None:
         found = f"{len(update.id)} characters"
         raise _refusal(update, "an id of 1-64 of A-Z a-z 0-9 _ -", found, "shorten or hash it")
-    if update.name is not None and _is_name(update.name) is None:
+    if update.name is not None and is_name(update.name) is None:
         found = f"{len(update.name)} characters"
-        raise _refusal(update, "a name of 1-256 printable ASCII", found, "rename the operation")
-    if update.subtype is not None and _is_subtype(update.subtype) is None:
+        raise _refusal(
+            update, f"a name of 1-{MAX_NAME} printable ASCII", found, "rename the operation"
+        )
+    if update.subtype is not None and is_subtype(update.subtype) is None:
         raise _refusal(
             update, "a subtype of 1-32 printable ASCII", repr(update.subtype), "use a SubType"
         )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.records import Action, Limits, OperationType, Update
+from pyworkflow._engine.limits import Limits
+from pyworkflow._engine.records import Action, OperationType, Update
 from pyworkflow._engine.tasks import current_task
 from pyworkflow._engine.turn import (
     Broken,

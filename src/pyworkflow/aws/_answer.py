@@ -10,9 +10,9 @@ response.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._engine.limits import fits_response
 from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
 from pyworkflow.errors import OutOfTimeError
 from pyworkflow.services.awslambda.wire import error_to_wire
@@ -20,13 +20,8 @@ from pyworkflow.services.awslambda.wire import error_to_wire
 if TYPE_CHECKING:
     from pyworkflow._engine.turn import End
 
-RESPONSE_BYTES = 6 * 1024 * 1024 - 50
-"""How large an answer may be once it is escaped; a larger result is recorded before."""
-
 SOON_MS = 60_000
 """A timer that is due by then wakes the execution soon enough for steps that ran out of time."""
-
-_MOST_BYTES_OF_A_CHARACTER = 12  # an escaped surrogate pair
 
 
 def answer(end: End, now_ms: int) -> dict[str, Any]:
@@ -55,8 +50,4 @@ def answer(end: End, now_ms: int) -> dict[str, Any]:
 
 def must_record(end: End) -> bool:
     """Whether ``end`` is too large to be told in an answer; an error's record never is."""
-    if not isinstance(end, Succeeded):
-        return False
-    if len(end.payload) * _MOST_BYTES_OF_A_CHARACTER < RESPONSE_BYTES:
-        return False
-    return len(json.dumps({"Status": "SUCCEEDED", "Result": end.payload})) > RESPONSE_BYTES
+    return isinstance(end, Succeeded) and not fits_response(end.payload)

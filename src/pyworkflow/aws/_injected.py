@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pyworkflow.services.awslambda.limits import PAGE_OPERATIONS
+from pyworkflow._engine.limits import PAGE_OPERATIONS
 from pyworkflow.services.awslambda.wire import (
     invocation_from_event,
     operations_from_event,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pyworkflow._engine.limits import PAGE_OPERATIONS
 from pyworkflow.errors import UsageError
 from pyworkflow.services import processes
 from pyworkflow.services.port import (
@@ -60,7 +61,7 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
     *,
     machine_ms: Callable[[], int] | None = None,
     durability: Durability = "full",
-    page_size: int = 1000,
+    page_size: int = PAGE_OPERATIONS,
     max_payload_bytes: int | None = None,
 ) -> Service:
     """Open the service that ``url`` names.

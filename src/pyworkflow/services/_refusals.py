@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from pyworkflow._engine.limits import is_id
 from pyworkflow.errors import (
     CallbackAlreadyCompletedError,
     CallbackNotFoundError,
@@ -18,8 +18,6 @@ from pyworkflow.errors import (
 
 if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation
-
-_is_execution_name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 def not_found(execution_id: str) -> ExecutionNotFoundError:
@@ -82,7 +80,7 @@ def is_text(value: object) -> bool:
 
 def check_execution_name(name: str) -> None:
     """Raise `ExecutionNameError` for a name that an execution can't have."""
-    if not isinstance(name, str) or _is_execution_name(name) is None:
+    if not isinstance(name, str) or is_id(name) is None:
         raise ExecutionNameError(
             f"Expected an execution name of 1-64 of A-Z a-z 0-9 _ -, found {name!r}; choose another"
         )

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pyworkflow._engine.limits import PAGE_OPERATIONS, check_size
 from pyworkflow._engine.records import (
     Action,
     ErrorRecord,
     Operation,
     OperationType,
     Status,
-    check_size,
 )
 from pyworkflow._engine.transitions import apply_outside
 from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
@@ -76,7 +76,7 @@ class ImmediateMemoryService:
         self,
         now_ms: Callable[[], int],
         *,
-        page_size: int = 1000,
+        page_size: int = PAGE_OPERATIONS,
         max_payload_bytes: int | None = None,
     ) -> None:
         self._now_ms = now_ms
@@ -318,7 +318,7 @@ class MemoryService:
         now_ms: Callable[[], int],
         *,
         machine_ms: Callable[[], int] | None = None,
-        page_size: int = 1000,
+        page_size: int = PAGE_OPERATIONS,
         max_payload_bytes: int | None = None,
     ) -> None:
         self._now_ms = now_ms

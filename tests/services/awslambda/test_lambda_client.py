@@ -9,6 +9,7 @@ import logging
 import os
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -41,13 +42,13 @@ BODY = b'{"ClientToken": "the-same", "Updates": []}'
 
 
 async def post(client: LambdaClient) -> Any:
-    return await client.post(
-        "v1", "things", ARN, "checkpoint", body=BODY, read=lambda answer: answer
-    )
+    return await client.post("v1", "things", ARN, "checkpoint", body=BODY, read=msgspec.json.decode)
 
 
 async def get(client: LambdaClient) -> Any:
-    return await client.get("v1", "things", ARN, "state", Marker="a b+/=&", MaxItems=1000)
+    return await client.get(
+        "v1", "things", ARN, "state", read=msgspec.json.decode, Marker="a b+/=&", MaxItems=1000
+    )
 
 
 # -- what arrives --------------------------------------------------------------------------------

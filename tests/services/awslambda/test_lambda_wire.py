@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pyworkflow._engine.records import (
+    LAST_MS,
     Action,
     ErrorRecord,
     Operation,
@@ -15,8 +20,11 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
+from pyworkflow._engine.turn import Failed, Succeeded, Suspended
+from pyworkflow.aws._answer import answer
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.awslambda import invocation_from_event
+from pyworkflow.services.awslambda import invocation_from_event, wire
+from pyworkflow.services.awslambda.misfit import MisfitError
 from pyworkflow.services.awslambda.wire import (
     committed_from_answer,
     error_to_wire,
@@ -26,6 +34,13 @@ from pyworkflow.services.awslambda.wire import (
 )
 from pyworkflow.services.base import Committed, Page
 from tests.services.awslambda.lambda_api import ARN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+to_json = msgspec.json.encode
 
 STEP = {"Id": "a", "Type": "STEP", "Status": "STARTED"}
 RECORD = Operation(id="a", type=OperationType.STEP, status=Status.STARTED, start_ms=1000)
@@ -128,11 +143,13 @@ def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
     )
     details = {"Attempt": 2, "NextAttemptTimestamp": 5.5}  # type: ignore[dict-item]
     (from_answer,) = page_from_answer(
-        {
-            "Operations": [
-                {**STEP, "StartTimestamp": 1, "EndTimestamp": 4.321, "StepDetails": details}
-            ]
-        }
+        to_json(
+            {
+                "Operations": [
+                    {**STEP, "StartTimestamp": 1, "EndTimestamp": 4.321, "StepDetails": details}
+                ]
+            }
+        )
     ).operations
     assert from_event == from_answer
     assert (from_event.start_ms, from_event.end_ms, from_event.next_attempt_ms) == (
@@ -146,7 +163,7 @@ def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
 
 def test_fractions_of_seconds_are_rounded_not_cut() -> None:
     answer = {"Operations": [{**STEP, "StartTimestamp": 1_767_225_600.289}]}
-    assert page_from_answer(answer).operations[0].start_ms == 1_767_225_600_289
+    assert page_from_answer(to_json(answer)).operations[0].start_ms == 1_767_225_600_289
 
 
 @pytest.mark.parametrize(
@@ -187,14 +204,14 @@ def test_operations(details: dict[str, Any], fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("operation", "said"),
     [
-        ({}, r"an operation without Id, Type, Status, StartTimestamp"),
+        ({}, r"Operations\[1\] without Id, Type, Status, StartTimestamp"),
         ({**STEP}, r"without StartTimestamp"),
         ({**STEP, "Id": None, "StartTimestamp": 1}, r"without Id"),
-        ({**STEP, "Id": 7}, r"an operation\.Id: expected a string"),
-        ({**STEP, "Type": "NAP"}, r"Type: expected one of CALLBACK, .*, not 'NAP'"),
-        ({**STEP, "Status": 4}, r"Status: expected a string"),
+        ({**STEP, "Id": 7}, r"Operations\[1\]\.Id: expected a string"),
+        ({**STEP, "Type": "NAP"}, r"Type: expected one of CALLBACK, .*WAIT"),
+        ({**STEP, "Status": 4}, r"Status: expected one of CANCELLED"),
         ({**STEP, "StartTimestamp": "2026"}, r"StartTimestamp: expected a number"),
-        ({**STEP, "StepDetails": "x"}, r"an operation\.StepDetails: expected an object"),
+        ({**STEP, "StepDetails": "x"}, r"Operations\[1\]\.StepDetails: expected an object"),
         ({**STEP, "StepDetails": {"Attempt": 1.5}}, r"StepDetails\.Attempt: expected a whole"),
         ({**STEP, "ContextDetails": {"ReplayChildren": 1}}, r"ReplayChildren: expected true or"),
         ({**STEP, "StepDetails": {"Error": []}}, r"StepDetails\.Error: expected an object"),
@@ -202,13 +219,32 @@ def test_operations(details: dict[str, Any], fields: dict[str, Any]) -> None:
             {**STEP, "StepDetails": {"Error": {"StackTrace": "x"}}},
             r"StepDetails\.Error\.StackTrace: expected a list",
         ),
-        ("STEP", r"an operation: expected an object"),
+        ("STEP", r"Operations\[1\]: expected an object"),
     ],
 )
 def test_what_does_not_fit_is_named(operation: Any, said: str) -> None:
     good = {**STEP, "StartTimestamp": 1000}
     with pytest.raises(ServiceError, match=said):
         operations_from_event([good, operation])
+
+
+@pytest.mark.parametrize("key", ["Id", "Type", "Status", "StartTimestamp", "EndTimestamp"])
+def test_no_value_of_any_key_is_shown(key: str) -> None:
+    """In an answer of the API as in an event, and of none of our own fields."""
+    operation = {**STEP, "StartTimestamp": 1, key: ["4111"]}
+    for read in (
+        lambda: operations_from_event([operation]),
+        lambda: page_from_answer(to_json({"Operations": [operation]})),
+    ):
+        with pytest.raises(MisfitError, match=rf"Operations\[0\]\.{key}: expected") as caught:
+            read()
+        assert "4111" not in str(caught.value)
+
+
+def test_a_time_beyond_all_dates_is_refused() -> None:
+    for time in (-1, 1e300):
+        with pytest.raises(MisfitError, match="StartTimestamp: expected a number"):
+            operations_from_event([{**STEP, "StartTimestamp": time}])
 
 
 def test_a_value_is_not_shown() -> None:
@@ -234,7 +270,7 @@ OPERATIONS = [{**STEP, "StartTimestamp": 1.0}]
     ],
 )
 def test_pages(answer: Any, page: Page) -> None:
-    assert page_from_answer(answer) == page
+    assert page_from_answer(to_json(answer)) == page
 
 
 @pytest.mark.parametrize(
@@ -247,7 +283,7 @@ def test_pages(answer: Any, page: Page) -> None:
 )
 def test_an_answer_that_is_no_page(answer: Any, said: str) -> None:
     with pytest.raises(ServiceError, match=said):
-        page_from_answer(answer)
+        page_from_answer(to_json(answer))
 
 
 @pytest.mark.parametrize(
@@ -267,12 +303,127 @@ def test_an_answer_that_is_no_page(answer: Any, said: str) -> None:
     ],
 )
 def test_answers_to_a_checkpoint(answer: Any, committed: Committed) -> None:
-    assert committed_from_answer(answer) == committed
+    assert committed_from_answer(to_json(answer)) == committed
 
 
 def test_an_answer_that_is_none_to_a_checkpoint() -> None:
     with pytest.raises(ServiceError, match="the answer to a checkpoint: expected an object"):
-        committed_from_answer("token")
+        committed_from_answer(b'"token"')
+
+
+# -- both ends: what one writes the other reads ---------------------------------------------------
+
+TEXTS = st.none() | st.text(st.characters(codec="utf-8"), max_size=9)
+NUMBERS = st.integers(0, 10**6)
+TIMES = st.none() | st.integers(0, LAST_MS)
+ERRORS = st.none() | st.builds(
+    ErrorRecord, st.text("aé"), st.text("aé"), TEXTS, st.tuples() | st.tuples(st.text("aé"))
+)
+DETAILS: dict[OperationType, dict[str, Any]] = {
+    OperationType.EXECUTION: {"payload": TEXTS},
+    OperationType.CONTEXT: {"payload": TEXTS, "error": ERRORS, "replay_children": st.booleans()},
+    OperationType.STEP: {
+        "payload": TEXTS,
+        "error": ERRORS,
+        "ended_attempts": NUMBERS,
+        "next_attempt_ms": TIMES,
+    },
+    OperationType.WAIT: {"scheduled_end_ms": TIMES},
+    OperationType.CALLBACK: {"payload": TEXTS, "error": ERRORS, "callback_id": TEXTS},
+    OperationType.CHAINED_INVOKE: {"payload": TEXTS, "error": ERRORS},
+}
+OPTIONS: dict[OperationType, dict[str, Any]] = {
+    OperationType.EXECUTION: {},
+    OperationType.CONTEXT: {"replay_children": st.booleans()},
+    OperationType.STEP: {"delay_seconds": st.none() | NUMBERS},
+    OperationType.WAIT: {"wait_seconds": st.none() | NUMBERS},
+    OperationType.CALLBACK: {
+        "timeout_seconds": st.none() | NUMBERS,
+        "heartbeat_timeout_seconds": st.none() | NUMBERS,
+    },
+    OperationType.CHAINED_INVOKE: {"function_name": TEXTS, "tenant_id": TEXTS},
+}
+COMMON: dict[str, Any] = {"id": st.text(), "parent_id": TEXTS, "name": TEXTS, "subtype": TEXTS}
+
+
+@st.composite
+def drawn(draw: st.DrawFn, kind: Callable[..., T], parts: Any, fields: dict[str, Any]) -> T:
+    """Return a record of any type, with what only that type has."""
+    operation = draw(st.sampled_from(OperationType))
+    every = {**COMMON, **fields, **parts[operation]}
+    return kind(type=operation, **{name: draw(each) for name, each in every.items()})
+
+
+OPERATIONS_OF_ALL_TYPES = drawn(
+    Operation,
+    DETAILS,
+    {
+        "status": st.sampled_from(Status),
+        "start_ms": st.integers(0, LAST_MS),
+        "end_ms": TIMES,
+    },
+)
+UPDATES_OF_ALL_TYPES = drawn(
+    Update, OPTIONS, {"action": st.sampled_from(Action), "payload": TEXTS, "error": ERRORS}
+)
+
+
+@given(OPERATIONS_OF_ALL_TYPES)
+def test_an_operation_comes_back_from_an_event(operation: Operation) -> None:
+    sent = to_json(wire.shape_of(operation, wire.Operation, wire.MILLISECONDS))
+    assert operations_from_event([msgspec.json.decode(sent)]) == (operation,)
+
+
+@given(OPERATIONS_OF_ALL_TYPES)
+def test_an_operation_comes_back_from_an_answer(operation: Operation) -> None:
+    shape = wire.shape_of(operation, wire.Operation, wire.SECONDS)
+    answer = wire.StateAnswer((shape,), "m")
+    assert page_from_answer(wire.encoded(answer)) == Page((operation,), "m")
+    checkpoint = wire.CheckpointAnswer("t", wire.ExecutionState((shape,)))
+    assert committed_from_answer(wire.encoded(checkpoint)) == Committed("t", (operation,))
+
+
+@given(st.lists(UPDATES_OF_ALL_TYPES, max_size=3))
+def test_updates_come_back_from_a_request(updates: list[Update]) -> None:
+    shapes = tuple(wire.shape_of(update, wire.OperationUpdate) for update in updates)
+    sent = wire.encoded(wire.CheckpointRequest("t", shapes, "c"))
+    found = wire.decoded(sent, wire.CheckpointRequest, "The client sent a checkpoint")
+    assert (found.token, found.client_token) == ("t", "c")
+    assert [wire.update_of(shape) for shape in found.updates or ()] == updates
+
+
+def test_a_request_that_does_not_fit_is_named() -> None:
+    sent = to_json({"CheckpointToken": "t", "Updates": [{"Id": "a", "Type": "STEP"}]})
+    with pytest.raises(MisfitError, match=r"The client sent it\.Updates\[0\] without Action"):
+        wire.decoded(sent, wire.CheckpointRequest, "The client sent it")
+
+
+def test_an_invocation_comes_back_from_an_event() -> None:
+    execution = wire.shape_of(
+        Operation(id="6f9b", type=OperationType.EXECUTION, status=Status.STARTED, start_ms=1000),
+        wire.Operation,
+    )
+    event = wire.InvocationEvent(ARN, "t", wire.ExecutionState((execution,), "m"))
+    found = invocation_from_event(msgspec.to_builtins(event))
+    assert (found.execution_id, found.token, found.marker) == (ARN, "t", "m")
+    assert [operation.id for operation in found.operations] == ["6f9b"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Succeeded("[1]", [1]),
+        Failed(ERROR, ValueError("bad")),
+        Suspended(),
+    ],
+)
+def test_an_answer_to_an_invocation_is_read(end: Any) -> None:
+    sent = json.dumps(answer(end, 0)).encode()
+    found = wire.decoded(sent, wire.InvocationAnswer, "The function sent")
+    assert found.status in {"SUCCEEDED", "FAILED", "PENDING"}
+    assert found.result == getattr(end, "payload", None)
+    error = None if found.error is None else wire.error_record(found.error)
+    assert error == getattr(end, "record", None)
 
 
 # -- invocations ---------------------------------------------------------------------------------
@@ -332,8 +483,11 @@ def test_a_plain_event_says_how_to_invoke(key: str, is_there: bool) -> None:
     ("change", "said"),
     [
         ({"DurableExecutionArn": 7}, "the event.DurableExecutionArn: expected a string"),
-        ({"InitialExecutionState": []}, "InitialExecutionState: expected an object"),
-        ({"InitialExecutionState": {"Operations": 1}}, "Operations: expected a list"),
+        ({"InitialExecutionState": []}, r"the event\.InitialExecutionState: expected an object"),
+        (
+            {"InitialExecutionState": {"Operations": 1}},
+            r"the event\.InitialExecutionState\.Operations: expected a list",
+        ),
         ({"InitialExecutionState": {}}, "expected its EXECUTION operation"),
     ],
 )

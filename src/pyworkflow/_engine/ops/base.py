@@ -14,16 +14,15 @@ from msgspec.structs import replace
 
 from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.ids import hash_path
+from pyworkflow._engine.limits import check_size, fits
 from pyworkflow._engine.mismatch import lost_class_error
 from pyworkflow._engine.rebuilding import LostClassError
 from pyworkflow._engine.records import (
-    MOST_BYTES,
     Action,
     ErrorRecord,
     Operation,
     OperationType,
     Update,
-    check_size,
 )
 from pyworkflow.errors import SerializationError
 
@@ -154,7 +153,7 @@ class Op:
         ``what`` of this operation it is: ``"result"``.
         """
         most = self.execution.limits.max_payload_bytes
-        if payload is None or most is None or len(payload) * MOST_BYTES <= most:
+        if fits(payload, most):
             return None
         try:
             check_size(payload, most, f"the {what} of {self.awaits()}")

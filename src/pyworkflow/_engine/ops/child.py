@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pyworkflow._engine import codec
 from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.records import (
@@ -29,9 +30,7 @@ from pyworkflow._engine.records import (
     OperationType,
     Status,
     SubType,
-    size_of,
 )
-from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
@@ -106,8 +105,9 @@ class ChildOp(Op):
             super().replay_end(record)
         elif self.namespace.scope.is_disturbed:
             self._end_unrecorded(Status.SUCCEEDED, payload=payload)
-        elif size_of(payload) > min(
-            MAX_PAYLOAD_BYTES, self.execution.limits.max_payload_bytes or MAX_PAYLOAD_BYTES
+        elif not fits(
+            payload,
+            min(MAX_PAYLOAD_BYTES, self.execution.limits.max_payload_bytes or MAX_PAYLOAD_BYTES),
         ):
             summary = self.summarize()
             self.write(Action.SUCCEED, urgent=True, payload=summary, replay_children=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from aws_durable_execution_sdk_python.exceptions import ChildContextError
 
+from pyworkflow._engine.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.records import Action, Operation, Status, size_of
-from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES
+from pyworkflow._engine.records import Action, Operation, Status
 from pyworkflow.aws.sdk.errors import (
     ends_invocation,
     passes_through,
@@ -57,7 +57,7 @@ class SdkChildOp(ChildOp):
         """Return what is stored for ``value``, and what the code around receives for it."""
         payload, received = super().encode(value)
         is_new = self not in self.execution.journal.reruns
-        if is_new and self._summarize_by is not None and size_of(payload) > MAX_PAYLOAD_BYTES:
+        if is_new and self._summarize_by is not None and not fits(payload, MAX_PAYLOAD_BYTES):
             self._summary = self._summarize_by(value)
         return payload, received
 

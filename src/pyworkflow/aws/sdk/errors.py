@@ -19,7 +19,7 @@ from aws_durable_execution_sdk_python.exceptions import (
 )
 from aws_durable_execution_sdk_python.lambda_service import ErrorObject
 
-from pyworkflow._engine.failures import fitted
+from pyworkflow._engine.limits import fitted
 from pyworkflow._engine.records import ErrorRecord
 
 if TYPE_CHECKING:

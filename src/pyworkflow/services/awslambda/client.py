@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from pyworkflow.errors import ServiceUnavailableError
-from pyworkflow.services.awslambda.connections import MAX_CONNECTIONS, DirectConnections
+from pyworkflow.services.awslambda.connections import DirectConnections
 from pyworkflow.services.awslambda.endpoint import READ_SECONDS
 from pyworkflow.services.awslambda.faults import error_of
 from pyworkflow.services.awslambda.message import OversizedAnswerError, to_bytes
@@ -41,19 +41,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+THREADS = 10
+"""Threads for what blocks: opening connections, renewing credentials, requests through a proxy."""
+
 MAX_ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 5.0
 
-_decode = msgspec.json.Decoder().decode
-
 
 class _Call(NamedTuple, Generic[T]):
-    """What is asked, how errors name it, and what becomes of the decoded answer."""
+    """What is asked, how errors name it, and what becomes of the answer's content."""
 
     request: Request
     what: str
-    read: Callable[[Any], T | Coroutine[Any, Any, T]]
+    read: Callable[[bytes], T | Coroutine[Any, Any, T]]
 
 
 class LambdaClient:
@@ -77,7 +78,7 @@ class LambdaClient:
         self._credentials = access.credentials
         self._keys = access.credentials if isinstance(access.credentials, Keys) else None
         self._signer = Signer(access.endpoint, access.region)
-        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "pyworkflow-lambda")
+        self._threads = ThreadPoolExecutor(THREADS, "pyworkflow-lambda")
         self._connections = _connections(access.endpoint, self._threads, now_ms, read_seconds)
         self._now_ms = now_ms
         self._sleep = sleep
@@ -89,12 +90,13 @@ class LambdaClient:
         self._connections.close()
 
     def post(
-        self, *path: str, body: bytes, read: Callable[[Any], T | Coroutine[Any, Any, T]]
+        self, *path: str, body: bytes, read: Callable[[bytes], T | Coroutine[Any, Any, T]]
     ) -> asyncio.Future[T]:
         """POST ``body``, which must bear being sent twice; return a future of what ``read`` says.
 
-        ``read`` gets the decoded answer; if it needs more than that, it returns a coroutine, whose
-        result counts. The future raises `ServiceError` and what is below it.
+        ``read`` gets the answer's content; if it needs more than that, it returns a coroutine,
+        whose result counts. When it raises `msgspec.DecodeError`, for what is not JSON, the request
+        is sent again. The future raises `ServiceError` and what is below it.
         """
         call = _Call(
             Request("POST", self._base + _encoded(path), "", body), _named("POST", path), read
@@ -118,7 +120,7 @@ class LambdaClient:
             _end_by(self._send_until_answered(call), future)
             return
         try:
-            found = call.read(_decoded(answer, call.what))
+            found = _found(call, answer)
         except _TryAgain:
             _end_by(self._send_until_answered(call, answer), future)
         except Exception as error:
@@ -129,14 +131,14 @@ class LambdaClient:
             else:
                 future.set_result(found)
 
-    async def get(self, *path: str, **query: str | int) -> Any:
-        """Return the decoded answer to a GET of the ``path`` of these segments.
+    async def get(self, *path: str, read: Callable[[bytes], T], **query: str | int) -> T:
+        """Return what ``read`` makes of the answer to a GET of the ``path`` of these segments.
 
         Raises `ServiceError` and what is below it.
         """
         encoded = (f"{name}={quote(str(value), safe='')}" for name, value in sorted(query.items()))
         request = Request("GET", self._base + _encoded(path), "&".join(encoded))
-        return await self._send_until_answered(_Call(request, _named("GET", path), _as_it_is))
+        return await self._send_until_answered(_Call(request, _named("GET", path), read))
 
     async def _send_until_answered(
         self, call: _Call[T], answer: Answer | OSError | None = None
@@ -147,7 +149,7 @@ class LambdaClient:
             try:
                 if answer is None:
                     answer = await self._send(call.request)
-                found = call.read(_decoded(answer, call.what))
+                found = _found(call, answer)
                 break
             except _TryAgain as again:
                 if attempt == MAX_ATTEMPTS:
@@ -179,11 +181,12 @@ class LambdaClient:
         return float(min(MAX_DELAY_SECONDS, max(growing, retry_after)))
 
 
-def _decoded(answer: Answer | OSError, what: str) -> Any:
-    """Return the content of a good answer.
+def _found(call: _Call[T], answer: Answer | OSError) -> T | Coroutine[Any, Any, T]:
+    """Return what is read from a good answer.
 
     Raises `ServiceError` for a refusal, `_TryAgain` for what may end better the next time.
     """
+    what = call.what
     if isinstance(answer, OSError):
         text = f"{what}: {type(answer).__name__}: {answer}"
         if isinstance(answer, OversizedAnswerError):  # it would be so again
@@ -195,14 +198,10 @@ def _decoded(answer: Answer | OSError, what: str) -> Any:
             raise _TryAgain(found, _seconds(answer.headers.get("retry-after")))
         raise found
     try:
-        return _decode(answer.content)
+        return call.read(answer.content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         cut = f"{what}: the answer is cut off or no JSON ({len(answer.content)} bytes)"
         raise _TryAgain(ServiceUnavailableError(cut)) from None
-
-
-def _as_it_is(answer: Any) -> Any:
-    return answer
 
 
 def _close_if_given_up(connection: Connection, number: int, future: asyncio.Future[Any]) -> None:
@@ -243,7 +242,7 @@ def _connections(
     if names & {"http_proxy", "https_proxy"}:
         from pyworkflow.services.awslambda.proxied import ProxiedConnections
 
-        return ProxiedConnections(url, threads, MAX_CONNECTIONS, read_seconds=read_seconds)
+        return ProxiedConnections(url, threads, THREADS, read_seconds=read_seconds)
     return DirectConnections(url, threads, now_ms, read_seconds=read_seconds)
 
 

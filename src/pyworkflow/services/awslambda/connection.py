@@ -42,10 +42,6 @@ class Keeper(Protocol):
         """Forget a connection, which is closed."""
         ...
 
-    def close_kept(self) -> None:
-        """Close the connections that rest: one that did so for less had been closed."""
-        ...
-
 
 class Connection:
     """A socket that does not block; used on its loop alone."""
@@ -178,7 +174,6 @@ class Connection:
         if not was_asked:
             return
         if self._was_kept and isinstance(error, _CLOSED):
-            self._keeper.close_kept()
             self._on_end(None)
         else:
             self._on_end(error)

@@ -1,19 +1,20 @@
-"""Kept connections to one endpoint, for each loop its own.
+"""Kept connections to one endpoint: one for each loop.
+
+An invocation sends one request at a time, and each thread that runs invocations has a loop of its
+own; so one connection a loop is kept. A request that finds it in use has another, which is closed
+once it is answered. Connections of loops that were closed are closed when another loop needs its
+first.
 
 Lambda freezes a function between two invocations, for seconds or hours, and whoever is at the other
 end may have closed the connection meanwhile. A kept connection that turns out to be closed is
 replaced at once, and the request sent again; it must bear that. One that rested for long is not
 even tried: if the network in between forgot it, nobody would say so until the read timeout.
-
-A loop opens only so many connections; further requests wait for their turn. Connections of loops
-that were closed are closed when another loop needs its first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from pyworkflow.services.awslambda.connection import Connection
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
     from pyworkflow.services.awslambda.message import Answer
     from pyworkflow.services.awslambda.signing import Request
-
-MAX_CONNECTIONS = 10
-"""How many a loop has at once."""
 
 REST_MS = 60_000
 """How long a connection may rest and still be used."""
@@ -69,17 +67,24 @@ class DirectConnections:
         self._threads = threads
         self._now_ms = now_ms
         self._read_seconds = read_seconds
-        self._by_loop: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
         self._lock = threading.Lock()
 
     def take_kept(self) -> Connection | None:
-        """Return the running loop's connection that rested last, if it may still be used."""
+        """Return the running loop's kept connection, if it may still be used."""
         here = self._by_loop.get(asyncio.get_running_loop())
         return None if here is None else here.take_kept()
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
         """Send once, on a kept connection if there is one that lives."""
-        return await self._here().send(to_bytes(request, headers))
+        here, sent = self._here(), to_bytes(request, headers)
+        answer = None
+        while answer is None:
+            connection = here.take_kept() or await self._opened(here)
+            answer = await _exchange(connection, sent)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """Close the connections of all loops."""
@@ -87,135 +92,79 @@ class DirectConnections:
             while self._by_loop:
                 self._by_loop.popitem()[1].close()
 
-    def _here(self) -> _LoopConnections:
+    def _here(self) -> _OfLoop:
         loop = asyncio.get_running_loop()
         here = self._by_loop.get(loop)
         if here is None:
             with self._lock:
                 for other in [other for other in self._by_loop if other.is_closed()]:
                     self._by_loop.pop(other).close()
-                here = _LoopConnections(loop, self._connect, self._now_ms, self._read_seconds)
-                self._by_loop[loop] = here
+                here = self._by_loop[loop] = _OfLoop(self._now_ms)
         return here
 
-    def _connect(self) -> Future[socket.socket]:
-        return self._threads.submit(self._endpoint.connect)
-
-
-class _LoopConnections:
-    """The connections of one loop: those at rest, those in use, and those being opened."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connect: Callable[[], Future[socket.socket]],
-        now_ms: Callable[[], int],
-        read_seconds: float,
-    ) -> None:
-        self._loop = loop
-        self._connect = connect
-        self._now_ms = now_ms
-        self._read_seconds = read_seconds
-        self._open: set[Connection] = set()
-        self._opening = 0
-        self._kept: list[tuple[Connection, int]] = []
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take_kept(self) -> Connection | None:
-        """Return the connection that rested last, if it may still be used."""
-        while self._kept:
-            connection, since_ms = self._kept.pop()
-            if self._now_ms() - since_ms >= REST_MS:
-                connection.close()
-                self.close_kept()  # they have rested for longer
-            elif connection.is_quiet:
-                return connection
-            else:
-                connection.close()
-        return None
-
-    async def send(self, sent: bytes) -> Answer:
-        """Send once, on a kept connection if there is one that lives."""
-        answer = None
-        while answer is None:
-            connection = await self._take_turn() or await self._connected()
-            answer = await self._exchange(connection, sent)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    def keep(self, connection: Connection) -> None:
-        """Let ``connection`` rest until the next request."""
-        self._kept.append((connection, self._now_ms()))
-        self._call_next()
-
-    def drop(self, connection: Connection) -> None:
-        """Forget ``connection``, which is closed."""
-        self._open.discard(connection)
-        self._kept = [one for one in self._kept if one[0] is not connection]
-        self._call_next()
-
-    def close_kept(self) -> None:
-        """Close the connections that rest."""
-        while self._kept:
-            self._kept.pop()[0].close()
-
-    def close(self) -> None:
-        """Close all connections, of a loop that may be closed already."""
-        self._waiting.clear()
-        for connection in list(self._open):
-            connection.close()
-
-    async def _take_turn(self) -> Connection | None:
-        """Return a kept connection, or `None` when one may be opened, which is counted then."""
-        while (kept := self.take_kept()) is None:
-            if len(self._open) + self._opening < MAX_CONNECTIONS:
-                self._opening += 1
-                return None
-            turn: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():  # it was called, and goes away
-                    self._call_next()
-                raise
-        return kept
-
-    def _call_next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-    async def _connected(self) -> Connection:
-        opening = self._connect()
+    async def _opened(self, here: _OfLoop) -> Connection:
+        opening = self._threads.submit(self._endpoint.connect)
         try:
             found = await asyncio.wrap_future(opening)
         except BaseException:
             opening.add_done_callback(_close_unwanted)
-            self._call_next()
             raise
-        finally:
-            self._opening -= 1
-        connection = Connection(found, self._loop, self._read_seconds, self)
-        self._open.add(connection)
+        connection = Connection(found, asyncio.get_running_loop(), self._read_seconds, here)
+        here.open.add(connection)
         return connection
 
-    async def _exchange(self, connection: Connection, sent: bytes) -> Answer | OSError | None:
-        ended: asyncio.Future[Answer | OSError | None] = self._loop.create_future()
 
-        def end(answer: Answer | OSError | None) -> None:
-            if not ended.done():  # cancelled in the same tick
-                ended.set_result(answer)
+class _OfLoop:
+    """The connections of one loop: those that are open, and the one of them that rests."""
 
-        connection.send(sent, end)
-        try:
-            return await ended
-        except asyncio.CancelledError:
-            connection.give_up(connection.sent)
-            raise
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._kept: Connection | None = None
+        self._since_ms = 0
+        self.open: set[Connection] = set()
+
+    def take_kept(self) -> Connection | None:
+        """Return the connection that rests, if it may still be used."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return None
+        if self._now_ms() - self._since_ms < REST_MS and kept.is_quiet:
+            return kept
+        kept.close()
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """Let ``connection`` rest until the next request, unless another one does."""
+        if self._kept is not None:
+            connection.close()
+        else:
+            self._kept, self._since_ms = connection, self._now_ms()
+
+    def drop(self, connection: Connection) -> None:
+        """Forget ``connection``, which is closed."""
+        self.open.discard(connection)
+        if self._kept is connection:
+            self._kept = None
+
+    def close(self) -> None:
+        """Close all connections, of a loop that may be closed already."""
+        for connection in list(self.open):
+            connection.close()
+
+
+async def _exchange(connection: Connection, sent: bytes) -> Answer | OSError | None:
+    ended: asyncio.Future[Answer | OSError | None] = asyncio.get_running_loop().create_future()
+
+    def end(answer: Answer | OSError | None) -> None:
+        if not ended.done():  # cancelled in the same tick
+            ended.set_result(answer)
+
+    connection.send(sent, end)
+    try:
+        return await ended
+    except asyncio.CancelledError:
+        connection.give_up(connection.sent)
+        raise
 
 
 def _close_unwanted(opening: Future[socket.socket]) -> None:

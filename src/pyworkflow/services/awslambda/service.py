@@ -12,11 +12,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from pyworkflow._engine import transitions
+from pyworkflow._engine import limits, transitions
 from pyworkflow._engine.records import OperationType
-from pyworkflow.services.awslambda import limits, wire
+from pyworkflow.services.awslambda import checks, wire
 from pyworkflow.services.base import Committed, Markers
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from pyworkflow._engine.records import Operation, Update
     from pyworkflow.services.awslambda.client import LambdaClient
     from pyworkflow.services.base import Page
-
-_to_json = msgspec.json.Encoder().encode
 
 
 class LambdaService:
@@ -48,7 +44,8 @@ class LambdaService:
         query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": limits.PAGE_OPERATIONS}
         if marker:
             query["Marker"] = marker
-        return wire.page_from_answer(await self._client.get(*_path(execution_id, "state"), **query))
+        path = _path(execution_id, "state")
+        return await self._client.get(*path, read=wire.page_from_answer, **query)
 
     def commit(
         self, execution_id: str, token: str, updates: Sequence[Update]
@@ -58,22 +55,16 @@ class LambdaService:
         Raises `InvalidUpdateError` for what Lambda would refuse, before it is sent;
         `RequestRefusedError`, `StaleTokenError` and `ServiceUnavailableError` as it answers.
         """
-        encoded = [_to_json(wire.update_to_wire(limits.checked(update))) for update in updates]
-        limits.check_batch(encoded)
-        body = {
-            "CheckpointToken": token,
-            "Updates": [msgspec.Raw(update) for update in encoded],
-            # The same in all tries of this call: Lambda applies it once.
-            "ClientToken": os.urandom(16).hex(),
-        }
+        # The ClientToken is the same in all tries of this call: Lambda applies it once.
+        body = _body(token, updates, os.urandom(16).hex())
 
-        def read(answer: Any) -> Committed | Coroutine[Any, Any, Committed]:
-            committed = wire.committed_from_answer(answer)
+        def read(content: bytes) -> Committed | Coroutine[Any, Any, Committed]:
+            committed = wire.committed_from_answer(content)
             missing = _missing(committed, updates)
             return self._completed(execution_id, committed, missing) if missing else committed
 
         path = _path(execution_id, "checkpoint")
-        return self._client.post(*path, body=_to_json(body), read=read)
+        return self._client.post(*path, body=body, read=read)
 
     async def _completed(
         self, execution_id: str, committed: Committed, missing: Sequence[Update]
@@ -104,6 +95,18 @@ class LambdaService:
             operations += page.operations
             marker = page.marker
         return operations
+
+
+def _body(token: str, updates: Sequence[Update], client_token: str) -> bytes:
+    """Return what is sent for ``updates``, once it is within all limits."""
+    checked = map(checks.checked, updates)
+    shapes = tuple([wire.shape_of(update, wire.OperationUpdate) for update in checked])
+    body = wire.encoded(wire.CheckpointRequest(token, shapes, client_token))
+    size = len(body)
+    if size > limits.MAX_BATCH_BYTES:
+        size -= len(wire.encoded(wire.CheckpointRequest(token, (), client_token)))
+    checks.check_batch(len(shapes), size)
+    return body
 
 
 def _missing(committed: Committed, updates: Sequence[Update]) -> list[Update]:

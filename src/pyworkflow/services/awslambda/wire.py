@@ -1,347 +1,348 @@
-"""Records to Lambda's JSON and back, by one table of fields for each shape.
+"""Lambda's messages as structs, and the engine's records as their flat form.
 
-A field is a key on the wire and the name of the record's attribute; ``StepDetails.Result`` is the
-key ``Result`` of a nested object. Records are flat, so several keys may stand for one attribute: an
-operation has the details of its own type only. Unknown keys are passed by, for the service may say
-more tomorrow; a required key that is missing, or a value of another kind, is an error that shows
-the key and never the value, which may be a user's payload.
+A struct is a shape of the service model. Its fields have the names of the records' attributes; the
+keys follow by rule or are given. Records are flat: an operation's details and an update's options
+stand in an object of the operation's type. `operation_of` and `update_of` flatten, `shape_of` is
+the way back, at either end: what a function reads, an endpoint writes.
 
-Times are whole milliseconds in an invocation's event and seconds in the answers of the API.
+Unknown keys are passed by, for a later service may say more. A required key that is missing, or a
+value of another kind, is a `MisfitError`, which names the key and never shows the value.
+
+Times are whole milliseconds in records and in an invocation's event, and seconds in the API. No
+other number on the wire has a fraction.
 
 Sources: the service model of the Lambda API (`OperationUpdate`, `Operation`, `ErrorObject`) and the
 developer guide's description of a durable invocation.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
-from typing import Any, NamedTuple
+# Annotations are objects here and not text: evaluating text took longer than a cold start may.
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec import field
 
-from pyworkflow._engine.records import (
-    ErrorRecord,
-    Operation,
-    OperationType,
-    Status,
-    Update,
-)
-from pyworkflow._engine.transitions import MAX_PAYLOAD_BYTES, MAX_RESULT_BYTES
+from pyworkflow._engine import limits, records
+from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Status
 from pyworkflow.errors import ServiceError
+from pyworkflow.services.awslambda.misfit import misfit_error
 from pyworkflow.services.base import Committed, Invocation, Page
 
-Reader = Callable[[Any], Any]
+S = TypeVar("S", bound="Shape")
 
-MAX_OPERATIONS = 3000
-"""How many operations an execution may have: a quota of Lambda."""
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=records.LAST_MS)]
+MILLISECONDS, SECONDS = 1, 1000
+"""The unit of times: in an event, and in the API."""
 
-# -- values --------------------------------------------------------------------------------------
-
-
-def _expect(kind: type | tuple[type, ...], what: str) -> Reader:
-    def read(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise _MisfitError(what)
-        return value
-
-    return read
+# -- shapes --------------------------------------------------------------------------------------
 
 
-_text = _expect(str, "a string")
-_flag = _expect(bool, "true or false")
-_count = _expect(int, "a whole number")
-_number = _expect((int, float), "a number")
-_list = _expect((list, tuple), "a list")
-_object = _expect(Mapping, "an object")
+class Shape(msgspec.Struct, rename="pascal", omit_defaults=True, gc=False):
+    """A message or a part of one. `None` stands for a key that is absent or null."""
 
 
-def _member(words: type[StrEnum]) -> Reader:
-    members: dict[Any, StrEnum] = {word.value: word for word in words}
-
-    def read(value: Any) -> StrEnum:
-        found = members.get(_text(value))
-        if found is None:
-            raise _MisfitError(f"one of {', '.join(sorted(members))}, not {value[:32]!r}")
-        return found
-
-    return read
+class ErrorObject(Shape):
+    message: str | None = field(default=None, name="ErrorMessage")
+    type: str | None = field(default=None, name="ErrorType")
+    data: str | None = field(default=None, name="ErrorData")
+    stack_trace: tuple[str, ...] | None = None
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, _list(value)))
+class Outcome(Shape):
+    payload: str | None = field(default=None, name="Result")
+    error: ErrorObject | None = None
 
 
-def _milliseconds(value: Any) -> int:
-    milliseconds: float = _number(value)
-    return round(milliseconds)
+class ContextOptions(Shape):
+    replay_children: bool | None = None
 
 
-def _seconds(value: Any) -> int:
-    seconds: float = _number(value)
-    return round(seconds * 1000)
+class StepOptions(Shape):
+    delay_seconds: int | None = field(default=None, name="NextAttemptDelaySeconds")
 
 
-def _error(value: Any) -> ErrorRecord:
-    found: dict[str, Any] = {}
-    _take(_ERROR_READERS, value, found)
-    return ErrorRecord(**found)
+class WaitOptions(Shape):
+    wait_seconds: int | None = None
 
 
-# -- the tables ----------------------------------------------------------------------------------
+class CallbackOptions(Shape):
+    timeout_seconds: int | None = None
+    heartbeat_timeout_seconds: int | None = None
 
 
-class Field(NamedTuple):
-    """A key on the wire, and what it is in the record."""
-
-    key: str
-    name: str
-    read: Reader | None = None
-    """`None` for a moment, whose form depends on where it came from."""
-    is_required: bool = False
+class ChainedInvokeOptions(Shape):
+    function_name: str | None = None
+    tenant_id: str | None = None
 
 
-ERROR = (
-    Field("ErrorMessage", "message", _text),
-    Field("ErrorType", "type", _text),
-    Field("ErrorData", "data", _text),
-    Field("StackTrace", "stack_trace", _texts),
-)
-
-UPDATE = (
-    Field("Id", "id"),
-    Field("Type", "type"),
-    Field("Action", "action"),
-    Field("ParentId", "parent_id"),
-    Field("Name", "name"),
-    Field("SubType", "subtype"),
-    Field("Payload", "payload"),
-    Field("Error", "error"),
-    Field("ContextOptions.ReplayChildren", "replay_children"),
-    Field("StepOptions.NextAttemptDelaySeconds", "delay_seconds"),
-    Field("WaitOptions.WaitSeconds", "wait_seconds"),
-    Field("CallbackOptions.TimeoutSeconds", "timeout_seconds"),
-    Field("CallbackOptions.HeartbeatTimeoutSeconds", "heartbeat_timeout_seconds"),
-    Field("ChainedInvokeOptions.FunctionName", "function_name"),
-    Field("ChainedInvokeOptions.TenantId", "tenant_id"),
-)
-
-OPERATION = (
-    Field("Id", "id", _text, is_required=True),
-    Field("Type", "type", _member(OperationType), is_required=True),
-    Field("Status", "status", _member(Status), is_required=True),
-    Field("StartTimestamp", "start_ms", is_required=True),
-    Field("EndTimestamp", "end_ms"),
-    Field("ParentId", "parent_id", _text),
-    Field("Name", "name", _text),
-    Field("SubType", "subtype", _text),
-    Field("ExecutionDetails.InputPayload", "payload", _text),
-    Field("ContextDetails.ReplayChildren", "replay_children", _flag),
-    Field("ContextDetails.Result", "payload", _text),
-    Field("ContextDetails.Error", "error", _error),
-    Field("StepDetails.Attempt", "ended_attempts", _count),
-    Field("StepDetails.NextAttemptTimestamp", "next_attempt_ms"),
-    Field("StepDetails.Result", "payload", _text),
-    Field("StepDetails.Error", "error", _error),
-    Field("WaitDetails.ScheduledEndTimestamp", "scheduled_end_ms"),
-    Field("CallbackDetails.CallbackId", "callback_id", _text),
-    Field("CallbackDetails.Result", "payload", _text),
-    Field("CallbackDetails.Error", "error", _error),
-    Field("ChainedInvokeDetails.Result", "payload", _text),
-    Field("ChainedInvokeDetails.Error", "error", _error),
-)
-
-PAGE = (
-    Field("Operations", "operations", _list, is_required=True),
-    Field("NextMarker", "marker", _text),
-)
-
-CHECKPOINT = (
-    Field("CheckpointToken", "token", _text),
-    Field("NewExecutionState", "state", _object),
-)
-
-# -- reading -------------------------------------------------------------------------------------
+class OperationUpdate(Shape):
+    id: str
+    type: OperationType
+    action: Action
+    parent_id: str | None = None
+    name: str | None = None
+    subtype: str | None = field(default=None, name="SubType")
+    payload: str | None = None
+    error: ErrorObject | None = None
+    context_options: ContextOptions | None = None
+    step_options: StepOptions | None = None
+    wait_options: WaitOptions | None = None
+    callback_options: CallbackOptions | None = None
+    chained_invoke_options: ChainedInvokeOptions | None = None
 
 
-class _Readers(NamedTuple):
-    """A table as it is looked up: attribute and reader by key, tables of nested objects by key."""
-
-    fields: dict[str, tuple[str, Reader]]
-    nested: dict[str, _Readers]
-    required: dict[str, str]
+class ExecutionDetails(Shape):
+    payload: str | None = field(default=None, name="InputPayload")
 
 
-def _readers(table: Iterable[Field], moment: Reader = _milliseconds) -> _Readers:
-    found = _Readers({}, {}, {})
-    for field in table:
-        group, _, key = field.key.rpartition(".")
-        into = found.nested.setdefault(group, _Readers({}, {}, {})) if group else found
-        into.fields[key] = field.name, field.read or moment
-        if field.is_required:
-            into.required[field.name] = key
-    return found
+class ContextDetails(Outcome):
+    replay_children: bool | None = None
 
 
-_ERROR_READERS = _readers(ERROR)
-_PAGE_READERS = _readers(PAGE)
-_CHECKPOINT_READERS = _readers(CHECKPOINT)
-_EVENT_OPERATION = _readers(OPERATION, _milliseconds)
-_ANSWERED_OPERATION = _readers(OPERATION, _seconds)
+class StepDetails(Outcome):
+    ended_attempts: int | None = field(default=None, name="Attempt")
+    next_attempt_ms: Time | None = field(default=None, name="NextAttemptTimestamp")
 
 
-class _MisfitError(Exception):
-    """What a value was expected to be, and the path to it, innermost key first."""
-
-    def __init__(self, expected: str) -> None:
-        super().__init__(expected)
-        self.path: list[str] = []
+class WaitDetails(Shape):
+    scheduled_end_ms: Time | None = field(default=None, name="ScheduledEndTimestamp")
 
 
-def _take(readers: _Readers, value: Any, found: dict[str, Any]) -> None:
-    """Add to ``found`` the attributes that ``value`` holds; those of nested objects among them."""
-    fields, nested, _ = readers
-    key = ""
-    try:
-        for key, content in (value if type(value) is dict else _object(value)).items():
-            if content is None:
-                continue
-            field = fields.get(key)
-            if field is not None:
-                name, read = field
-                found[name] = read(content)
-            elif key in nested:
-                _take(nested[key], content, found)
-    except _MisfitError as error:
-        if key:
-            error.path.append(key)
-        raise
+class CallbackDetails(Outcome):
+    callback_id: str | None = None
 
 
-def _read(readers: _Readers, value: Any, where: str) -> dict[str, Any]:
-    """Return the attributes that ``value`` holds; ``where`` it stands is for the errors."""
-    found: dict[str, Any] = {}
-    try:
-        _take(readers, value, found)
-    except _MisfitError as error:
-        path = ".".join([where, *reversed(error.path)])
-        raise ServiceError(
-            f"Lambda sent {path}: expected {error}; if the service has changed, a newer version of "
-            "this library may know its new form"
-        ) from None
-    if not readers.required.keys() <= found.keys():
-        missing = ", ".join(key for name, key in readers.required.items() if name not in found)
-        raise ServiceError(f"Lambda sent {where} without {missing}, which each one has")
-    return found
+class Operation(Shape):
+    id: str
+    type: OperationType
+    status: Status
+    start_ms: Time = field(name="StartTimestamp")
+    end_ms: Time | None = field(default=None, name="EndTimestamp")
+    parent_id: str | None = None
+    name: str | None = None
+    subtype: str | None = field(default=None, name="SubType")
+    execution_details: ExecutionDetails | None = None
+    context_details: ContextDetails | None = None
+    step_details: StepDetails | None = None
+    wait_details: WaitDetails | None = None
+    callback_details: CallbackDetails | None = None
+    chained_invoke_details: Outcome | None = None
 
 
-def _operations(readers: _Readers, values: Iterable[Any]) -> tuple[Operation, ...]:
-    return tuple([Operation(**_read(readers, value, "an operation")) for value in values])
+class ExecutionState(Shape):
+    operations: tuple[Operation, ...] | None = None
+    marker: str | None = field(default=None, name="NextMarker")
 
 
-def operations_from_event(values: Iterable[Any]) -> tuple[Operation, ...]:
-    """Return the operations of an invocation's event; times there are milliseconds.
+class StateAnswer(Shape):
+    operations: tuple[Operation, ...]
+    marker: str | None = field(default=None, name="NextMarker")
 
-    Raises `ServiceError` for what is no operation.
+
+class CheckpointRequest(Shape):
+    token: str = field(name="CheckpointToken")
+    updates: tuple[OperationUpdate, ...] | None = None
+    client_token: str | None = None
+
+
+class CheckpointAnswer(Shape):
+    token: str | None = field(default=None, name="CheckpointToken")
+    state: ExecutionState | None = field(default=None, name="NewExecutionState")
+
+
+class InvocationEvent(Shape):
+    arn: str = field(name="DurableExecutionArn")
+    token: str = field(name="CheckpointToken")
+    state: ExecutionState = field(name="InitialExecutionState")
+
+
+class InvocationAnswer(Shape):
+    status: str
+    result: str | None = None
+    error: ErrorObject | None = None
+
+
+# -- records -------------------------------------------------------------------------------------
+
+
+def operation_of(shape: Operation, unit: int) -> records.Operation:
+    """Return the record that ``shape`` stands for, its times being in ``unit``.
+
+    Written out, for it runs for each operation of a replayed history.
     """
-    return _operations(_EVENT_OPERATION, values)
-
-
-def page_from_answer(answer: Any) -> Page:
-    """Return the page that an answer of the API holds; times there are seconds.
-
-    Raises `ServiceError` for what does not fit the protocol.
-    """
-    found = _read(_PAGE_READERS, answer, "a page of the state")
-    return Page(
-        _operations(_ANSWERED_OPERATION, found["operations"]),
-        found.get("marker") or None,
+    step, context, callback = shape.step_details, shape.context_details, shape.callback_details
+    execution, wait = shape.execution_details, shape.wait_details
+    outcome = step or context or callback or shape.chained_invoke_details
+    payload = error = None
+    if outcome is not None:
+        payload = outcome.payload
+        error = None if outcome.error is None else error_record(outcome.error)
+    elif execution is not None:
+        payload = execution.payload
+    next_attempt = None if step is None else step.next_attempt_ms
+    scheduled_end = None if wait is None else wait.scheduled_end_ms
+    return records.Operation(
+        id=shape.id,
+        type=shape.type,
+        status=shape.status,
+        start_ms=round(shape.start_ms * unit),
+        end_ms=None if shape.end_ms is None else round(shape.end_ms * unit),
+        parent_id=shape.parent_id,
+        name=shape.name,
+        subtype=shape.subtype,
+        ended_attempts=0 if step is None else step.ended_attempts or 0,
+        next_attempt_ms=None if next_attempt is None else round(next_attempt * unit),
+        scheduled_end_ms=None if scheduled_end is None else round(scheduled_end * unit),
+        payload=payload,
+        error=error,
+        replay_children=context is not None and context.replay_children is True,
+        callback_id=None if callback is None else callback.callback_id,
     )
 
 
-def committed_from_answer(answer: Any) -> Committed:
-    """Return what an answer to a checkpoint says; without a token there may be no new state.
-
-    Raises `ServiceError` for what does not fit the protocol.
-    """
-    found = _read(_CHECKPOINT_READERS, answer, "the answer to a checkpoint")
-    page = page_from_answer({"Operations": [], **found.get("state", {})})
-    return Committed(found.get("token") or None, page.operations, page.marker)
-
-
-# -- writing -------------------------------------------------------------------------------------
-
-
-_Keys = Mapping[str, tuple[str, str]]
-"""By attribute: the key of the nested object, "" if it is none, and the key in it."""
+def update_of(shape: OperationUpdate) -> records.Update:
+    """Return the record that ``shape`` stands for."""
+    own, parts = _fields_of(OperationUpdate)
+    found = {name: getattr(shape, name) for name in own}
+    found["error"] = None if shape.error is None else error_record(shape.error)
+    for options in (getattr(shape, name) for name in parts):
+        if options is not None:
+            given = ((name, getattr(options, name)) for name in options.__struct_fields__)
+            found |= {name: value for name, value in given if value is not None}
+    return records.Update(**found)
 
 
-def _keys(table: Iterable[Field]) -> _Keys:
-    parts = {field.name: field.key.rpartition(".") for field in table}
-    return {name: (group, key) for name, (group, _, key) in parts.items()}
+def shape_of(
+    record: records.Operation | records.Update, kind: type[S], unit: int = MILLISECONDS
+) -> S:
+    """Return the shape of ``kind`` that stands for ``record``, with its times in ``unit``."""
+    own, parts = _fields_of(kind)
+    found = _given(record, own, unit)
+    for name, part in parts.items():
+        if name.startswith(record.type.lower()):
+            if content := _given(record, part.__struct_fields__, unit):
+                found[name] = part(**content)
+            break
+    return kind(**found)
 
 
-_ERROR_KEYS = _keys(ERROR)
-_UPDATE_KEYS = _keys(UPDATE)
+@cache
+def _fields_of(kind: type[Shape]) -> tuple[tuple[str, ...], dict[str, type[Shape]]]:
+    """Return the fields of ``kind`` itself, and those that hold an object of an operation type."""
+    types = {each.name: each.type for each in msgspec.structs.fields(kind)}
+    ends = ("_details", "_options")
+    parts = {name: types.pop(name).__args__[0] for name in [*types] if name.endswith(ends)}
+    return tuple(types), parts
 
 
-_NOT_SENT = frozenset({"begin_ms", "end_ms"})
-"""Lambda stamps times by itself."""
-
-
-def _write(keys: _Keys, record: msgspec.Struct) -> dict[str, Any]:
-    written: dict[str, Any] = {}
-    for name, value in asdict(record).items():
-        if value is None or value is False or value == ():
+def _given(record: msgspec.Struct, names: Iterable[str], unit: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        value = getattr(record, name)
+        if value is None or value is False:
             continue
-        if name in _NOT_SENT:
-            continue
-        group, key = keys[name]
-        into = written.setdefault(group, {}) if group else written
-        into[key] = _write(_ERROR_KEYS, value) if isinstance(value, ErrorRecord) else value
-    return written
+        if type(value) is ErrorRecord:
+            value = error_object(value)
+        elif unit != MILLISECONDS and name.endswith("_ms"):
+            value /= unit
+        found[name] = value
+    return found
 
 
-def update_to_wire(update: Update) -> dict[str, Any]:
-    """Return ``update`` as an OperationUpdate."""
-    return _write(_UPDATE_KEYS, update)
+def update_to_wire(update: records.Update) -> dict[str, Any]:
+    """Return ``update`` as an OperationUpdate of plain values."""
+    return msgspec.to_builtins(shape_of(update, OperationUpdate))  # type: ignore[no-any-return]
 
 
 def error_to_wire(record: ErrorRecord) -> dict[str, Any]:
-    """Return ``record`` as an ErrorObject."""
-    return _write(_ERROR_KEYS, record)
+    """Return ``record`` as an ErrorObject of plain values."""
+    return msgspec.to_builtins(error_object(record))  # type: ignore[no-any-return]
 
 
-# -- invocations ---------------------------------------------------------------------------------
+def error_record(error: ErrorObject) -> ErrorRecord:
+    """Return the record that ``error`` stands for."""
+    stack = error.stack_trace or ()
+    return ErrorRecord(error.message or "", error.type or "", error.data, stack)
 
-EVENT = (
-    Field("DurableExecutionArn", "arn", _text, is_required=True),
-    Field("CheckpointToken", "token", _text, is_required=True),
-    Field("InitialExecutionState", "state", _object, is_required=True),
-)
-_EVENT_READERS = _readers(EVENT)
+
+def error_object(record: ErrorRecord) -> ErrorObject:
+    """Return what stands for ``record``."""
+    return ErrorObject(record.message, record.type, record.data, record.stack_trace or None)
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+encoded = msgspec.json.Encoder().encode
+_decoder = cache(msgspec.json.Decoder)
+
+
+def decoded(content: bytes, kind: type[S], what: str) -> S:
+    """Return ``content`` read as a ``kind``.
+
+    Raises `MisfitError` that begins with ``what``, and `msgspec.DecodeError` for what is not JSON.
+    """
+    try:
+        return _decoder(kind).decode(content)  # type: ignore[no-any-return]
+    except msgspec.ValidationError:
+        raise misfit_error(msgspec.json.decode(content), kind, what) from None
+
+
+def _converted(value: Any, kind: Any, what: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise misfit_error(value, kind, what) from None
+
+
+def operations_from_event(values: Iterable[Any]) -> tuple[records.Operation, ...]:
+    """Return the records of operations as an event has them.
+
+    Raises `MisfitError` for what does not fit the protocol.
+    """
+    what = "Lambda sent Operations"
+    return _operations(_converted(tuple(values), tuple[Operation, ...], what), MILLISECONDS)
+
+
+def page_from_answer(content: bytes) -> Page:
+    """Return the page of the state that an answer of the API holds. Raises as `decoded`."""
+    answer = decoded(content, StateAnswer, "Lambda sent a page of the state")
+    return Page(_operations(answer.operations, SECONDS), answer.marker or None)
+
+
+def committed_from_answer(content: bytes) -> Committed:
+    """Return what an answer to a checkpoint says; without a token there may be no new state.
+
+    Raises as `decoded`.
+    """
+    answer = decoded(content, CheckpointAnswer, "Lambda sent the answer to a checkpoint")
+    state = answer.state or ExecutionState()
+    operations = _operations(state.operations or (), SECONDS)
+    return Committed(answer.token or None, operations, state.marker or None)
+
+
+def _operations(shapes: Iterable[Operation], unit: int) -> tuple[records.Operation, ...]:
+    return tuple([operation_of(shape, unit) for shape in shapes])
 
 
 def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
     """Return the invocation that Lambda's ``event`` describes.
 
-    The execution's id is its whole ARN. Raises `ServiceError` for an event that is none of a
-    durable function, and for one that does not fit the protocol.
+    The execution's id is its whole ARN. Raises `ServiceError` for an event that is not a durable
+    function's, and for one that does not fit the protocol.
     """
-    missing = [key for key in _EVENT_READERS.required.values() if event.get(key) is None]
+    keys = InvocationEvent.__struct_encode_fields__
+    missing = [key for key in keys if event.get(key) is None]
     if missing:
         raise ServiceError(
-            "The event is no invocation of a durable function: expected "
-            f"{', '.join(_EVENT_READERS.required.values())}, found no {', '.join(missing)}. Create "
-            "the function with a durable configuration (one that exists can't be made durable), "
-            "and invoke it by version, alias or $LATEST: --function-name NAME:live"
+            "The event is not an invocation of a durable function: expected "
+            f"{', '.join(keys)}, found no {', '.join(missing)}. Create the function with a durable "
+            "configuration (one that exists can't be made durable), and invoke it by version, "
+            "alias or $LATEST: --function-name NAME:live"
         )
-    found = _read(_EVENT_READERS, event, "the event")
-    arn, state = found["arn"], found["state"]
-    page = _read(_PAGE_READERS, {"Operations": (), **state}, "InitialExecutionState")
-    operations = operations_from_event(page["operations"])
-    marker = page.get("marker") or None
+    found: InvocationEvent = _converted(event, InvocationEvent, "Lambda sent the event")
+    arn, marker = found.arn, found.state.marker or None
+    operations = _operations(found.state.operations or (), MILLISECONDS)
     if not operations and marker is None:
         raise ServiceError(
             f"Execution {arn!r}: expected its EXECUTION operation in InitialExecutionState, found "
@@ -352,12 +353,12 @@ def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
         execution_id=arn,
         execution_name=name or arn,
         workflow_name=_function_name(function),
-        token=found["token"],
+        token=found.token,
         operations=operations,
         marker=marker,
-        max_operations=MAX_OPERATIONS,
-        max_payload_bytes=MAX_PAYLOAD_BYTES,
-        max_result_bytes=MAX_RESULT_BYTES,
+        max_operations=limits.MAX_OPERATIONS,
+        max_payload_bytes=limits.MAX_PAYLOAD_BYTES,
+        max_result_bytes=limits.MAX_RESULT_BYTES,
     )
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update, check_size
+from pyworkflow._engine.limits import PAGE_OPERATIONS, check_size
+from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
 from pyworkflow.services._listing import Wanted, number_of
 from pyworkflow.services._refusals import no_backup, not_found
@@ -90,7 +91,7 @@ class SqliteService:
         *,
         machine_ms: Callable[[], int] | None = None,
         durability: Durability = "full",
-        page_size: int = 1000,
+        page_size: int = PAGE_OPERATIONS,
         busy_timeout_ms: int = 30_000,
         max_payload_bytes: int | None = None,
     ) -> SqliteService:
