@@ -100,8 +100,8 @@ def test_imports_that_point_down_are_fine(tmp_path: Path) -> None:
         tmp_path,
         root="from pyworkflow._api.step import step",
         errors="",
-        _engine__records="from pyworkflow import errors",
-        services__base="from pyworkflow._engine.records import x\nfrom pyworkflow import errors",
+        _protocol__records="from pyworkflow import errors",
+        services__base="from pyworkflow._protocol.records import x\nfrom pyworkflow import errors",
         services__memory="from .base import y",
         _runtime__runner="from pyworkflow.services import base",
         aws__handler="from pyworkflow.testing import conformance",
@@ -122,7 +122,7 @@ def test_services_are_opened_by_their_url(modules: dict[str, Module]) -> None:
         ("_cli__app", "from pyworkflow.services.memory import MemoryService"),
         (
             "_cli__app",
-            "import typing\nif typing.TYPE_CHECKING:\n    import pyworkflow.services.sqlite.store",
+            "import typing\nif typing.TYPE_CHECKING:\n    import pyworkflow.services.sqlite._sql",
         ),
         ("testing__drive", "from pyworkflow.services.awslambda import LambdaService"),
         ("aws__handler", "from pyworkflow.services.memory import MemoryService"),
@@ -136,7 +136,6 @@ def test_a_concrete_service_is_found(tmp_path: Path, name: str, source: str) -> 
         services__awslambda="",
         services__port="",
         testing__outside="from pyworkflow.services.memory import x",
-        aws__testing="from pyworkflow.services.memory import x",
         aws__answer="from pyworkflow.services.awslambda import x",
         services__opening="from pyworkflow.services.sqlite import x",
         _runtime__runner="from pyworkflow.services.port import x",
@@ -212,7 +211,7 @@ def test_impurity_is_found(tmp_path: Path, source: str) -> None:
 def test_seeds_and_the_loop_s_asyncio_are_pure(tmp_path: Path) -> None:
     package = sample(
         tmp_path,
-        _engine__loop="import asyncio",
+        **{"_engine__loop/event_loop": "import asyncio"},
         _engine__ids="x = random.Random('seed')\ny = self.random.choice(z)\nw = uuid.UUID(v)",
         _engine__scope="if TYPE_CHECKING:\n    import asyncio",
     )
@@ -234,7 +233,7 @@ def test_private_asyncio_lies_in_one_module(modules: dict[str, Module]) -> None:
     ],
 )
 def test_private_asyncio_is_found(tmp_path: Path, source: str) -> None:
-    package = sample(tmp_path, _engine__tasks=source, _runtime__runner=source)
+    package = sample(tmp_path, **{"_engine__loop/tasks": source, "_runtime__runner": source})
     (found,) = architecture.private_asyncio_findings(package, NAME)
     assert "runner" in found
 

@@ -12,13 +12,13 @@ from measure import Execution, run_worker
 from pyworkflow_sqlite import count
 
 from pyworkflow import Workflow, WorkflowContext, step, workflow
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.records import Operation, OperationType, Status, Update
-from pyworkflow._engine.turn import Succeeded
+from pyworkflow._engine.messages import Succeeded
+from pyworkflow._protocol.executions import Committed, Invocation, Page
+from pyworkflow._protocol.records import Operation, OperationType, Status, Update
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.services.base import Committed, Invocation, Page
 from pyworkflow.services.memory import ImmediateMemoryService
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyworkflow._api.attempt import CurrentStep, current_step
 from pyworkflow._api.batch import BatchResult
 from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext, current_context
-from pyworkflow._api.futures import StepFuture
+from pyworkflow._api.current_step import CurrentStep, current_step
 from pyworkflow._api.sleep import sleep
 from pyworkflow._api.step import Step, step
+from pyworkflow._api.step_future import StepFuture
 from pyworkflow._api.workflow import Workflow, workflow
 from pyworkflow.errors import (
     BatchError,
@@ -33,8 +33,8 @@ from pyworkflow.errors import (
 from pyworkflow.retry import Retry
 
 if TYPE_CHECKING:
-    from pyworkflow._runtime.async_client import AsyncClient
-    from pyworkflow._runtime.client import Client, run
+    from pyworkflow._local.async_client import AsyncClient
+    from pyworkflow._local.client import Client, run
 
 __all__ = [
     "AsyncClient",
@@ -76,6 +76,6 @@ _LATE = frozenset({"AsyncClient", "Client", "run"})
 def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pyworkflow._runtime import client
+    from pyworkflow._local import client
 
     return getattr(client, name)

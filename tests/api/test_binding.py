@@ -20,7 +20,7 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.input_binding import InputBinder
 from tests.api.world import run
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.records import SubType
+from pyworkflow._protocol.records import SubType
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import ChildContextError
 from tests.api.world import World, crashes, run

@@ -22,13 +22,13 @@ from pyworkflow import (
 )
 from pyworkflow._api.batch import BranchStatus
 from pyworkflow._api.completion import CompletionReason
-from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.records import OperationType, Status, SubType
-from pyworkflow._engine.turn import Failed, Succeeded
+from pyworkflow._engine.messages import Failed, Succeeded
+from pyworkflow._protocol.records import OperationType, Status, SubType
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._runtime.host_loop import run_to_end
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import BatchError
 from pyworkflow.services.memory import ImmediateMemoryService

@@ -18,7 +18,7 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import Operation
+from pyworkflow._protocol.records import Operation
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import ConditionTimeoutError, SerializationError
 from tests.api.world import World, crashes, run

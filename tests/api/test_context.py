@@ -19,7 +19,7 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.turn import Broken
+from pyworkflow._engine.messages import Broken
 from pyworkflow.aws.testing import MockDurableContext
 from tests.api.world import World, crashes, run
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import WorkflowContext, sleep, step, workflow
-from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._protocol.records import OperationType, Status
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 NAP = 3

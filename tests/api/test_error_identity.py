@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from pyworkflow._engine.turn import Broken
+from pyworkflow._engine.messages import Broken
 from pyworkflow.errors import NonDeterminismError
 from tests.api.world import World
 

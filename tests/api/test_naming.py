@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pyworkflow import UsageError, WorkflowContext, step, workflow
-from pyworkflow._api.naming import check_key, check_name
-from pyworkflow._engine.limits import MAX_NAME
+from pyworkflow._api.names import check_key, check_name
+from pyworkflow._protocol.limits import MAX_NAME
 from pyworkflow.aws.testing import MockDurableContext
 from tests.api.world import run
 

@@ -19,9 +19,9 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.bridge import Closing
-from pyworkflow._engine.records import Status
-from pyworkflow._engine.turn import Suspended
+from pyworkflow._engine.loop.greenlets import Closing
+from pyworkflow._engine.messages import Suspended
+from pyworkflow._protocol.records import Status
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import ExecutionFailedError, SagaError
 from tests.api.world import World, crashes, run

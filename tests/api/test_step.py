@@ -20,7 +20,7 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import OperationType
+from pyworkflow._protocol.records import OperationType
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import DurationError
 from tests.api.world import World, crashes, run

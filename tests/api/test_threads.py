@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pyworkflow._api.threads import BodyThreads, in_body_thread
+from pyworkflow._api.body_threads import BodyThreads, in_body_thread
 
 PATIENCE_SECONDS = 60
 
@@ -172,7 +172,7 @@ def test_where_the_system_has_no_more_threads_those_that_there_are_go_on(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_child_process_has_threads_of_its_own() -> None:
-    from pyworkflow._api.threads import body_threads
+    from pyworkflow._api.body_threads import body_threads
 
     assert body_threads.submit(lambda: 1).result(60) == 1
     child = os.fork()
@@ -186,7 +186,7 @@ def test_a_child_process_has_threads_of_its_own() -> None:
 def test_a_function_sees_the_callers_context() -> None:
     import asyncio
 
-    from pyworkflow._api.threads import in_body_thread
+    from pyworkflow._api.body_threads import in_body_thread
 
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 

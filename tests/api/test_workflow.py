@@ -19,8 +19,8 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import OperationType, Status
-from pyworkflow._engine.turn import Broken
+from pyworkflow._engine.messages import Broken
+from pyworkflow._protocol.records import OperationType, Status
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext
 from pyworkflow.errors import ChildContextError

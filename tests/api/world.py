@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import Broken, End, Failed, Succeeded, Suspended
+from pyworkflow._engine.messages import Broken, End, Failed, Succeeded, Suspended
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._runtime.host_loop import run_to_end
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import StaleTokenError
 from pyworkflow.services.memory import ImmediateMemoryService
-from pyworkflow.testing.drive import CrashingService, SimulatedCrashError
+from pyworkflow.testing._drive import CrashingService, SimulatedCrashError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyworkflow import Workflow
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.records import Operation
     from pyworkflow.aws.handler import WorkflowHandler
 
 

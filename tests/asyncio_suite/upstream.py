@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from pyworkflow import workflow
-from pyworkflow._engine.scope import require_execution
-from pyworkflow._engine.tasks import Future
+from pyworkflow._engine.current import require_execution
+from pyworkflow._engine.loop.tasks import Future
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 if TYPE_CHECKING:

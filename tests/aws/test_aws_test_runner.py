@@ -19,9 +19,9 @@ from tests.aws.lambda_world import load_example
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._engine.records import Update
+    from pyworkflow._protocol.executions import Committed
+    from pyworkflow._protocol.records import Update
     from pyworkflow.aws.handler import WorkflowHandler
-    from pyworkflow.services.base import Committed
 
 PATIENCE_SECONDS = 60
 

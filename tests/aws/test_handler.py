@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from pyworkflow import UsageError, WorkflowContext, step, workflow
-from pyworkflow._engine.records import OperationType
+from pyworkflow._protocol.records import OperationType
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 

@@ -20,7 +20,8 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.limits import MAX_RESPONSE_BYTES
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.limits import MAX_RESPONSE_BYTES
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.aws import aws_workflow_handler, handler
 from pyworkflow.aws._logging import InvocationFilter
@@ -31,7 +32,6 @@ from pyworkflow.errors import (
     StaleTokenError,
 )
 from pyworkflow.services import awslambda
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.architecture import loaded_by_import
 from tests.aws.lambda_world import ROOT

@@ -19,7 +19,7 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import OperationType
+from pyworkflow._protocol.records import OperationType
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import ReplayHazardError

@@ -19,10 +19,10 @@ import pyworkflow._cli
 from pyworkflow import Client
 from pyworkflow._cli import app as cli
 from pyworkflow._cli.loading import split_target
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Update
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow.errors import ServiceError, UsageError
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.sqlite import SqliteService
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 
 from pyworkflow._cli.progress import Progress
 from pyworkflow._cli.times import time_of_day
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
+from pyworkflow._protocol.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 
 START_MS = 1_800_000_000_000
 AT = time_of_day(START_MS)

@@ -12,9 +12,9 @@ from rich.console import Console
 from pyworkflow._cli import documents, views, wording
 from pyworkflow._cli.timeline import WIDTH, timeline
 from pyworkflow._cli.times import moment, time_of_day
-from pyworkflow._engine.records import ErrorRecord, Operation, OperationType, Status, SubType
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
-from pyworkflow.services.events import HistoryEvent
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
+from pyworkflow._protocol.records import ErrorRecord, Operation, OperationType, Status, SubType
+from pyworkflow.services.history import HistoryEvent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

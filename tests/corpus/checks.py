@@ -30,10 +30,10 @@ from types import ModuleType
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import Operation, OperationType, Status
-from pyworkflow._engine.turn import Broken, Turn
+from pyworkflow._engine.messages import Broken, Turn
+from pyworkflow._protocol.records import Operation, OperationType, Status
 from pyworkflow.errors import NonDeterminismError
-from pyworkflow.testing.verify import Replay
+from pyworkflow.testing._verify import Replay
 from tests.corpus.registry import Shape
 from tests.corpus.trials import (
     AT_ONCE,

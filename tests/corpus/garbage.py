@@ -7,7 +7,7 @@ import os
 
 from hypothesis import strategies as st
 
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.records import ErrorRecord
 
 EXAMPLES = 4_000 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 150
 

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from pyworkflow import WorkflowContext, sleep, step, workflow
-from pyworkflow._engine.records import Operation
+from pyworkflow._protocol.records import Operation
 
 # -- nodes ---------------------------------------------------------------------------------------
 

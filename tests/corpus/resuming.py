@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyworkflow._engine.records import Operation
-from pyworkflow._engine.turn import Broken, Failed, Suspended
+from pyworkflow._engine.messages import Broken, Failed, Suspended
+from pyworkflow._protocol.records import Operation
 from tests.corpus.programs import Program, main
 from tests.engine.harness import Run, Service
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.turn import Broken, Succeeded
+from pyworkflow._engine.messages import Broken, Succeeded
 from pyworkflow.errors import NonDeterminismError
 from tests.corpus.counting import count
 from tests.corpus.mutations import Mutation, mutations

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pyworkflow import PyWorkflowError, step
-from pyworkflow._engine.records import (
+from pyworkflow._engine.messages import Broken, Failed, Succeeded, Suspended
+from pyworkflow._protocol.records import (
     Operation,
     OperationType,
     Status,
     SubType,
 )
-from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
 from pyworkflow.errors import NonDeterminismError, ServiceError
 from tests.corpus.counting import count
 from tests.corpus.garbage import EXAMPLES, errors, numbers, payloads, texts

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyworkflow import InputError, StepError, workflow
-from pyworkflow._engine import codec
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.records import ErrorRecord
+from pyworkflow._values import codec
 from pyworkflow.errors import OperationError, SerializationError
 from tests.corpus.counting import count
 from tests.corpus.garbage import EXAMPLES, any_json, errors, plain

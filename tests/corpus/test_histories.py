@@ -19,10 +19,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import Operation
-from pyworkflow._engine.turn import Turn
+from pyworkflow._engine.messages import Turn
+from pyworkflow._protocol.records import Operation
 from pyworkflow._runtime.runner import LAG_MS
-from pyworkflow.testing.verify import Replay
+from pyworkflow.testing._verify import Replay
 from tests.corpus.counting import count
 from tests.corpus.registry import Raises
 from tests.corpus.shapes import SHAPES, Shape

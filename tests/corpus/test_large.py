@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import Workflow, step, workflow
-from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._protocol.records import OperationType, Status
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.corpus.counting import count

@@ -19,21 +19,21 @@ from msgspec.structs import replace
 from pyworkflow._api import step as step_module
 from pyworkflow._api.context import BaseContext
 from pyworkflow._engine import execution as execution_module
-from pyworkflow._engine import failures
-from pyworkflow._engine.bodies import Bodies
-from pyworkflow._engine.error_classes import NOWHERE
+from pyworkflow._engine.attempts import Bodies
+from pyworkflow._engine.delivery_order import DeliveryOrder, Place
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors
 from pyworkflow._engine.ids import Namespace, hash_path
 from pyworkflow._engine.journal import Journal
+from pyworkflow._engine.messages import StepReturned
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.ops.step import StepOp
-from pyworkflow._engine.order import DeliveryOrder, Place
-from pyworkflow._engine.rebuilding import LostClassError, stand_in
-from pyworkflow._engine.recall import recall_step
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
-from pyworkflow._engine.turn import StepReturned
+from pyworkflow._engine.replay_fast_path import recall_step
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status, SubType
 from pyworkflow._runtime.steps import StepRunner
+from pyworkflow._values import exceptions
+from pyworkflow._values.exception_classes import NOWHERE
+from pyworkflow._values.exception_rebuilding import LostClassError, stand_in
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.errors import ReplayHazardError, ServiceError
 from tests.corpus.checks import (
     check_crashes,
@@ -296,7 +296,7 @@ def takes_true_chance(patch: Patch) -> None:
 
 def names_classes_by_their_modules(patch: Patch) -> None:
     """An error's class is looked for under the module's name that it had where it was raised."""
-    patch.setattr(failures, "mark_of", lambda kind, _: f"{kind.__module__}:{kind.__qualname__}")
+    patch.setattr(exceptions, "mark_of", lambda kind, _: f"{kind.__module__}:{kind.__qualname__}")
 
 
 def replaces_lost_classes(patch: Patch) -> None:

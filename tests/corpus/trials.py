@@ -27,18 +27,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.messages import End, Failed, StepRaised, StepReturned, Succeeded
 from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._engine.records import ErrorRecord, Operation, Update
-from pyworkflow._engine.turn import End, Failed, StepRaised, StepReturned, Succeeded
+from pyworkflow._protocol.executions import Committed
+from pyworkflow._protocol.records import ErrorRecord, Operation, Update
 from pyworkflow._runtime.clock import DEFAULT_START_MS, Alarm, VirtualClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.steps import timeout_error
-from pyworkflow.services.base import Committed
-from pyworkflow.testing.drive import CrashingService, Driver
-from pyworkflow.testing.fakes import Fake, Fakes, FakingStepRunner
-from pyworkflow.testing.outside import COMPLETE, OutsideWorld, Plan
-from pyworkflow.testing.verify import Replay, check_replay
+from pyworkflow._values.exceptions import KnownErrors
+from pyworkflow.testing._drive import CrashingService, Driver
+from pyworkflow.testing._external_events import COMPLETE, OutsideWorld, Plan
+from pyworkflow.testing._fakes import Fake, Fakes, FakingStepRunner
+from pyworkflow.testing._verify import Replay, check_replay
 from tests.corpus.registry import Raises, Shape
 from tests.corpus.watch import TOO_LATE, Watch
 

@@ -8,10 +8,10 @@ from typing import Any
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.ops.step import StepCall, StepOp, StepSettings
 from pyworkflow._engine.ops.wait import WaitOp
-from pyworkflow._engine.records import Operation, Status
+from pyworkflow._protocol.records import Operation, Status
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow.testing.outside import OutsideWorld
-from pyworkflow.testing.strictness import Strictness
+from pyworkflow.testing._external_events import OutsideWorld
+from pyworkflow.testing._strictness import Strictness
 
 TOO_LATE = '"too late"'
 """What a body returns that was cancelled, or ran out of time."""

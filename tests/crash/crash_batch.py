@@ -24,11 +24,11 @@ import msgspec
 
 import pyworkflow
 from pyworkflow import AsyncClient
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.records import Operation, OperationType, Status
-from pyworkflow._engine.turn import Failed, Succeeded
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
-from pyworkflow.testing.verify import Replay, check_replay
+from pyworkflow._engine.messages import Failed, Succeeded
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
+from pyworkflow._protocol.records import Operation, OperationType, Status
+from pyworkflow._values.exceptions import KnownErrors
+from pyworkflow.testing._verify import Replay, check_replay
 from tests.corpus.registry import Raises
 from tests.corpus.trials import is_one_of
 from tests.crash.crash_log import Laws, Log, recorded

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pyworkflow._engine.records import Operation, OperationType
+from pyworkflow._protocol.records import Operation, OperationType
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):

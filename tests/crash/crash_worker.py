@@ -20,15 +20,15 @@ from typing import Any
 import msgspec
 
 from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._engine.records import Update
-from pyworkflow._runtime import leases, worker
-from pyworkflow._runtime.async_client import AsyncClient
+from pyworkflow._local import heartbeat, worker
+from pyworkflow._local.async_client import AsyncClient
+from pyworkflow._protocol.executions import Committed, ExecutionStatus
+from pyworkflow._protocol.records import Update
 from pyworkflow._runtime.clock import Clock, SystemClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.steps import StepRunner
-from pyworkflow.services.base import Committed, ExecutionStatus
 from pyworkflow.services.sqlite import SqliteService
-from pyworkflow.services.sqlite import leases as service_leases
+from pyworkflow.services.sqlite import _leases as service_leases
 from tests.crash.crash_log import Began, Log, Started, Warned, recorded
 from tests.crash.crash_shapes import WORKFLOWS
 
@@ -152,7 +152,7 @@ async def work(plan: Plan) -> None:
     vars(worker)["Runner"] = _with_logged_steps
     logging.getLogger("pyworkflow").addHandler(LoggedWarnings(log))
     if not plan.has_heart:
-        vars(leases)["BEAT_SECONDS"] = 3600.0
+        vars(heartbeat)["BEAT_SECONDS"] = 3600.0
         vars(service_leases)["LEASE_MS"] = 3_600_000
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pyworkflow import step, workflow
+from pyworkflow._protocol.executions import LEASE_MS, ExecutionStatus
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow.services.base import LEASE_MS, ExecutionStatus
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import ended, on_a_loop, working
 

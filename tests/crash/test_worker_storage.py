@@ -17,9 +17,9 @@ import pytest
 
 import pyworkflow
 from pyworkflow import AsyncClient, Client, step, workflow
-from pyworkflow._runtime import leases
+from pyworkflow._local import heartbeat
 from pyworkflow.errors import ServiceUnavailableError, StorageError
-from pyworkflow.services.sqlite import schema
+from pyworkflow.services.sqlite import _schema
 from tests.runtime.local import PATIENCE, on_a_loop
 
 
@@ -56,8 +56,8 @@ async def test_work_goes_on_when_there_is_room_again(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What can't even be handed back waits for its lease to run out.
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 300)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("pyworkflow.services.sqlite._leases.LEASE_MS", 300)
     bodies: Counter[int] = Counter()
 
     @step
@@ -181,7 +181,7 @@ async def test_a_damaged_file_ends_the_worker_and_is_told_to_whoever_waits(file:
 async def test_a_file_that_was_replaced_ends_the_worker(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
     async with AsyncClient.local(file, workflows=[echo]) as client:
         assert await (await client.start(echo, 1)).result() == 1
         await asyncio.to_thread(file.unlink)
@@ -208,7 +208,7 @@ def of_a_newer_version(file: Path) -> None:
     with Client.local(file, worker=False) as client:
         client.start("echo", 1)
     with sqlite3.connect(file) as newer:
-        newer.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION + 1}")
+        newer.execute(f"PRAGMA user_version={_schema.SCHEMA_VERSION + 1}")
     newer.close()
 
 

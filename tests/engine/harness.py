@@ -15,20 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext
-from pyworkflow._engine import codec
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import (
-    Action,
-    ErrorRecord,
-    Operation,
-    OperationType,
-    Status,
-    Update,
-)
-from pyworkflow._engine.transitions import apply_batch, apply_outside
-from pyworkflow._engine.turn import (
+from pyworkflow._engine.messages import (
     Committed,
     End,
     LagElapsed,
@@ -38,6 +26,18 @@ from pyworkflow._engine.turn import (
     Succeeded,
     Turn,
 )
+from pyworkflow._engine.ops.base import Op
+from pyworkflow._protocol.moves import apply_batch, apply_outside
+from pyworkflow._protocol.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
+)
+from pyworkflow._values import codec
+from pyworkflow._values.exceptions import KnownErrors
 
 if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall, StepSettings

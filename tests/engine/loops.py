@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pyworkflow._engine.bridge import Bridge
 from pyworkflow._engine.ids import Namespace
-from pyworkflow._engine.loop import TimerHandle, make_loop
-from pyworkflow._engine.tasks import Task
+from pyworkflow._engine.loop.event_loop import TimerHandle, make_loop
+from pyworkflow._engine.loop.greenlets import Bridge
+from pyworkflow._engine.loop.tasks import Task
 
 
 class World:

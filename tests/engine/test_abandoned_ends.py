@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import StepCancelledError, step
-from pyworkflow._engine.records import Status
+from pyworkflow._protocol.records import Status
 from tests.engine.harness import Run, Service
 
 

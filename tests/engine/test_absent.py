@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pyworkflow._engine import absent
-from pyworkflow._engine.failures import KnownErrors, record_error
+from pyworkflow._values import absent_attributes
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import ChildContextError, StepError
 
 KNOWN = KnownErrors.snapshot()
@@ -111,7 +111,7 @@ def test_a_builtin_class_stays_as_it_is() -> None:
     error: Any = ValueError("x")
     error.response = Response()
     rebuilt = again(error)
-    assert absent.missing_in(rebuilt) == {"response": f"{__name__}.Response"}
+    assert absent_attributes.missing_in(rebuilt) == {"response": f"{__name__}.Response"}
     with pytest.raises(AttributeError, match="'response'") as caught:
         _ = rebuilt.response
     assert "recorded" not in str(caught.value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.annotations import parameter_annotations, return_annotation
+from pyworkflow._values.annotations import parameter_annotations, return_annotation
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from greenlet import greenlet
 
 from pyworkflow import UsageError, WorkflowContext, sleep, step, workflow
 from pyworkflow._api.context import SyncWorkflowContext
-from pyworkflow._engine import bridge
-from pyworkflow._engine.bridge import REFUSALS, Closing
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import Turn
+from pyworkflow._engine.loop import greenlets
+from pyworkflow._engine.loop.greenlets import REFUSALS, Closing
+from pyworkflow._engine.messages import Turn
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import ExecutionFailedError
 from tests.engine.loops import World
@@ -50,7 +50,7 @@ def bad() -> None:
 
 
 def parked() -> int:
-    return len(bridge._parked)
+    return len(greenlets._parked)
 
 
 class Run:

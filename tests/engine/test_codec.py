@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyworkflow._engine.codec import (
+from pyworkflow._values.codec import (
     decode,
     decoder_for,
     encode,
@@ -394,7 +394,7 @@ def test_pydantic_is_never_imported() -> None:
     code = (
         "import sys\n"
         "from typing import Any\n"
-        "from pyworkflow._engine.codec import decoder_for, roundtrip, SerializationError\n"
+        "from pyworkflow._values.codec import decoder_for, roundtrip, SerializationError\n"
         "assert roundtrip([1], list[int], what='it') == ('[1]', [1])\n"
         "for bad in (object(),):\n"
         "    try: roundtrip(bad, Any, what='it')\n"

@@ -18,7 +18,7 @@ import pydantic
 import pydantic.dataclasses
 import pytest
 
-from pyworkflow._engine.codec import admit, check_outside, decode, decoder_for, roundtrip
+from pyworkflow._values.codec import admit, check_outside, decode, decoder_for, roundtrip
 from pyworkflow.errors import SerializationError
 
 T = TypeVar("T")

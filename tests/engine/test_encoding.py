@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.codec import Encoding
-from pyworkflow._engine.turn import Failed, Succeeded
+from pyworkflow._engine.messages import Failed, Succeeded
+from pyworkflow._values import codec
+from pyworkflow._values.codec import Encoding
 from tests.engine.harness import Run
 
 

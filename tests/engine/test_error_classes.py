@@ -11,8 +11,8 @@ import pytest
 
 from pyworkflow import step, workflow
 from pyworkflow._api.functions import as_async, without_result
-from pyworkflow._engine import error_classes
-from pyworkflow._engine.error_classes import (
+from pyworkflow._values import exception_classes
+from pyworkflow._values.exception_classes import (
     NOWHERE,
     UnknownClassError,
     canonical,
@@ -260,6 +260,6 @@ def test_what_is_loaded_names_the_file() -> None:
     assert (
         what_is_loaded(".GoneError", HERE) == f"{__name__} ({__file__}), without a class GoneError"
     )
-    found = what_is_loaded("pyworkflow._engine.error_classes:GoneError", HERE)
-    assert str(Path(error_classes.__file__)) in found
+    found = what_is_loaded("pyworkflow._values.exception_classes:GoneError", HERE)
+    assert str(Path(exception_classes.__file__)) in found
     assert what_is_loaded(".GoneError", NOWHERE) == "no such code"

@@ -14,9 +14,7 @@ from msgspec.structs import replace
 
 from pyworkflow import sleep, step, workflow
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.records import Operation, OperationType, Status
-from pyworkflow._engine.turn import (
+from pyworkflow._engine.messages import (
     Broken,
     Committed,
     Failed,
@@ -24,6 +22,8 @@ from pyworkflow._engine.turn import (
     StepReturned,
     Suspended,
 )
+from pyworkflow._protocol.records import Operation, OperationType, Status
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.errors import (
     DeadlockError,
     FatalError,

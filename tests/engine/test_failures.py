@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyworkflow import errors
-from pyworkflow._engine.failures import (
+from pyworkflow._protocol.limits import fitted
+from pyworkflow._protocol.records import ErrorRecord
+from pyworkflow._values.exception_stacks import STACK_NOTE
+from pyworkflow._values.exceptions import (
     KnownErrors,
     record_error,
     record_report,
 )
-from pyworkflow._engine.limits import fitted
-from pyworkflow._engine.records import ErrorRecord
-from pyworkflow._engine.stacks import STACK_NOTE
 from pyworkflow.errors import ChildContextError, OperationError, StepError, UsageError
 from pyworkflow.retry import Retry
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from pyworkflow import Retry, sleep, step
-from pyworkflow._engine.scope import require_execution
-from pyworkflow._engine.turn import Broken
+from pyworkflow._engine.current import require_execution
+from pyworkflow._engine.messages import Broken
 from tests.engine.harness import Run, actions
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pyworkflow._engine.journal import Journal
-from pyworkflow._engine.records import Operation, OperationType, Status
+from pyworkflow._protocol.records import Operation, OperationType, Status
 
 
 class Issued:

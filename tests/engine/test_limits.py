@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworkflow._engine import limits
-from pyworkflow._engine.limits import bound_of, fits, fits_response, fitted, size_of, wire_size
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol import limits
+from pyworkflow._protocol.limits import bound_of, fits, fits_response, fitted, size_of, wire_size
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Update
 from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:

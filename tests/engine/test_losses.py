@@ -31,8 +31,8 @@ import pydantic
 import pydantic.dataclasses
 import pytest
 
-from pyworkflow._engine.codec import decode, encode, roundtrip
-from pyworkflow._engine.losses import find_loss
+from pyworkflow._values.codec import decode, encode, roundtrip
+from pyworkflow._values.losses import find_loss
 from pyworkflow.errors import SerializationError
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import msgspec
 import pydantic
 import pytest
 
-from pyworkflow._engine.codec import decode
-from pyworkflow._engine.misfits import Text, find_misfit
+from pyworkflow._values.codec import decode
+from pyworkflow._values.misfits import Text, find_misfit
 from pyworkflow.errors import SerializationError
 
 T = TypeVar("T")

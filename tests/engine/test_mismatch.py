@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow import step, workflow
+from pyworkflow._engine.messages import Broken
 from pyworkflow._engine.mismatch import mismatch_error, unconsumed_error
-from pyworkflow._engine.records import Operation, OperationType, Status, SubType
-from pyworkflow._engine.turn import Broken
+from pyworkflow._protocol.records import Operation, OperationType, Status, SubType
 from pyworkflow.errors import NonDeterminismError
 from tests.engine.harness import Run, Service
 

@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow import Retry, step
+from pyworkflow._engine.delivery_order import DeliveryOrder
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.order import DeliveryOrder
-from pyworkflow._engine.records import Action, Operation, OperationType, Status
-from pyworkflow._engine.turn import Broken, Suspended
+from pyworkflow._engine.messages import Broken, Suspended
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status
 from tests.engine.harness import Run, Service
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from pyworkflow._engine import outbox as module
-from pyworkflow._engine.limits import MAX_BATCH_BYTES, MAX_UPDATES
 from pyworkflow._engine.outbox import Outbox
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol.limits import MAX_BATCH_BYTES, MAX_UPDATES
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Update
 
 
 def update(name: str, action: Action = Action.SUCCEED, **fields: str | None) -> Update:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import OperationType
+from pyworkflow._engine.pending import Outside
+from pyworkflow._protocol.records import OperationType
 
 
 class Waiting:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.rebuilding import LostClassError
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.records import ErrorRecord
+from pyworkflow._values.exception_rebuilding import LostClassError
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import ChildContextError, OperationError, StepError
 
 Patch = pytest.MonkeyPatch

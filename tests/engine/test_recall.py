@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import UsageError, step, workflow
-from pyworkflow._engine.turn import Broken
+from pyworkflow._engine.messages import Broken
 from tests.engine.harness import Run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import step, workflow
-from pyworkflow._engine.scope import current_execution, require_execution, running_step
+from pyworkflow._engine.current import current_execution, require_execution, running_step
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import UsageError
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.records import ErrorRecord
-from pyworkflow._engine.stacks import (
+from pyworkflow._protocol.limits import fitting
+from pyworkflow._protocol.records import ErrorRecord
+from pyworkflow._values.exception_stacks import (
     STACK_NOTE,
-    fitting,
     is_stack_note,
     notes_of,
     stack_of,
     with_stack,
 )
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import StepError
 from pyworkflow.retry import Retry
 

@@ -12,8 +12,8 @@ import msgspec
 import pydantic
 import pytest
 
-from pyworkflow._engine.codec import roundtrip
-from pyworkflow._engine.stumbles import lossless
+from pyworkflow._values.codec import roundtrip
+from pyworkflow._values.roundtrip import lossless
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, 7, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pyworkflow import Workflow, sleep, step, workflow
-from pyworkflow._engine import tasks
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors
+from pyworkflow._engine.loop import tasks
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import UsageError
 from tests.engine.loops import World

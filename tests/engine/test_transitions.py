@@ -6,16 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworkflow._engine.records import (
-    ENDED,
-    Action,
-    ErrorRecord,
-    Operation,
-    OperationType,
-    Status,
-    Update,
-)
-from pyworkflow._engine.transitions import (
+from pyworkflow._protocol.moves import (
     MAX_CALLBACK_SECONDS,
     MOVES,
     OUTSIDE_MOVES,
@@ -24,6 +15,15 @@ from pyworkflow._engine.transitions import (
     apply_outside,
     check,
     check_batch,
+)
+from pyworkflow._protocol.records import (
+    ENDED,
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+    Update,
 )
 from pyworkflow.duration import MAX_SECONDS
 from pyworkflow.errors import InvalidUpdateError

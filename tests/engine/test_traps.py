@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pyworkflow import workflow
-from pyworkflow._engine.loop import WorkflowLoop
-from pyworkflow._engine.traps import refuse_world
+from pyworkflow._engine.loop.event_loop import WorkflowLoop
+from pyworkflow._engine.loop.forbidden import refuse_world
 from pyworkflow.aws.testing import create_test_handler
 from pyworkflow.errors import UsageError
 from tests.engine.loops import World

@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pyworkflow._engine import turn as module
-from pyworkflow._engine.turn import Refreshing, Suspended, Turn
+from pyworkflow._engine import messages as module
+from pyworkflow._engine.messages import Refreshing, Suspended, Turn
 
 
 def test_an_empty_turn_asks_for_nothing() -> None:

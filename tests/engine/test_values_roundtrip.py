@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyworkflow import SerializationError, WorkflowContext, step, workflow
-from pyworkflow._engine.codec import decode, lossless, roundtrip
+from pyworkflow._values.codec import decode, lossless, roundtrip
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 T = TypeVar("T")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pyworkflow import Workflow
-from pyworkflow._runtime.client import Handle
+from pyworkflow._local.client import Handle
+from pyworkflow._local.registry import Registry
+from pyworkflow._local.worker import MAX_CONCURRENT, Worker
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
 from pyworkflow._runtime.clock import Clock, SystemClock, VirtualClock
-from pyworkflow._runtime.registry import Registry
-from pyworkflow._runtime.worker import MAX_CONCURRENT, Worker
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from pyworkflow.services.sqlite import SqliteService
 
 PATIENCE = 30

@@ -12,7 +12,7 @@ from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 
 if TYPE_CHECKING:
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.records import Operation
 
 
 @step(retry=Retry(max_attempts=3, delay="2s", backoff=1, jitter=False))

@@ -27,6 +27,7 @@ from pyworkflow import (
     step,
     workflow,
 )
+from pyworkflow._protocol.executions import ExecutionStatus, Paged
 from pyworkflow.aws import aws_workflow_handler
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import (
@@ -43,7 +44,6 @@ from pyworkflow.errors import (
     RequestRefusedError,
     ServiceError,
 )
-from pyworkflow.services.base import ExecutionStatus, Paged
 from tests.runtime.local import on_a_loop, open_callback
 
 
@@ -677,7 +677,7 @@ def test_a_service_that_repeats_a_marker_ends_no_client_in_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its defect is told, whatever is read in pages."""
-    monkeypatch.setattr("pyworkflow._runtime.async_client.READ_AT_ONCE", 1)
+    monkeypatch.setattr("pyworkflow._local.async_client.READ_AT_ONCE", 1)
 
     async def main() -> None:
         async with AsyncClient.local(tmp_path / "x.db", worker=False) as client:

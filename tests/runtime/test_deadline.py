@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import RetryableError, WorkflowContext, sleep, step, workflow
-from pyworkflow._engine.records import OperationType, Status
-from pyworkflow._engine.turn import End, OutOfTime, Succeeded, Suspended
+from pyworkflow._engine.messages import End, OutOfTime, Succeeded, Suspended
+from pyworkflow._protocol.records import OperationType, Status
 from pyworkflow._runtime.deadline import Deadline
 from tests.runtime.world import START_MS, World
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyworkflow._runtime import ends as module
-from pyworkflow._runtime.ends import Ends
+from pyworkflow._local import completion as module
+from pyworkflow._local.completion import Ends
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
 from pyworkflow.errors import ExecutionNotFoundError, ServiceUnavailableError
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
 from tests.runtime.local import on_a_loop
 
 RUNNING, SUCCEEDED = ExecutionStatus.RUNNING, ExecutionStatus.SUCCEEDED

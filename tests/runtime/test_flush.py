@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.records import Action, OperationType, Update
-from pyworkflow._engine.turn import Committed
-from pyworkflow._runtime import flush
-from pyworkflow._runtime.flush import Writer
+from pyworkflow._engine.messages import Committed
+from pyworkflow._protocol.executions import Page
+from pyworkflow._protocol.records import Action, OperationType, Update
+from pyworkflow._runtime import checkpoints
+from pyworkflow._runtime.checkpoints import Writer
 from pyworkflow.errors import (
     InvalidUpdateError,
     ServiceBusyError,
@@ -16,7 +17,6 @@ from pyworkflow.errors import (
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.base import Page
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService
 
@@ -266,7 +266,7 @@ class Busy:
 def test_what_a_locked_file_did_not_take_is_sent_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_end: bool
 ) -> None:
-    monkeypatch.setattr(flush, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "PAUSE_SECONDS", 0)
 
     async def main() -> None:
         desk = Desk()
@@ -290,7 +290,7 @@ def test_what_a_locked_file_did_not_take_is_sent_again(
 
 
 def test_a_run_that_is_closed_asks_a_locked_file_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flush, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "PAUSE_SECONDS", 0)
 
     async def main() -> None:
         desk = Desk()

@@ -260,7 +260,7 @@ def test_a_file_that_could_not_be_left_in_time_is_refused_in_the_child(tmp_path:
 def test_a_handler_s_loop_of_the_parent_stays_whole(tmp_path: Path) -> None:
     check(
         """
-        from pyworkflow._runtime.host import run_on_kept_loop
+        from pyworkflow._runtime.host_loop import run_on_kept_loop
 
         async def where() -> int:
             await asyncio.to_thread(int)  # it is woken by another thread
@@ -365,7 +365,7 @@ def test_a_handler_s_requests_are_sent_by_threads_and_connections_of_the_child(
 ) -> None:
     check(
         """
-        from pyworkflow._runtime.host import run_on_kept_loop
+        from pyworkflow._runtime.host_loop import run_on_kept_loop
         from pyworkflow.aws import handler
         from tests.services.awslambda.lambda_api import ARN, fake_lambda
 

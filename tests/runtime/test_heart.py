@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pyworkflow._runtime import leases
-from pyworkflow._runtime.leases import Heart
+from pyworkflow._local import heartbeat
+from pyworkflow._local.heartbeat import Heart
 from pyworkflow.errors import ServiceUnavailableError
 from tests.runtime.local import PATIENCE
 
@@ -32,7 +32,7 @@ class Hurt:
 
 @pytest.fixture(autouse=True)
 def _beats_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.001)
 
 
 def beat_until_well(heart: Heart, hurt: Hurt) -> None:

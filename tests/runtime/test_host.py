@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime.host import run_on_kept_loop, run_to_end
+from pyworkflow._runtime.host_loop import run_on_kept_loop, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from pyworkflow import Client
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow._protocol.executions import ExecutionStatus
 
 LONG = 180
 """How many seconds a process may take, on a machine that is busy."""

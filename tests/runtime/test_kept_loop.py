@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._runtime import host
-from pyworkflow._runtime.host import HostLoop, run_on_kept_loop
+from pyworkflow._runtime import host_loop
+from pyworkflow._runtime.host_loop import HostLoop, run_on_kept_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -192,7 +192,7 @@ def test_after_an_error_the_loop_stays_after_an_interrupt_it_is_a_new_one(
 def test_a_loop_behind_with_a_task_that_never_ends_is_given_up(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "LEAVING_SECONDS", 0.01)
+    monkeypatch.setattr(host_loop, "LEAVING_SECONDS", 0.01)
     stubborn = Stubborn(closings=0)
     stubborn.is_endless = True
     kept = HostLoop()

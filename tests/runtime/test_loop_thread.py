@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyworkflow._runtime.loop_thread import LoopThread
+from pyworkflow._local.loop_thread import LoopThread
 from pyworkflow.errors import UsageError
 from tests.runtime.local import PATIENCE
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import AsyncClient
-from pyworkflow._runtime import opening
+from pyworkflow._local import opening
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import PATIENCE, on_a_loop
 

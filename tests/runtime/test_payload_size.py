@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pyworkflow import SerializationError, SyncWorkflowContext, WorkflowContext, step, workflow
+from pyworkflow._protocol.executions import ExecutionStatus
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.memory import ImmediateMemoryService
 from pyworkflow.services.sqlite import SqliteService
-from pyworkflow.services.sqlite.schema import largest_payload
+from pyworkflow.services.sqlite._schema import largest_payload
 from tests.runtime.local import ended, future_clock, on_a_loop, working
 
 LIMIT = 60

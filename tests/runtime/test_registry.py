@@ -13,8 +13,8 @@ import pytest
 
 import pyworkflow
 from pyworkflow import Client, UsageError, Workflow, workflow
-from pyworkflow._runtime.registry import Registry
-from pyworkflow._runtime.sources import import_source
+from pyworkflow._local.imports import import_source
+from pyworkflow._local.registry import Registry
 from pyworkflow.aws import aws_workflow_handler
 
 CODE = """
@@ -209,7 +209,7 @@ def test_a_clients_names_come_late_and_cost_nothing_before() -> None:
     code = """
 import sys
 import pyworkflow
-assert not {"sqlite3", "pyworkflow._runtime.client"} & set(sys.modules)
+assert not {"sqlite3", "pyworkflow._local.client"} & set(sys.modules)
 assert pyworkflow.Client.__name__ == "Client" and pyworkflow.run.__name__ == "run"
 assert "sqlite3" not in sys.modules
 try:

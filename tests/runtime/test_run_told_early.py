@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from pyworkflow import WorkflowContext, step, workflow
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import OutOfTime, Succeeded
+from pyworkflow._engine.messages import OutOfTime, Succeeded
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.local import on_a_loop
 

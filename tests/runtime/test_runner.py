@@ -26,10 +26,10 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, Update
-from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
+from pyworkflow._engine.messages import Broken, Failed, Succeeded, Suspended
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status, Update
 from pyworkflow.errors import InvalidUpdateError, ServiceUnavailableError, StaleTokenError
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.memory import ImmediateMemoryService
 from tests.runtime.world import WatchedService, World
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyworkflow import SyncWorkflowContext
+    from pyworkflow._engine.messages import End
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.turn import End
-    from pyworkflow.services.base import Committed, Page
+    from pyworkflow._protocol.executions import Committed, Page
 
 PATIENCE_SECONDS = 60
 
@@ -633,7 +633,7 @@ def test_a_refresh_can_end_the_run(world: World, at_once: bool, fails: bool) -> 
 
 
 def _revoked() -> object:
-    from pyworkflow.services.base import Committed
+    from pyworkflow._protocol.executions import Committed
 
     return Committed(None, ())
 

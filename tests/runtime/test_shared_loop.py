@@ -14,7 +14,7 @@ import pytest
 
 import pyworkflow
 from pyworkflow import AsyncClient, Client, UsageError, step, workflow
-from pyworkflow._runtime.host import run_on_kept_loop
+from pyworkflow._runtime.host_loop import run_on_kept_loop
 from pyworkflow.aws.testing import create_test_handler
 from tests.runtime.local import PATIENCE
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow import AsyncClient, WorkflowContext, step, workflow
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow._protocol.executions import ExecutionStatus
 from tests.runtime.local import on_a_loop
 
 if TYPE_CHECKING:

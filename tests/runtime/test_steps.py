@@ -22,20 +22,20 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._api.threads import BODIES
+from pyworkflow._api.body_threads import BODIES
+from pyworkflow._engine.messages import Failed, Succeeded, Suspended
 from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._engine.records import Status
-from pyworkflow._engine.turn import Failed, Succeeded, Suspended
+from pyworkflow._protocol.executions import Committed
+from pyworkflow._protocol.records import Status
 from pyworkflow._runtime import steps
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.services.base import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pyworkflow import Step, SyncWorkflowContext
-    from pyworkflow.services.base import Page
+    from pyworkflow._protocol.executions import Page
     from tests.runtime.world import World
 
 PATIENCE_SECONDS = 60

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pyworkflow import WorkflowContext, workflow
-from pyworkflow._runtime import leases
-from pyworkflow._runtime.unserved import BEATS
+from pyworkflow._local import heartbeat
+from pyworkflow._local.unclaimed import BEATS
 from tests.runtime.local import ended, on_a_loop, opened, working
 
 
@@ -44,7 +44,7 @@ class Beats(logging.Handler):
 async def test_a_worker_says_once_that_nobody_runs_what_was_invoked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.001)
     log, warnings = logging.getLogger("pyworkflow.worker"), Beats()
     log.addHandler(warnings)
     try:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pyworkflow import AsyncClient, Client, DeadlockError, step, workflow
-from pyworkflow._api.threads import BodyThreads
-from pyworkflow._runtime import host, steps, waits, worker
+from pyworkflow._api.body_threads import BodyThreads
+from pyworkflow._local import waits, worker
+from pyworkflow._runtime import host_loop, steps
 from pyworkflow.aws.testing import create_test_handler
 from pyworkflow.errors import ExecutionStoppedError
 from tests.runtime.local import PATIENCE, on_a_loop
@@ -146,7 +147,7 @@ def test_a_wait_for_what_only_others_run_is_not_refused(pool: BodyThreads, tmp_p
 def test_a_body_that_runs_a_mock_lends_its_thread(
     pool: BodyThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "body_threads", pool)
+    monkeypatch.setattr(host_loop, "body_threads", pool)
     met = threading.Barrier(2)
 
     @step(retry=False)

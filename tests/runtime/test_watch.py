@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from pyworkflow import SyncWorkflowContext, WorkflowContext, step, workflow
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.records import ErrorRecord
-from pyworkflow._engine.turn import OutOfTime, Succeeded
-from pyworkflow._runtime import leases
+from pyworkflow._engine.messages import OutOfTime, Succeeded
+from pyworkflow._local import heartbeat
+from pyworkflow._local.watch import Watch
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary, Invocation
+from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.runner import Run, Runner
-from pyworkflow._runtime.watch import Watch
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, Invocation
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import PATIENCE, ended, on_a_loop, opened, until, working
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _beats_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
 
 
 class Attended:
@@ -381,7 +381,7 @@ def test_what_the_worker_does_not_know_is_handed_back(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer of a claim was lost, and the process lives."""
-    monkeypatch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 100)
+    monkeypatch.setattr("pyworkflow.services.sqlite._leases.LEASE_MS", 100)
 
     @on_a_loop
     async def scenario() -> None:

@@ -23,13 +23,13 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import ErrorRecord, OperationType, Status
-from pyworkflow._runtime import leases
+from pyworkflow._local import heartbeat
+from pyworkflow._local.registry import Registry
+from pyworkflow._local.worker import Worker, probation_seconds
+from pyworkflow._protocol.executions import ExecutionStatus, Invocation
+from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow._runtime.registry import Registry
-from pyworkflow._runtime.worker import Worker, probation_seconds
 from pyworkflow.errors import InvokeError, RequestRefusedError, ServiceUnavailableError
-from pyworkflow.services.base import ExecutionStatus, Invocation
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import ended, future_clock, on_a_loop, opened, troubled, working
 
@@ -422,8 +422,8 @@ async def test_after_the_grace_a_step_is_cancelled_and_runs_again_next_time(file
 async def test_a_step_that_can_not_be_cancelled_does_not_keep_a_worker(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pyworkflow._runtime.worker.UNWINDING_SECONDS", 0.01)
-    monkeypatch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 0)
+    monkeypatch.setattr("pyworkflow._local.worker.UNWINDING_SECONDS", 0.01)
+    monkeypatch.setattr("pyworkflow.services.sqlite._leases.LEASE_MS", 0)
     gate, bodies = Gate(), Counter[str]()
 
     @step
@@ -582,8 +582,8 @@ async def test_code_that_calls_exit_fails_its_execution_alone(file: Path) -> Non
 def test_a_fault_of_the_service_is_survived(
     file: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 0)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("pyworkflow.services.sqlite._leases.LEASE_MS", 0)
 
     @step
     async def one() -> int:
@@ -622,7 +622,7 @@ async def test_a_service_that_refuses_for_good_ends_the_worker(file: Path) -> No
 async def test_a_step_that_blocks_the_loop_keeps_its_lease(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.001)
     renewed: list[list[str]] = []
     enough = threading.Event()
 
@@ -686,7 +686,7 @@ async def lost_together(
     for number in range(count):
         await service.start("main", str(number))
     with monkeypatch.context() as patch:
-        patch.setattr("pyworkflow.services.sqlite.leases.LEASE_MS", 0)
+        patch.setattr("pyworkflow.services.sqlite._leases.LEASE_MS", 0)
         assert len(await service.claim_due("dead", ["main"], count)) == count
 
 
@@ -694,7 +694,7 @@ async def lost_together(
 async def test_those_that_died_together_run_one_after_the_other(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyworkflow._runtime.worker.probation_seconds", lambda _: 3600)
+    monkeypatch.setattr("pyworkflow._local.worker.probation_seconds", lambda _: 3600)
     running: set[int] = set()
     order: list[int] = []
 
@@ -733,7 +733,7 @@ async def test_a_probation_ends_by_time(file: Path, monkeypatch: pytest.MonkeyPa
         losses.append(number)
         return 0
 
-    monkeypatch.setattr("pyworkflow._runtime.worker.probation_seconds", at_once)
+    monkeypatch.setattr("pyworkflow._local.worker.probation_seconds", at_once)
     gate, entered = asyncio.Event(), asyncio.Event()
     count = 0
 

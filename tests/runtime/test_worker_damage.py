@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pyworkflow import AsyncClient, WorkflowContext, step, workflow
+from pyworkflow._protocol.executions import ExecutionStatus
 from pyworkflow.errors import StorageError
-from pyworkflow.services.base import ExecutionStatus
 from tests.runtime.local import on_a_loop
 
 

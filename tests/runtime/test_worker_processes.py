@@ -13,7 +13,7 @@ import pytest
 
 import pyworkflow
 from pyworkflow import Client
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow._protocol.executions import ExecutionStatus
 from tests.runtime.local import PATIENCE, open_callback
 
 SHOP = """

@@ -11,20 +11,20 @@ import gc
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import Suspended
+from pyworkflow._engine.messages import Suspended
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values import codec
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.services.memory import ImmediateMemoryService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._engine.records import Operation, Update
-    from pyworkflow._engine.turn import End
+    from pyworkflow._engine.messages import End
+    from pyworkflow._protocol.executions import Committed, Invocation, Page
+    from pyworkflow._protocol.records import Operation, Update
     from pyworkflow._runtime.clock import Alarm
-    from pyworkflow.services.base import Committed, Invocation, Page
 
 T = TypeVar("T")
 

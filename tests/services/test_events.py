@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     Operation,
@@ -12,7 +12,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow.services.events import Entry, HistoryEvent, build_events
+from pyworkflow.services.history import Entry, HistoryEvent, build_events
 
 ERROR = ErrorRecord(message="no", type="ValueError")
 

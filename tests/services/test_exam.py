@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.executions import ExecutionStatus, Page, Paged
+from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.base import ExecutionStatus, Page, Paged
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.services.port import Capability, Executions, History, Queue
 from pyworkflow.testing.conformance import ServiceConformance, World

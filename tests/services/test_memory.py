@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow.errors import CallbackAlreadyCompletedError, InvalidUpdateError
 from pyworkflow.services.memory import ImmediateMemoryService, MemoryService
 from pyworkflow.testing.conformance import ServiceConformance, World

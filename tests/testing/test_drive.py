@@ -15,18 +15,18 @@ from pyworkflow import (
     step,
     workflow,
 )
-from pyworkflow._engine.records import Action, OperationType, Update
-from pyworkflow._engine.turn import Succeeded, Suspended
+from pyworkflow._engine.messages import Succeeded, Suspended
+from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.memory import ImmediateMemoryService
-from pyworkflow.testing.drive import CrashingService, Driver, SimulatedCrashError
+from pyworkflow.testing._drive import CrashingService, Driver, SimulatedCrashError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyworkflow._engine.turn import End
-    from pyworkflow.services.base import Invocation
+    from pyworkflow._engine.messages import End
+    from pyworkflow._protocol.executions import Invocation
 
 
 # -- crashes -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
-from pyworkflow.testing.fakes import Fake
+from pyworkflow.testing._fakes import Fake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import WorkflowContext, step, workflow
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import Suspended
+from pyworkflow._engine.messages import Suspended
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import ReplayHazardError
-from pyworkflow.testing.verify import Replay, check_replay
+from pyworkflow.testing._verify import Replay, check_replay
 
 if TYPE_CHECKING:
     from pyworkflow import Workflow

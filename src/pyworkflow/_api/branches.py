@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from pyworkflow._api.code import Code, code_of, drop, name_of, result_type_of
 from pyworkflow._api.completion import Completion, check_count
-from pyworkflow._api.concurrency import FanOut
-from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._api.fan_out import FanOut
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.ops.fan_out import FanOutOp, MapOp
 from pyworkflow.errors import UsageError
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pyworkflow._api.child import run_child, run_child_blocking
 from pyworkflow._api.functions import without_result
-from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.step import step
-from pyworkflow._engine.codec import check_outside
+from pyworkflow._engine.current import current_execution
 from pyworkflow._engine.ops.callback import CallbackOp, CallbackOptions, WaitForCallbackOp
-from pyworkflow._engine.scope import current_execution
+from pyworkflow._values.codec import check_outside
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
-from pyworkflow._engine.tasks import call_plain
+from pyworkflow._engine.loop.tasks import call_plain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

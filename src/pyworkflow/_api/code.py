@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._api.functions import Described, is_async
-from pyworkflow._engine.annotations import return_annotation
-from pyworkflow._engine.codec import decoder_for
-from pyworkflow._engine.tasks import call_plain
+from pyworkflow._engine.loop.tasks import call_plain
+from pyworkflow._values.annotations import return_annotation
+from pyworkflow._values.codec import decoder_for
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:

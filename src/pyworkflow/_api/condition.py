@@ -15,11 +15,11 @@ import msgspec
 
 from pyworkflow._api.code import name_of, result_type_of
 from pyworkflow._api.functions import as_async
-from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.outside import _OfExecution
-from pyworkflow._engine import codec
-from pyworkflow._engine.error_classes import stand_for
 from pyworkflow._engine.ops.condition import ConditionOp
+from pyworkflow._values import codec
+from pyworkflow._values.exception_classes import stand_for
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 from pyworkflow.retry import Retry

@@ -14,17 +14,17 @@ from uuid import UUID
 
 from pyworkflow._api.condition import BlockingConditionCalls, ConditionCalls
 from pyworkflow._api.inside import BlockingChildCalls, ChildCalls
-from pyworkflow._api.naming import check_key
+from pyworkflow._api.names import check_key
 from pyworkflow._api.outside import BlockingOutsideCalls, OutsideCalls
 from pyworkflow._api.saga import SagaCalls
 from pyworkflow._api.sleep import Slept, seconds_until, start_wait
-from pyworkflow._engine.ops.patch import PatchOp
-from pyworkflow._engine.scope import (
+from pyworkflow._engine.current import (
     current_execution,
     outside_error,
     require_execution,
     running_step,
 )
+from pyworkflow._engine.ops.patch import PatchOp
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 

@@ -11,9 +11,9 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._api.threads import in_body_thread
-from pyworkflow._engine.error_classes import stand_for
-from pyworkflow._engine.surroundings import call_in_thread
+from pyworkflow._api.body_threads import in_body_thread
+from pyworkflow._engine.body_context import call_in_thread
+from pyworkflow._values.exception_classes import stand_for
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
-from pyworkflow._api.naming import check_key, check_name
-from pyworkflow._engine import codec
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.ops.invoke import InvokeOp, InvokeOptions
+from pyworkflow._values import codec
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:

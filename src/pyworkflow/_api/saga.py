@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 from pyworkflow._api.code import name_of
 from pyworkflow._api.functions import Described, without_result
-from pyworkflow._api.naming import check_name
+from pyworkflow._api.names import check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
 from pyworkflow._engine.exits import is_from_signal

@@ -13,9 +13,9 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pyworkflow._api.naming import check_key, check_name
+from pyworkflow._api.names import check_key, check_name
+from pyworkflow._engine.current import current_execution, require_execution
 from pyworkflow._engine.ops.wait import WaitOp
-from pyworkflow._engine.scope import current_execution, require_execution
 from pyworkflow.duration import parse_duration, whole_seconds
 from pyworkflow.errors import UsageError
 

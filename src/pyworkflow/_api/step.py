@@ -21,14 +21,14 @@ from pyworkflow._api.functions import (
     name_of,
     take_for,
 )
-from pyworkflow._api.futures import StepFuture
-from pyworkflow._api.naming import check_key, check_name
-from pyworkflow._engine.annotations import return_annotation
-from pyworkflow._engine.codec import decoder_for
-from pyworkflow._engine.constraints import check_result
+from pyworkflow._api.names import check_key, check_name
+from pyworkflow._api.step_future import StepFuture
+from pyworkflow._engine.current import current_execution, require_execution
 from pyworkflow._engine.ops.step import StepOp
-from pyworkflow._engine.recall import recall_step
-from pyworkflow._engine.scope import current_execution, require_execution
+from pyworkflow._engine.replay_fast_path import recall_step
+from pyworkflow._values.annotations import return_annotation
+from pyworkflow._values.codec import decoder_for
+from pyworkflow._values.constraints import check_result
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
 from pyworkflow.retry import Retry
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from pyworkflow._api.functions import OfClass
-    from pyworkflow._engine.calls import Calls
-    from pyworkflow._engine.codec import Decode
     from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.loop.unawaited import Calls
+    from pyworkflow._values.codec import Decode
     from pyworkflow.duration import Duration
 
 P = ParamSpec("P")

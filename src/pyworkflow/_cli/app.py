@@ -23,10 +23,10 @@ from pyworkflow._cli.console import (
 from pyworkflow._cli.exits import Exit, tell, tell_lost_output
 from pyworkflow._cli.loading import load_all, load_target
 from pyworkflow._cli.values import read_value
-from pyworkflow._runtime.host import run_to_end
-from pyworkflow._runtime.worker import MAX_CONCURRENT
+from pyworkflow._local.worker import MAX_CONCURRENT
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._runtime.host_loop import run_to_end
 from pyworkflow.errors import PyWorkflowError
-from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
     from typing import Any

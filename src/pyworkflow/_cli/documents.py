@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._cli.values import value_of
-from pyworkflow._engine.records import Operation, OperationType
-from pyworkflow.services.base import ExecutionSummary
+from pyworkflow._protocol.executions import ExecutionSummary
+from pyworkflow._protocol.records import Operation, OperationType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyworkflow._engine.records import ErrorRecord
-    from pyworkflow.services.events import HistoryEvent
+    from pyworkflow._protocol.records import ErrorRecord
+    from pyworkflow.services.history import HistoryEvent
 
 Document = dict[str, Any]
 

@@ -9,8 +9,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyworkflow._runtime import sources
-from pyworkflow._runtime.registry import Registry
+from pyworkflow._local import imports
+from pyworkflow._local.registry import Registry
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def load(source: str) -> ModuleType:
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return sources.import_source(source)
+            return imports.import_source(source)
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(_told(source, error)) from None
 
 
-_MACHINERY = (sources.__file__, __file__, "<frozen importlib", str(Path(importlib.__file__).parent))
+_MACHINERY = (imports.__file__, __file__, "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
 def _told(source: str, error: BaseException) -> str:

@@ -15,17 +15,17 @@ from rich.text import Text
 from pyworkflow._cli import wording
 from pyworkflow._cli.console import print_lines, stderr, without_a_reader
 from pyworkflow._cli.times import time_and_date, time_of_day, until
-from pyworkflow._engine.records import OperationType, Status
-from pyworkflow._runtime.ends import is_over
-from pyworkflow.services.base import LEASE_MS
+from pyworkflow._local.completion import is_over
+from pyworkflow._protocol.executions import LEASE_MS
+from pyworkflow._protocol.records import OperationType, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.executions import ExecutionSummary
+    from pyworkflow._protocol.records import Operation
     from pyworkflow._runtime.clock import Clock
-    from pyworkflow.services.base import ExecutionSummary
 
 OPEN_LINES = 10
 

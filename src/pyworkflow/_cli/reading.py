@@ -17,10 +17,11 @@ from pyworkflow._cli.console import (
     stdout,
 )
 from pyworkflow._cli.times import moment
-from pyworkflow._engine.records import OperationType
-from pyworkflow._runtime.client import Client
+from pyworkflow._local.client import Client
+from pyworkflow._local.completion import is_over
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary, InvokedNames, Paged
+from pyworkflow._protocol.records import OperationType
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow._runtime.ends import is_over
 from pyworkflow.errors import (
     DamagedExecutionError,
     ExecutionEndedError,
@@ -28,15 +29,14 @@ from pyworkflow.errors import (
     StorageError,
     UsageError,
 )
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary, InvokedNames, Paged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
-    from pyworkflow._engine.records import Operation
-    from pyworkflow._runtime.client import Handle
+    from pyworkflow._local.client import Handle
+    from pyworkflow._protocol.records import Operation
 
 _INVOKE = OperationType.CHAINED_INVOKE
 

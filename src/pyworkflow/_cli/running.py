@@ -32,14 +32,14 @@ from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
 from pyworkflow._cli.timeline import timeline
 from pyworkflow._cli.times import moment
 from pyworkflow._cli.values import indented
-from pyworkflow._engine import codec
-from pyworkflow._runtime.async_client import DEFAULT_PATH, AsyncClient
-from pyworkflow._runtime.client import Client
-from pyworkflow._runtime.ends import is_over
-from pyworkflow._runtime.host import run_to_end
+from pyworkflow._local.async_client import DEFAULT_PATH, AsyncClient
+from pyworkflow._local.client import Client
+from pyworkflow._local.completion import is_over
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._runtime.host_loop import run_to_end
+from pyworkflow._values import codec
 from pyworkflow.errors import ExecutionNotFoundError, UsageError
-from pyworkflow.services._refusals import check_execution_name
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow.services._errors import check_execution_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._engine.records import Operation
-    from pyworkflow._runtime.handle import AsyncHandle
-    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow._local.handle import AsyncHandle
+    from pyworkflow._protocol.executions import ExecutionSummary
+    from pyworkflow._protocol.records import Operation
 
 LOOKS_A_SECOND = 5
 PACE = 20

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from pyworkflow._cli.console import plain, stderr
 from pyworkflow._cli.exits import Exit
 from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
-from pyworkflow._runtime.async_client import AsyncClient
-from pyworkflow._runtime.registry import Registry
+from pyworkflow._local.async_client import AsyncClient
+from pyworkflow._local.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,12 +9,12 @@ from rich.text import Text
 
 from pyworkflow._cli import wording
 from pyworkflow._cli.times import span
-from pyworkflow._engine.records import OperationType, Status
+from pyworkflow._protocol.records import OperationType, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.records import Operation
 
 WIDTH = 40
 LINES = 40

@@ -13,14 +13,14 @@ from pyworkflow._cli import wording
 from pyworkflow._cli.console import cut, escape, plain
 from pyworkflow._cli.times import moment, span, until, within
 from pyworkflow._cli.values import indented
-from pyworkflow._engine.records import OperationType
+from pyworkflow._protocol.records import OperationType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pyworkflow._engine.records import Operation
-    from pyworkflow.services.base import ExecutionSummary
-    from pyworkflow.services.events import HistoryEvent
+    from pyworkflow._protocol.executions import ExecutionSummary
+    from pyworkflow._protocol.records import Operation
+    from pyworkflow.services.history import HistoryEvent
 
 VALUE_LENGTH = 10_000
 NAME_WIDTH = 40

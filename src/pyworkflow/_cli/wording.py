@@ -10,15 +10,15 @@ from rich.text import Text
 from pyworkflow._api.completion import CompletionReason
 from pyworkflow._cli.console import cut, escape, plain
 from pyworkflow._cli.times import moment, span, until
-from pyworkflow._engine.records import OperationType, Status, SubType
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import OperationType, Status, SubType
 from pyworkflow.duration import format_duration
-from pyworkflow.services.base import ExecutionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pyworkflow._engine.records import ErrorRecord, Operation
-    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow._protocol.executions import ExecutionSummary
+    from pyworkflow._protocol.records import ErrorRecord, Operation
 
 _TOO_MANY_FAILURES = CompletionReason.FAILURE_TOLERANCE_EXCEEDED
 

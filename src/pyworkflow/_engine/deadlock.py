@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-    from pyworkflow._engine.tasks import Task
+    from pyworkflow._engine.loop.tasks import Task
 
 
 # Where frames are that tell an author nothing: asyncio's and our own.

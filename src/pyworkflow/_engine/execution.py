@@ -19,24 +19,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.bodies import Bodies
-from pyworkflow._engine.bridge import Bridge
-from pyworkflow._engine.contexts import Contexts
+from pyworkflow._engine.attempts import Bodies
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
-from pyworkflow._engine.error_classes import home_of
-from pyworkflow._engine.failures import KnownErrors, record_error
 from pyworkflow._engine.journal import Journal
-from pyworkflow._engine.limits import MAX_UPDATES, Limits, check_size
-from pyworkflow._engine.loop import TimerHandle, WorkflowLoop, make_loop
-from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
-from pyworkflow._engine.ops.wait import TimerOp
-from pyworkflow._engine.outbox import Outbox
-from pyworkflow._engine.outside import Outside
-from pyworkflow._engine.records import OperationType
-from pyworkflow._engine.tasks import are_done, call_plain
-from pyworkflow._engine.turn import (
+from pyworkflow._engine.loop.event_loop import TimerHandle, WorkflowLoop, make_loop
+from pyworkflow._engine.loop.greenlets import Bridge
+from pyworkflow._engine.loop.tasks import are_done, call_plain
+from pyworkflow._engine.messages import (
     Broken,
     Committed,
     End,
@@ -52,18 +42,28 @@ from pyworkflow._engine.turn import (
     Suspended,
     Turn,
 )
+from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
+from pyworkflow._engine.ops.wait import TimerOp
+from pyworkflow._engine.outbox import Outbox
+from pyworkflow._engine.pending import Outside
+from pyworkflow._engine.scopes import Contexts
+from pyworkflow._protocol.limits import MAX_UPDATES, Limits, check_size
+from pyworkflow._protocol.records import OperationType
+from pyworkflow._values import codec
+from pyworkflow._values.exception_classes import home_of
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import NonDeterminismError, SerializationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pyworkflow._engine.ids import Namespace
+    from pyworkflow._engine.loop.tasks import Task
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
     from pyworkflow._engine.ops.step import StepCall
-    from pyworkflow._engine.records import Operation, Update
-    from pyworkflow._engine.tasks import Task
+    from pyworkflow._protocol.records import Operation, Update
 
 logger = logging.getLogger("pyworkflow.workflow")
 

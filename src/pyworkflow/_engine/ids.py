@@ -17,12 +17,12 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.calls import Calls
+from pyworkflow._engine.loop.unawaited import Calls
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from pyworkflow._engine.loop.tasks import Task
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.tasks import Task
 
 
 @lru_cache(maxsize=4096)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.order import DeliveryOrder
-from pyworkflow._engine.records import Operation, OperationType
+from pyworkflow._engine.delivery_order import DeliveryOrder
+from pyworkflow._protocol.records import Operation, OperationType
 from pyworkflow.errors import NonDeterminismError
 
 if TYPE_CHECKING:

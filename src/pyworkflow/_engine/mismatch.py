@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.rebuilding import LostClassError
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.records import Operation
+    from pyworkflow._values.exception_rebuilding import LostClassError
 
 _SHOWN = 5
 

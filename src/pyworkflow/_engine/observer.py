@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.step import StepSettings
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.records import Operation
 
 
 class Observer(Protocol):

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pyworkflow._engine.limits import MAX_BATCH_BYTES, MAX_UPDATES, bound_of, wire_size
-from pyworkflow._engine.records import Action, OperationType, Update
+from pyworkflow._protocol.limits import MAX_BATCH_BYTES, MAX_UPDATES, bound_of, wire_size
+from pyworkflow._protocol.records import Action, OperationType, Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkflow._engine.tasks import (
+from pyworkflow._engine.loop.tasks import (
     current_task,
     enter_task,
     has_callbacks,

@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.input_binding import InputBinder
 from pyworkflow._api.step import StepSettings
 from pyworkflow._api.workflow import EntryPoint, Workflow
 

@@ -12,11 +12,8 @@ import contextvars
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.execution import Execution
-from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.limits import Limits
-from pyworkflow._engine.records import Action, OperationType, Update
-from pyworkflow._engine.tasks import current_task
-from pyworkflow._engine.turn import (
+from pyworkflow._engine.loop.tasks import current_task
+from pyworkflow._engine.messages import (
     Broken,
     Committed,
     End,
@@ -32,11 +29,14 @@ from pyworkflow._engine.turn import (
     Suspended,
     Turn,
 )
+from pyworkflow._protocol.limits import Limits
+from pyworkflow._protocol.records import Action, OperationType, Update
+from pyworkflow._runtime.checkpoints import Writer
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.deadline import TimeIsOver, in_time
-from pyworkflow._runtime.flush import Writer
+from pyworkflow._runtime.started_threads import name_threads
 from pyworkflow._runtime.steps import StepRunner
-from pyworkflow._runtime.threads import name_threads
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from pyworkflow._api.workflow import Workflow
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.step import StepCall
-    from pyworkflow._engine.records import Operation
+    from pyworkflow._protocol.executions import Invocation
+    from pyworkflow._protocol.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.deadline import Deadline
-    from pyworkflow.services.base import Invocation
     from pyworkflow.services.port import History
 
 LAG_MS = 100

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from pyworkflow._api.attempt import CurrentStep
-from pyworkflow._api.threads import BODIES, body_threads
-from pyworkflow._engine import codec
+from pyworkflow._api.body_threads import BODIES, body_threads
+from pyworkflow._api.current_step import CurrentStep
+from pyworkflow._engine.body_context import body_context, call_in_thread
+from pyworkflow._engine.current import running_step
 from pyworkflow._engine.exits import is_from_signal, pass_on_signal
-from pyworkflow._engine.scope import running_step
-from pyworkflow._engine.surroundings import body_context, call_in_thread
-from pyworkflow._engine.turn import StepRaised, StepReturned
+from pyworkflow._engine.messages import StepRaised, StepReturned
 from pyworkflow._runtime.eager import Starter
 from pyworkflow._runtime.forks import PerProcess
+from pyworkflow._values import codec
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import StepTimeoutError
 

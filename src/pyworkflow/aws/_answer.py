@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.limits import fits_response
-from pyworkflow._engine.turn import Broken, Failed, OutOfTime, Succeeded, Suspended
+from pyworkflow._engine.messages import Broken, Failed, OutOfTime, Succeeded, Suspended
+from pyworkflow._protocol.limits import fits_response
+from pyworkflow._protocol.wire import error_to_wire
 from pyworkflow.errors import OutOfTimeError
-from pyworkflow.services.awslambda.wire import error_to_wire
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.turn import End
+    from pyworkflow._engine.messages import End
 
 SOON_MS = 60_000
 """A timer that is due by then wakes the execution soon enough for steps that ran out of time."""

@@ -13,19 +13,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pyworkflow._engine.limits import PAGE_OPERATIONS
-from pyworkflow.services.awslambda.wire import (
+from pyworkflow._protocol.executions import Committed, Page
+from pyworkflow._protocol.limits import PAGE_OPERATIONS
+from pyworkflow._protocol.wire import (
     invocation_from_event,
     operations_from_event,
     update_to_wire,
 )
-from pyworkflow.services.base import Committed, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pyworkflow._engine.records import Operation, Update
-    from pyworkflow.services.base import Invocation
+    from pyworkflow._protocol.executions import Invocation
+    from pyworkflow._protocol.records import Operation, Update
     from pyworkflow.services.port import History
 
 

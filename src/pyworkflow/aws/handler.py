@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pyworkflow._api.workflow import EntryPoint, Workflow
-from pyworkflow._engine.failures import KnownErrors, record_error
-from pyworkflow._engine.scope import current_execution
-from pyworkflow._engine.turn import Failed, Succeeded
+from pyworkflow._engine.current import current_execution
+from pyworkflow._engine.messages import Failed, Succeeded
 from pyworkflow._runtime.clock import SystemClock
 from pyworkflow._runtime.deadline import Deadline
 from pyworkflow._runtime.forks import PerProcess
-from pyworkflow._runtime.host import run_on_kept_loop
+from pyworkflow._runtime.host_loop import run_on_kept_loop
 from pyworkflow._runtime.runner import Runner
+from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.aws._answer import answer, must_record
 from pyworkflow.aws._injected import is_injected, take_injected
 from pyworkflow.aws._logging import log_fields
@@ -34,9 +34,9 @@ from pyworkflow.services import awslambda
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyworkflow._engine.turn import End
+    from pyworkflow._engine.messages import End
+    from pyworkflow._protocol.executions import Invocation
     from pyworkflow._runtime.clock import Clock
-    from pyworkflow.services.base import Invocation
     from pyworkflow.services.port import History
 
 P = ParamSpec("P")
@@ -154,8 +154,8 @@ def lambda_service() -> History:
 
 def _make_service() -> History:
     # Here, for what speaks HTTP is not needed where no request is sent, as in tests.
-    from pyworkflow.services.awslambda.access import Access
-    from pyworkflow.services.awslambda.client import LambdaClient
+    from pyworkflow.services.awslambda._client import LambdaClient
+    from pyworkflow.services.awslambda._environment import Access
 
     client = LambdaClient(Access.from_environment(), SystemClock().now_ms)
     return awslambda.LambdaService(client)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.limits import PAGE_OPERATIONS
+from pyworkflow._protocol.limits import PAGE_OPERATIONS
 from pyworkflow.errors import UsageError
-from pyworkflow.services import processes
+from pyworkflow.services import _processes
 from pyworkflow.services.port import (
     Capability,
     Durability,
@@ -99,7 +99,7 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
             f"Expected the URL of a service, sqlite:PATH or memory:, found {url!r}; an absolute "
             "path follows the colon at once: sqlite:/var/lib/executions.db"
         )
-    with processes.loading:
+    with _processes.loading:
         from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
 
     return SqliteService.open(

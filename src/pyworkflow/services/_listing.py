@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pyworkflow._protocol.executions import ExecutionStatus, Paged
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.base import ExecutionStatus, Paged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeVar
 
-    from pyworkflow.services.base import ExecutionSummary
+    from pyworkflow._protocol.executions import ExecutionSummary
 
     T = TypeVar("T")
 

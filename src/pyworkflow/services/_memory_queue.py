@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import ErrorRecord, OperationType, Status
-from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.services._refusals import not_found, not_leased
+from pyworkflow._protocol.executions import LEASE_MS, ExecutionSummary, InvokedNames
+from pyworkflow._protocol.moves import apply_outside
+from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
+from pyworkflow.services._errors import not_found, not_leased
 from pyworkflow.services._scheduling import backoff_ms
-from pyworkflow.services.base import LEASE_MS, ExecutionSummary, InvokedNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from typing import TypeAlias
 
-    from pyworkflow.services._state import ExecutionState
+    from pyworkflow.services._execution_state import ExecutionState
 
     Wake: TypeAlias = tuple[int, int, "Scheduled"]
     """When, the number of the execution, and the execution."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from pyworkflow._engine.records import Action, Operation, OperationType, Status
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.records import Update
+    from pyworkflow._protocol.records import Update
 
 _LONGEST_BACKOFF_MS = 300_000
 _BEGINNINGS = {OperationType.STEP, OperationType.CONTEXT}

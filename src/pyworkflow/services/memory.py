@@ -19,29 +19,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.limits import PAGE_OPERATIONS, check_size
-from pyworkflow._engine.records import (
-    Action,
-    ErrorRecord,
-    Operation,
-    OperationType,
-    Status,
-)
-from pyworkflow._engine.transitions import apply_outside
-from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
-from pyworkflow.services import _outside, processes
-from pyworkflow.services._listing import Wanted, number_of, page_of
-from pyworkflow.services._memory_queue import MemoryQueue, Scheduled
-from pyworkflow.services._refusals import (
-    already_started,
-    check_execution_name,
-    no_backup,
-    not_found,
-    unknown_callback,
-)
-from pyworkflow.services._scheduling import is_progress, new_root
-from pyworkflow.services._state import ExecutionState
-from pyworkflow.services.base import (
+from pyworkflow._protocol.executions import (
     Committed,
     ExecutionStatus,
     ExecutionSummary,
@@ -49,15 +27,37 @@ from pyworkflow.services.base import (
     Page,
     Paged,
 )
-from pyworkflow.services.events import HistoryEvent, build_events
+from pyworkflow._protocol.limits import PAGE_OPERATIONS, check_size
+from pyworkflow._protocol.moves import apply_outside
+from pyworkflow._protocol.records import (
+    Action,
+    ErrorRecord,
+    Operation,
+    OperationType,
+    Status,
+)
+from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
+from pyworkflow.services import _external_events, _processes
+from pyworkflow.services._errors import (
+    already_started,
+    check_execution_name,
+    no_backup,
+    not_found,
+    unknown_callback,
+)
+from pyworkflow.services._execution_state import ExecutionState
+from pyworkflow.services._listing import Wanted, number_of, page_of
+from pyworkflow.services._memory_queue import MemoryQueue, Scheduled
+from pyworkflow.services._scheduling import is_progress, new_root
+from pyworkflow.services.history import HistoryEvent, build_events
 from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Unpack
 
-    from pyworkflow._engine.records import Update
-    from pyworkflow.services.base import Filters
+    from pyworkflow._protocol.executions import Filters
+    from pyworkflow._protocol.records import Update
 
 logger = logging.getLogger("pyworkflow.memory")
 
@@ -170,13 +170,13 @@ class ImmediateMemoryService:
         """
         execution = self.state(execution_id)
         execution.fire(self._now_ms())
-        _outside.check_running(execution)
+        _external_events.check_running(execution)
         return execution.begin(self._page_size, self._max_payload_bytes)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
         """End an execution from outside as STOPPED; one that is over already stays as it is."""
         execution = self.state(execution_id)
-        _outside.stop(execution, self._now_ms(), error)
+        _external_events.stop(execution, self._now_ms(), error)
         return execution.summary()
 
     # -- timers ----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class ImmediateMemoryService:
     # -- outside events --------------------------------------------------------------------------
 
     def _of_callback(self, callback_id: str) -> ExecutionState:
-        execution = self._executions.get(_outside.execution_id_of(callback_id))
+        execution = self._executions.get(_external_events.execution_id_of(callback_id))
         if execution is None:
             raise unknown_callback(callback_id)
         return execution
@@ -224,13 +224,17 @@ class ImmediateMemoryService:
         check_size(payload, self._max_payload_bytes, "the answer of a callback")
         execution = self._of_callback(callback_id)
         now_ms = self._now_ms()
-        _outside.end_callback(execution, callback_id, now_ms, Status.SUCCEEDED, payload=payload)
+        _external_events.end_callback(
+            execution, callback_id, now_ms, Status.SUCCEEDED, payload=payload
+        )
         return execution.id
 
     def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
         """Let a callback fail with ``error`` and return the execution's id; raises as above."""
         execution = self._of_callback(callback_id)
-        _outside.end_callback(execution, callback_id, self._now_ms(), Status.FAILED, error=error)
+        _external_events.end_callback(
+            execution, callback_id, self._now_ms(), Status.FAILED, error=error
+        )
         return execution.id
 
     def expire_callback(self, callback_id: str) -> str:
@@ -239,7 +243,7 @@ class ImmediateMemoryService:
         Raises as above, and `InvalidUpdateError` when it has no timeout.
         """
         execution, now_ms = self._of_callback(callback_id), self._now_ms()
-        operation = _outside.open_callback(execution, callback_id, now_ms)
+        operation = _external_events.open_callback(execution, callback_id, now_ms)
         deadlines = execution.deadlines[operation.id]
         if deadlines.next_ms() is None:
             raise InvalidUpdateError(
@@ -253,7 +257,7 @@ class ImmediateMemoryService:
     def heartbeat_callback(self, callback_id: str) -> str:
         """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
         execution = self._of_callback(callback_id)
-        _outside.beat(execution, callback_id, self._now_ms())
+        _external_events.beat(execution, callback_id, self._now_ms())
         self._list_due(execution)
         return execution.id
 
@@ -272,7 +276,7 @@ class ImmediateMemoryService:
         `InvalidUpdateError` when it has ended or is no chained invoke.
         """
         execution = self.state(execution_id)
-        _outside.end_invoke(
+        _external_events.end_invoke(
             execution, operation_id, self._now_ms(), status, payload=payload, error=error
         )
         return execution_id
@@ -330,7 +334,7 @@ class MemoryService:
         self._lock = threading.Lock()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._is_closed = False
-        self._process = processes.here
+        self._process = _processes.here
 
     def __repr__(self) -> str:
         return "<executions in memory>"
@@ -338,7 +342,7 @@ class MemoryService:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Guard a change or a read; listeners hear of news after it."""
-        processes.check_process(self._process, "this memory service")
+        _processes.check_process(self._process, "this memory service")
         try:
             with self._lock:
                 if self._is_closed:
@@ -559,7 +563,7 @@ class MemoryService:
 
     @contextmanager
     def _callback(self, callback_id: str) -> Iterator[None]:
-        execution_id = _outside.execution_id_of(callback_id)
+        execution_id = _external_events.execution_id_of(callback_id)
         try:
             with self._changing(execution_id):
                 yield

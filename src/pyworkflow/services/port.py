@@ -52,8 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
     from typing import Unpack
 
-    from pyworkflow._engine.records import ErrorRecord, Operation, Update
-    from pyworkflow.services.base import (
+    from pyworkflow._protocol.executions import (
         Committed,
         ExecutionSummary,
         Filters,
@@ -61,7 +60,8 @@ if TYPE_CHECKING:
         Page,
         Paged,
     )
-    from pyworkflow.services.events import HistoryEvent
+    from pyworkflow._protocol.records import ErrorRecord, Operation, Update
+    from pyworkflow.services.history import HistoryEvent
 
 Durability: TypeAlias = Literal["full", "normal"]
 """``full``: on the disk when it returns. ``normal``: a power cut may take the last moments."""

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, Update
-from pyworkflow.services.base import Committed, Invocation
+from pyworkflow._protocol.executions import Committed, Invocation
+from pyworkflow._protocol.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.services.port import Service
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     OperationType,
@@ -28,7 +29,6 @@ from pyworkflow.errors import (
     StaleTokenError,
     UsageError,
 )
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.services.port import Capability
 from pyworkflow.testing._driver import Driver, World, scenario
 from pyworkflow.testing._updates import (
@@ -46,7 +46,7 @@ from pyworkflow.testing._updates import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyworkflow.services.base import Paged
+    from pyworkflow._protocol.executions import Paged
 
 _MOST_PAGES = 100
 """More than any list of the exam has."""

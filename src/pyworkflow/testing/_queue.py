@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import ErrorRecord, Status
+from pyworkflow._protocol.executions import LEASE_MS, ExecutionStatus
+from pyworkflow._protocol.records import ErrorRecord, Status
 from pyworkflow.errors import ExecutionNotFoundError, StaleTokenError
-from pyworkflow.services.base import LEASE_MS, ExecutionStatus
 from pyworkflow.testing._driver import Driver, scenario
 from pyworkflow.testing._updates import ERROR, RETRY, SUCCEED, callback, end, invoke, step, wait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow.services.base import Invocation
+    from pyworkflow._protocol.executions import Invocation
 
 
 def ids_of(invocations: Sequence[Invocation]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable

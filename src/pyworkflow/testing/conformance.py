@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.executions import Page
+from pyworkflow._protocol.records import (
     Operation,
     OperationType,
     Status,
@@ -21,7 +22,6 @@ from pyworkflow.errors import (
     ServiceError,
     StaleTokenError,
 )
-from pyworkflow.services.base import Page
 from pyworkflow.testing._driver import Driver, ExamService, World, scenario
 from pyworkflow.testing._executions import ExecutionConformance
 from pyworkflow.testing._queue import QueueConformance

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status, SubType
 from tests.engine.harness import Run
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pyworkflow import NonDeterminismError, UsageError, sleep, step, workflow
-from pyworkflow._engine.records import ErrorRecord, Status
-from pyworkflow._engine.turn import Broken, Failed, Suspended
+from pyworkflow._engine.messages import Broken, Failed, Suspended
+from pyworkflow._protocol.records import ErrorRecord, Status
 from pyworkflow.errors import CallbackError, CallbackTimeoutError
 from tests.engine.harness import Run, Service, actions
 

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow import step, workflow
+from pyworkflow._engine.messages import Broken, Failed, Succeeded, Suspended
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.records import ErrorRecord, OperationType, Status
-from pyworkflow._engine.turn import Broken, Failed, Succeeded, Suspended
+from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
 from pyworkflow.errors import ChildContextError, FatalError, SerializationError, UsageError
 from tests.engine.harness import Run, actions
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import RetryableError, StepCancelledError, WorkflowContext
-from pyworkflow._engine.records import Action, Operation, Status
-from pyworkflow._engine.turn import Broken, Failed, Suspended
+from pyworkflow._engine.messages import Broken, Failed, Suspended
+from pyworkflow._protocol.records import Action, Operation, Status
 from pyworkflow.errors import ConditionTimeoutError
 from tests.engine.harness import START_MS, Run, actions
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.records import Update
+    from pyworkflow._protocol.records import Update
 
 
 def poll(state: Any) -> Any:

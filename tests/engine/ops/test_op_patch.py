@@ -6,8 +6,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyworkflow import step
-from pyworkflow._engine.records import Status
-from pyworkflow._engine.turn import Broken, Suspended
+from pyworkflow._engine.messages import Broken, Suspended
+from pyworkflow._protocol.records import Status
 from tests.engine.harness import Run, Service, actions
 
 

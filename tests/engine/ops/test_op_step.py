@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow import Retry, step
+from pyworkflow._engine.messages import Broken, Committed, Failed, StepReturned, Suspended
 from pyworkflow._engine.ops.step import StepOp
-from pyworkflow._engine.records import Operation, OperationType, Status
-from pyworkflow._engine.turn import Broken, Committed, Failed, StepReturned, Suspended
+from pyworkflow._protocol.records import Operation, OperationType, Status
 from pyworkflow.errors import (
     FatalError,
     StepCancelledError,

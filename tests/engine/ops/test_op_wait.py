@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 from pyworkflow import sleep, step
+from pyworkflow._engine.messages import Suspended
 from pyworkflow._engine.ops.wait import WaitOp
-from pyworkflow._engine.records import Status
-from pyworkflow._engine.turn import Suspended
+from pyworkflow._protocol.records import Status
 from tests.engine.harness import Run, Service, actions
 
 

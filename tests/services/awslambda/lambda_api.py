@@ -21,9 +21,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import trustme
 
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow.services.awslambda.access import Access
-from pyworkflow.services.awslambda.client import LambdaClient
-from pyworkflow.services.awslambda.signing import Keys
+from pyworkflow.services.awslambda._client import LambdaClient
+from pyworkflow.services.awslambda._environment import Access
+from pyworkflow.services.awslambda._sigv4 import Keys
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.awslambda.access import Access
-from pyworkflow.services.awslambda.signing import Keys
+from pyworkflow.services.awslambda._environment import Access
+from pyworkflow.services.awslambda._sigv4 import Keys
 
 if TYPE_CHECKING:
     from pathlib import Path

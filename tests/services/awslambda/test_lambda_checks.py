@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pyworkflow._engine.limits import fitted
 from pyworkflow._engine.outbox import Outbox
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol.limits import fitted
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Update
+from pyworkflow._protocol.wire import error_to_wire, update_to_wire
 from pyworkflow.errors import InvalidUpdateError
-from pyworkflow.services.awslambda import checks
-from pyworkflow.services.awslambda.wire import error_to_wire, update_to_wire
+from pyworkflow.services.awslambda import _checks
 
 KIB = 1024
 
@@ -55,7 +55,7 @@ GOOD = [
 
 @pytest.mark.parametrize("update", GOOD, ids=lambda update: f"{update.type}-{update.action}")
 def test_what_is_within_the_limits_passes_unchanged(update: Update) -> None:
-    assert checks.checked(update) == update
+    assert _checks.checked(update) == update
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_is_within_the_limits_passes_unchanged(update: Update) -> None:
 )
 def test_what_is_beyond_names_the_operation(update: Update, said: str) -> None:
     with pytest.raises(InvalidUpdateError) as caught:
-        checks.checked(update)
+        _checks.checked(update)
     assert f"{update.type} {update.action} of operation {update.id!r}" in str(caught.value)
     assert said in str(caught.value)
     assert caught.value.is_final
@@ -103,13 +103,13 @@ def test_what_is_beyond_names_the_operation(update: Update, said: str) -> None:
 
 def test_the_name_is_shown() -> None:
     with pytest.raises(InvalidUpdateError, match=r"operation 'a1' \(name 'charge'\).*S3"):
-        checks.checked(step(name="charge", payload="x" * 300_000))
+        _checks.checked(step(name="charge", payload="x" * 300_000))
 
 
 def test_an_error_is_shortened_by_the_engine_s_own_rule() -> None:
     frames = tuple(f'  File "a.py", line {n}\n    "é"\n' * 20 for n in range(100))
     error = ErrorRecord("bad", "ValueError", "{}", frames)
-    short = checks.checked(step(Action.FAIL, error=error)).error
+    short = _checks.checked(step(Action.FAIL, error=error)).error
     assert short == fitted(error)
     assert (short.message, short.type, short.data) == ("bad", "ValueError", "{}")
     assert 1 < len(short.stack_trace) < 100
@@ -120,7 +120,7 @@ def test_an_error_is_shortened_by_the_engine_s_own_rule() -> None:
 @pytest.mark.parametrize("message", ["x" * 33 * KIB, "\x1b" * 6 * KIB])
 def test_a_long_message_is_cut(message: str) -> None:
     error = ErrorRecord(message, "E", '{"code": 3}', ("frame",))
-    short = checks.checked(step(Action.FAIL, error=error)).error
+    short = _checks.checked(step(Action.FAIL, error=error)).error
     assert short is not None
     assert (short.type, short.data, short.stack_trace) == ("E", None, ())
     assert short.message.startswith(message[:1000])
@@ -132,14 +132,14 @@ def size(error: ErrorRecord) -> int:
 
 
 def test_a_batch_is_bounded() -> None:
-    checks.check_batch(0, 0)
-    checks.check_batch(250, 250)
-    checks.check_batch(2, 750 * KIB)
-    checks.check_batch(1, 5000 * KIB)
+    _checks.check_batch(0, 0)
+    _checks.check_batch(250, 250)
+    _checks.check_batch(2, 750 * KIB)
+    _checks.check_batch(1, 5000 * KIB)
     with pytest.raises(InvalidUpdateError, match="found 251 updates"):
-        checks.check_batch(251, 251)
+        _checks.check_batch(251, 251)
     with pytest.raises(InvalidUpdateError, match="768001 bytes"):
-        checks.check_batch(3, 750 * KIB + 1)
+        _checks.check_batch(3, 750 * KIB + 1)
 
 
 # -- a batch that the outbox makes ---------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_no_batch_is_made_that_the_check_of_its_size_refuses(updates: list[Updat
     while outbox.is_due:
         batch = outbox.take_batch()
         sent += len(batch)
-        encoded = to_json([update_to_wire(checks.checked(each)) for each in batch])
-        checks.check_batch(len(batch), len(encoded))
+        encoded = to_json([update_to_wire(_checks.checked(each)) for each in batch])
+        _checks.check_batch(len(batch), len(encoded))
         outbox.in_flight = False
     assert sent == len(updates)

@@ -22,9 +22,9 @@ from pyworkflow.errors import (
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.awslambda.access import Access, RenewedCredentials
-from pyworkflow.services.awslambda.client import MAX_ATTEMPTS, LambdaClient
-from pyworkflow.services.awslambda.signing import Keys
+from pyworkflow.services.awslambda._client import MAX_ATTEMPTS, LambdaClient
+from pyworkflow.services.awslambda._environment import Access, RenewedCredentials
+from pyworkflow.services.awslambda._sigv4 import Keys
 from tests.services.awslambda.lambda_api import (
     ARN,
     KEYS,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow.services.awslambda.connection import Connection
-from pyworkflow.services.awslambda.message import Answer, MalformedAnswerError
+from pyworkflow.services.awslambda._connection import Connection
+from pyworkflow.services.awslambda._http1 import Answer, MalformedAnswerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

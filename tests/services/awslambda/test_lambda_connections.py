@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 from pyworkflow.errors import ServiceError, ServiceUnavailableError
-from pyworkflow.services.awslambda import message
-from pyworkflow.services.awslambda.connections import DirectConnections
-from pyworkflow.services.awslambda.signing import Request
+from pyworkflow.services.awslambda import _http1
+from pyworkflow.services.awslambda._connections import DirectConnections
+from pyworkflow.services.awslambda._sigv4 import Request
 from tests.services.awslambda.lambda_api import (
     ARN,
     Answer,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from pyworkflow.services.awslambda.client import LambdaClient
+    from pyworkflow.services.awslambda._client import LambdaClient
 
 BODY = b'{"ClientToken": "the-same"}'
 
@@ -529,7 +529,7 @@ def test_a_request_through_a_proxy_that_is_given_up_ends(
 def test_an_answer_that_is_too_large_is_not_read(
     api: FakeLambda, monkeypatch: pytest.MonkeyPatch, is_proxied: bool
 ) -> None:
-    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    monkeypatch.setattr(_http1, "MOST_CONTENT_BYTES", 1000)
     options = {}
     if is_proxied:
         monkeypatch.setenv("HTTP_PROXY", api.url)

@@ -20,7 +20,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
-from pyworkflow._engine.records import (
+from pyworkflow._protocol import wire
+from pyworkflow._protocol.executions import Page
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     Operation,
@@ -28,8 +30,7 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow.services.awslambda import LambdaService, wire
-from pyworkflow.services.base import Page
+from pyworkflow.services.awslambda import LambdaService
 from tests.services.awslambda.lambda_api import ARN, KEYS, Answer, FakeLambda
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pyworkflow.errors import (
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.awslambda.faults import error_of
+from pyworkflow.services.awslambda._errors import error_of
 
 INVALID = "InvalidParameterValueException"
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow.services.awslambda import message
-from pyworkflow.services.awslambda.message import (
+from pyworkflow.services.awslambda import _http1
+from pyworkflow.services.awslambda._http1 import (
     MOST_HEADERS,
     Answer,
     AnswerReader,
@@ -15,7 +15,7 @@ from pyworkflow.services.awslambda.message import (
     OversizedAnswerError,
     to_bytes,
 )
-from pyworkflow.services.awslambda.signing import Request
+from pyworkflow.services.awslambda._sigv4 import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,13 +174,13 @@ def test_a_large_answer_in_many_pieces() -> None:
 def test_a_content_that_is_too_large_is_refused_before_it_is_read(
     text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    monkeypatch.setattr(_http1, "MOST_CONTENT_BYTES", 1000)
     with pytest.raises(OversizedAnswerError, match="at most 1000 bytes, found one of"):
         AnswerReader().feed(text)
 
 
 def test_chunks_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message, "MOST_CONTENT_BYTES", 1000)
+    monkeypatch.setattr(_http1, "MOST_CONTENT_BYTES", 1000)
     reader = AnswerReader()
     assert reader.feed(CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n") is None
     with pytest.raises(OversizedAnswerError, match="found one of 1001 bytes"):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.records import Action, ErrorRecord, OperationType, Status, Update
+from pyworkflow._protocol.executions import Committed, Page
+from pyworkflow._protocol.records import Action, ErrorRecord, OperationType, Status, Update
 from pyworkflow.errors import (
     InvalidUpdateError,
     RequestRefusedError,
@@ -15,7 +16,6 @@ from pyworkflow.errors import (
     StaleTokenError,
 )
 from pyworkflow.services.awslambda import LambdaService
-from pyworkflow.services.base import Committed, Page
 from tests.services.awslambda.lambda_api import (
     ARN,
     Answer,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.awslambda.signing import Keys, Request, Signer
+from pyworkflow.services.awslambda._sigv4 import Keys, Request, Signer
 
 ENDPOINT = "https://lambda.eu-west-1.amazonaws.com"
 KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "session-token//==")

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import (
+from pyworkflow._engine.messages import Failed, Succeeded, Suspended
+from pyworkflow._protocol import wire
+from pyworkflow._protocol.executions import Committed, Page
+from pyworkflow._protocol.records import (
     LAST_MS,
     Action,
     ErrorRecord,
@@ -20,19 +23,17 @@ from pyworkflow._engine.records import (
     Status,
     Update,
 )
-from pyworkflow._engine.turn import Failed, Succeeded, Suspended
-from pyworkflow.aws._answer import answer
-from pyworkflow.errors import ServiceError
-from pyworkflow.services.awslambda import invocation_from_event, wire
-from pyworkflow.services.awslambda.misfit import MisfitError
-from pyworkflow.services.awslambda.wire import (
+from pyworkflow._protocol.wire import (
     committed_from_answer,
     error_to_wire,
     operations_from_event,
     page_from_answer,
     update_to_wire,
 )
-from pyworkflow.services.base import Committed, Page
+from pyworkflow._protocol.wire_misfits import MisfitError
+from pyworkflow.aws._answer import answer
+from pyworkflow.errors import ServiceError
+from pyworkflow.services.awslambda import invocation_from_event
 from tests.services.awslambda.lambda_api import ARN
 
 if TYPE_CHECKING:

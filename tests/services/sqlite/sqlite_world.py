@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyworkflow
-from pyworkflow._engine.records import Operation, Update
+from pyworkflow._protocol.records import Operation, Update
 from pyworkflow.services.sqlite import SqliteService
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pyworkflow.services.base import Committed, Invocation
+    from pyworkflow._protocol.executions import Committed, Invocation
 
 SOURCES = Path(pyworkflow.__file__).parents[1]
 TESTS = Path(__file__).parents[3]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.records import Action, Status
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import Action, Status
 from pyworkflow.errors import ExecutionEndedError, InvalidUpdateError, StaleTokenError, StorageError
-from pyworkflow.services.base import ExecutionStatus
 from pyworkflow.testing._updates import ERROR, FAIL, SUCCEED, callback, end, invoke, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
 from tests.services.sqlite.test_sqlite_groups import Gate

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow.services.sqlite import SqliteService
-from pyworkflow.services.sqlite.processes import start_of
+from pyworkflow.services.sqlite._liveness import start_of
 from pyworkflow.testing.conformance import ServiceConformance, World
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pyworkflow._engine.records import Status
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import Status
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StorageError
-from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.services.sqlite import rows
-from pyworkflow.services.sqlite.book import PUT_OFF_MS
-from pyworkflow.services.sqlite.rows import encode
+from pyworkflow.services.sqlite import _encoding
+from pyworkflow.services.sqlite._encoding import encode
+from pyworkflow.services.sqlite._unit_of_work import PUT_OFF_MS
 from pyworkflow.testing._updates import callback, end, invoke, step, wait
 from tests.services.sqlite.sqlite_world import Place, begin, lease, play
 from tests.services.sqlite.test_sqlite_groups import Gate
@@ -452,7 +452,7 @@ def test_a_line_with_a_time_that_is_none_is_told(tmp_path: Path) -> None:
     async def scene(here: Place) -> None:
         service = here.open()
         bad = await begin(service)
-        lines = encode([rows.Line(0, 1 << 60, Status.STARTED)]).hex()
+        lines = encode([_encoding.Line(0, 1 << 60, Status.STARTED)]).hex()
         by_hand(here, f"UPDATE history SET lines = x'{lines}'")
         with pytest.raises(DamagedExecutionError, match=rf"row {1 << 32} of history, lines"):
             await service.history(bad.id)
@@ -557,7 +557,7 @@ def test_a_list_goes_on_past_a_text_that_can_not_be_decoded(
     tmp_path: Path, column: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the newest executions were others.
-    monkeypatch.setattr("pyworkflow.services.sqlite.store._PROBE", 0)
+    monkeypatch.setattr("pyworkflow.services.sqlite._sql._PROBE", 0)
 
     async def scene(here: Place) -> None:
         service = here.open()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyworkflow.errors import ServiceError, ServiceUnavailableError, StorageError, UsageError
-from pyworkflow.services.sqlite import schema
-from pyworkflow.services.sqlite import service as service_module
+from pyworkflow.services.sqlite import _schema
+from pyworkflow.services.sqlite import _service as service_module
 from pyworkflow.testing._updates import SUCCEED, end, step
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, python, sqlite_error
 from tests.services.sqlite.test_sqlite_groups import Gate
@@ -22,7 +22,7 @@ from tests.services.sqlite.test_sqlite_groups import Gate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyworkflow._engine.records import Update
+    from pyworkflow._protocol.records import Update
 
 
 def _fill(path: Path, executions: int = 30) -> None:
@@ -232,20 +232,20 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path, application_id:
     ("difference", "told"),
     [
         (1, "newer PyWorkflow; upgrade"),
-        (-schema.SCHEMA_VERSION, "older PyWorkflow; use that"),
+        (-_schema.SCHEMA_VERSION, "older PyWorkflow; use that"),
     ],
 )
 def test_a_file_of_another_version_is_left_alone(
     tmp_path: Path, difference: int, told: str
 ) -> None:
-    path, version = tmp_path / "x.db", schema.SCHEMA_VERSION + difference
+    path, version = tmp_path / "x.db", _schema.SCHEMA_VERSION + difference
     _fill(path, 1)
     newer = sqlite3.connect(path)
     newer.execute(f"PRAGMA user_version={version}")
     newer.close()
     before = path.read_bytes()
     with pytest.raises(
-        StorageError, match=rf"version {schema.SCHEMA_VERSION}, found .*version {version}.*{told}"
+        StorageError, match=rf"version {_schema.SCHEMA_VERSION}, found .*version {version}.*{told}"
     ):
         Place(path).open()
     assert path.read_bytes() == before
@@ -259,7 +259,7 @@ def test_a_file_that_can_be_opened_only_once_is_let_go(
     def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
         if opened:
             raise ServiceUnavailableError("no second one")
-        opened.append(schema.open_file(path, synchronous, busy_timeout_ms))
+        opened.append(_schema.open_file(path, synchronous, busy_timeout_ms))
         return opened[0]
 
     monkeypatch.setattr(service_module, "open_file", open_file)
@@ -294,14 +294,14 @@ class FakeConnection:
 
 def test_the_journal_mode_is_changed_when_others_let_go() -> None:
     connection = FakeConnection(None, "wal")
-    schema._use_wal(connection, "x.db")  # type: ignore[arg-type]
+    _schema._use_wal(connection, "x.db")  # type: ignore[arg-type]
     change = "PRAGMA journal_mode=WAL"
     assert connection.ran == [change, "BEGIN IMMEDIATE", "ROLLBACK", change]
 
 
 def test_a_file_system_without_shared_memory_is_told() -> None:
     with pytest.raises(StorageError, match=r"x\.db.*local disk"):
-        schema._use_wal(FakeConnection("delete"), "x.db")  # type: ignore[arg-type]
+        _schema._use_wal(FakeConnection("delete"), "x.db")  # type: ignore[arg-type]
 
 
 def test_an_empty_file_becomes_ours(tmp_path: Path) -> None:

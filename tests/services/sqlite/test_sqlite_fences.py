@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import Status
+from pyworkflow._protocol.records import Status
 from pyworkflow.errors import (
     CallbackAlreadyCompletedError,
     ServiceError,

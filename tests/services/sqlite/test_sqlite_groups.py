@@ -14,7 +14,7 @@ from pyworkflow.errors import (
     ServiceUnavailableError,
     StaleTokenError,
 )
-from pyworkflow.services.sqlite import groups
+from pyworkflow.services.sqlite import _group_thread
 from pyworkflow.testing._updates import SUCCEED, callback, end, step
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, play, sqlite_error
 
@@ -84,7 +84,7 @@ def test_commits_that_gather_share_a_transaction(path: str) -> None:
 def test_a_group_has_a_limit_and_the_next_takes_the_rest(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "MOST_JOBS", 4)
+    monkeypatch.setattr(_group_thread, "MOST_JOBS", 4)
 
     async def scene(here: Place) -> None:
         service = here.open()

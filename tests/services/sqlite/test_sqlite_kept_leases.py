@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.executions import LEASE_MS
+from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow.errors import ExecutionNotFoundError, ServiceError, StaleTokenError
-from pyworkflow.services.base import LEASE_MS
-from pyworkflow.services.sqlite import leases, schema
-from pyworkflow.services.sqlite.processes import start_of
+from pyworkflow.services.sqlite import _leases, _schema
+from pyworkflow.services.sqlite._liveness import start_of
 from pyworkflow.testing._updates import ERROR, SUCCEED, callback, context, end, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
 
@@ -107,10 +107,10 @@ def test_the_lease_alone_decides_where_nobody_can_say_that_the_process_lives(
         await service.start("greet", "1")
         with monkeypatch.context() as patch:
             if what == "host":  # another machine, or another container
-                patch.setattr(leases, "this_host", lambda: "elsewhere")
+                patch.setattr(_leases, "this_host", lambda: "elsewhere")
             else:  # its id was given to this process later; or there is no /proc
                 begun = 1 if what == "start" else None
-                patch.setattr(leases, "start_of", lambda _: begun)
+                patch.setattr(_leases, "start_of", lambda _: begun)
             await keep(service, "me")
         here.clock.advance(LEASE_MS - 1)
         assert await lease(service, "you") == []
@@ -347,7 +347,7 @@ def test_whoever_has_leased_nothing_has_no_row(
         await far.release()
         assert owners_of(service) == {"a", "b", "c"}
         # Whoever claims for the first time sweeps, wherever the others lived.
-        monkeypatch.setattr(leases, "this_host", lambda: "elsewhere")
+        monkeypatch.setattr(_leases, "this_host", lambda: "elsewhere")
         (mine,) = await lease(other, "d", limit=1)
         assert owners_of(service) == {"d"}
         # One that was swept, for it had nothing, is back with its next claim.
@@ -393,6 +393,6 @@ def test_a_file_of_the_first_version_opens(path: Path) -> None:
         (found,) = await lease(service, "heir")
         await found.commit(end(found.id))
         (version,) = service._book.store._connection.execute("PRAGMA user_version").fetchone()
-        assert version == schema.SCHEMA_VERSION
+        assert version == _schema.SCHEMA_VERSION
 
     play(path, scene)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyworkflow._engine.records import Status
+from pyworkflow._protocol.executions import LEASE_MS
+from pyworkflow._protocol.records import Status
 from pyworkflow.errors import StaleTokenError
-from pyworkflow.services.base import LEASE_MS
-from pyworkflow.services.sqlite import leases, processes
+from pyworkflow.services.sqlite import _leases, _liveness
 from pyworkflow.testing._updates import ERROR, RETRY, SUCCEED, callback, end, step, wait
 from tests.services.sqlite.sqlite_world import Holder, Place, begin, lease, play
 
@@ -207,7 +207,7 @@ def test_the_leases_of_a_dead_process_are_void_at_once(
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", _pid_of_the_dead)
             assert len(await lease(service, "dead", limit=1)) == 1
-            patch.setattr(leases, "this_host", lambda: "elsewhere")
+            patch.setattr(_leases, "this_host", lambda: "elsewhere")
             assert len(await lease(service, "elsewhere", limit=1)) == 1
         (found,) = await lease(service, "heir")
         summary = await service.get(found.id)
@@ -228,19 +228,19 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    assert not processes.is_gone(1)
+    assert not _liveness.is_gone(1)
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(os, "kill", None)
-    assert not processes.is_gone(1)
+    assert not _liveness.is_gone(1)
 
 
 def test_a_host_without_namespaces_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_path: str) -> str:
         raise FileNotFoundError
 
-    here = processes.this_host()
+    here = _liveness.this_host()
     monkeypatch.setattr(os, "readlink", missing)
-    assert processes.this_host() == here.split()[0] + " "
+    assert _liveness.this_host() == here.split()[0] + " "
 
 
 async def _delays(here: Place, service: SqliteService, troubles: int) -> list[int]:

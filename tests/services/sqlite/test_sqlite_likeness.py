@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyworkflow.errors import StorageError
-from pyworkflow.services.sqlite import likeness, schema
+from pyworkflow.services.sqlite import _schema, _schema_check
 from pyworkflow.testing._updates import step
 from tests.services.sqlite.sqlite_world import Place, lease, play
 from tests.services.sqlite.test_sqlite_damage import by_hand
@@ -18,7 +18,7 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 
 def remade(table: str, old: str, new: str) -> list[str]:
     """The statements that make a table anew with another text."""
-    made = schema._script(schema.SCHEMA_VERSION)
+    made = _schema._script(_schema.SCHEMA_VERSION)
     (script,) = [each for each in made if f"CREATE TABLE {table} " in each]
     assert old in script
     added = [each for each in made if f" ON {table} " in each or f"ALTER TABLE {table} " in each]
@@ -140,8 +140,8 @@ def test_what_is_hung_on_them_meanwhile_is_refused_before_it_runs(
 
 def test_the_script_is_like_itself() -> None:
     connection = sqlite3.connect(":memory:")
-    assert likeness.difference(connection, ()) is None
-    for statement in schema._script(schema.SCHEMA_VERSION):
+    assert _schema_check.difference(connection, ()) is None
+    for statement in _schema._script(_schema.SCHEMA_VERSION):
         connection.execute(statement)
-    assert likeness.difference(connection, schema._script(schema.SCHEMA_VERSION)) is None
+    assert _schema_check.difference(connection, _schema._script(_schema.SCHEMA_VERSION)) is None
     connection.close()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.records import Action, ErrorRecord
+from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
+from pyworkflow._protocol.records import Action, ErrorRecord
 from pyworkflow.errors import (
     ExecutionNotFoundError,
     ServiceBusyError,
     ServiceError,
     ServiceUnavailableError,
 )
-from pyworkflow.services.base import ExecutionStatus, ExecutionSummary
-from pyworkflow.services.sqlite import recent
+from pyworkflow.services.sqlite import _lru
 from pyworkflow.testing._updates import end, step
 from tests.services.sqlite.sqlite_world import Place, begin, play, sqlite_error
 
@@ -194,7 +194,7 @@ def test_an_end_that_was_undone_is_not_kept(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "ending",
     [
-        {"payload": f'"{"x" * recent.LONGEST}"'},
+        {"payload": f'"{"x" * _lru.LONGEST}"'},
         {"action": Action.FAIL, "error": ErrorRecord("no", "Refused")},
     ],
     ids=["long", "failed"],
@@ -212,7 +212,7 @@ def test_what_is_long_or_failed_is_read(path: Path, ending: dict[str, Any]) -> N
 
 
 def test_only_so_many_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "MOST", 2)
+    monkeypatch.setattr(_lru, "MOST", 2)
 
     async def scene(here: Place) -> None:
         service = here.open()

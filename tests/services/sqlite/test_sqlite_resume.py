@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import step, workflow
-from pyworkflow._engine import codec
-from pyworkflow._engine.failures import KnownErrors
-from pyworkflow._engine.turn import Succeeded, Suspended
+from pyworkflow._engine.messages import Succeeded, Suspended
+from pyworkflow._protocol.executions import ExecutionStatus
 from pyworkflow._runtime.runner import Runner
-from pyworkflow.services.base import ExecutionStatus
+from pyworkflow._values import codec
+from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.world import START_MS, JumpingLoop, LoopClock
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pyworkflow._engine.turn import End
-    from pyworkflow.services.base import Invocation
+    from pyworkflow._engine.messages import End
+    from pyworkflow._protocol.executions import Invocation
 
 ran: list[str] = []
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow.services.base import ExecutionStatus
-from pyworkflow.services.sqlite import store
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow.services.sqlite import _sql
 from pyworkflow.testing._updates import wait
 from tests.services.sqlite.sqlite_world import Place, lease, play
 
@@ -224,9 +224,9 @@ def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
 def test_a_list_by_prefix_has_the_newest_wherever_they_are_found(
     tmp_path: Path, probe: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PROBE", 1)
-    monkeypatch.setattr(store, "_DEEP_PROBE", probe)
-    monkeypatch.setattr(store, "_MANY_NAMES", 4)
+    monkeypatch.setattr(_sql, "_PROBE", 1)
+    monkeypatch.setattr(_sql, "_DEEP_PROBE", probe)
+    monkeypatch.setattr(_sql, "_MANY_NAMES", 4)
 
     async def scene(here: Place) -> None:
         service = here.open()

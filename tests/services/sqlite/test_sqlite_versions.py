@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from pyworkflow.errors import StorageError
-from pyworkflow.services.sqlite import schema
+from pyworkflow.services.sqlite import _schema
 from pyworkflow.testing._updates import step
 from tests.services.sqlite.sqlite_world import Place, begin, lease, play, python, spawn
 from tests.services.sqlite.test_sqlite_damage import by_hand
 
-UPGRADED = f"version {schema.SCHEMA_VERSION + 1}"
+UPGRADED = f"version {_schema.SCHEMA_VERSION + 1}"
 
 OTHER_VERSION = """
 from pyworkflow.services.sqlite import schema
-schema.SCHEMA_VERSION += int(sys.argv[2])
+_schema.SCHEMA_VERSION += int(sys.argv[2])
 from tests.services.sqlite.sqlite_world import Place
 Place(sys.argv[1]).open()
 """
@@ -50,7 +50,7 @@ except StorageError as error:
 
 
 def upgrade(here: Place, by: int = 1) -> None:
-    by_hand(here, f"PRAGMA user_version = {schema.SCHEMA_VERSION + by}")
+    by_hand(here, f"PRAGMA user_version = {_schema.SCHEMA_VERSION + by}")
 
 
 def test_an_older_version_refuses_a_newer_file_and_says_what_to_do(tmp_path: Path) -> None:

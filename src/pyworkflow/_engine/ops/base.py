@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 
-from pyworkflow._engine.error_classes import NOWHERE
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.limits import check_size, fits
 from pyworkflow._engine.mismatch import lost_class_error
-from pyworkflow._engine.rebuilding import LostClassError
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.limits import check_size, fits
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     Operation,
     OperationType,
     Update,
 )
+from pyworkflow._values.exception_classes import NOWHERE
+from pyworkflow._values.exception_rebuilding import LostClassError
 from pyworkflow.errors import SerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ids import Scope
     from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.rebuilding import Fallback
+    from pyworkflow._values.exception_classes import Home
+    from pyworkflow._values.exception_rebuilding import Fallback
 
 
 class Op:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pyworkflow._engine import codec
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.rebuilding import misfit, stand_in
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     Operation,
@@ -24,6 +22,8 @@ from pyworkflow._engine.records import (
     Status,
     SubType,
 )
+from pyworkflow._values import codec
+from pyworkflow._values.exception_rebuilding import misfit, stand_in
 from pyworkflow.errors import CallbackError, CallbackTimeoutError, SerializationError, UsageError
 
 if TYPE_CHECKING:

@@ -18,27 +18,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.ids import Namespace, Scope
-from pyworkflow._engine.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.limits import MAX_PAYLOAD_BYTES, fits
+from pyworkflow._protocol.records import (
     Action,
     Operation,
     OperationType,
     Status,
     SubType,
 )
+from pyworkflow._values import codec
+from pyworkflow._values.exception_classes import home_of
 from pyworkflow.errors import ChildContextError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.records import ErrorRecord
+    from pyworkflow._protocol.records import ErrorRecord
+    from pyworkflow._values.exception_classes import Home
 
 
 class ChildOp(Op):

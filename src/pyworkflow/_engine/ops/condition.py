@@ -14,12 +14,12 @@ import math
 import random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyworkflow._engine import codec
+from pyworkflow._engine.body_context import body_context
 from pyworkflow._engine.exits import pass_on_signal
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.step import StepOp, StepSettings
-from pyworkflow._engine.records import Action, Operation, SubType
-from pyworkflow._engine.surroundings import body_context
+from pyworkflow._protocol.records import Action, Operation, SubType
+from pyworkflow._values import codec
 from pyworkflow.duration import format_duration
 from pyworkflow.errors import ConditionTimeoutError, RetryableError, SerializationError
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pyworkflow._engine import codec
-from pyworkflow._engine.error_classes import home_of
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.records import ErrorRecord, Operation, Status, SubType
+from pyworkflow._protocol.records import ErrorRecord, Operation, Status, SubType
+from pyworkflow._values import codec
+from pyworkflow._values.exception_classes import home_of
 from pyworkflow.errors import ChildContextError, SerializationError
 
 if TYPE_CHECKING:

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pyworkflow._engine import codec
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.rebuilding import misfit, stand_in
-from pyworkflow._engine.records import (
+from pyworkflow._protocol.records import (
     Action,
     ErrorRecord,
     Operation,
@@ -21,6 +19,8 @@ from pyworkflow._engine.records import (
     Status,
     SubType,
 )
+from pyworkflow._values import codec
+from pyworkflow._values.exception_rebuilding import misfit, stand_in
 from pyworkflow.errors import InvokeError, SerializationError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, SubType
+from pyworkflow._protocol.records import Action, Operation, OperationType, SubType
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution

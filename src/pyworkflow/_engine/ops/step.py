@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from pyworkflow._engine.error_classes import home_of
-from pyworkflow._engine.failures import record_error
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, Status, SubType, Update
+from pyworkflow._protocol.records import Action, Operation, OperationType, Status, SubType, Update
+from pyworkflow._values.exception_classes import home_of
+from pyworkflow._values.exceptions import record_error
 from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pyworkflow._engine.error_classes import Home
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.records import ErrorRecord
+    from pyworkflow._protocol.records import ErrorRecord
+    from pyworkflow._values.exception_classes import Home
     from pyworkflow.retry import Retry
 
 logger = logging.getLogger("pyworkflow.steps")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.records import Action, Operation, OperationType, SubType
+from pyworkflow._protocol.records import Action, Operation, OperationType, SubType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.loop import TimerHandle
+    from pyworkflow._engine.loop.event_loop import TimerHandle
     from pyworkflow._engine.outbox import Entry
 
 

@@ -14,7 +14,7 @@ from aws_durable_execution_sdk_python.serdes import DEFAULT_JSON_SERDES, PassThr
 
 from pyworkflow._engine.ops.callback import CallbackOp, CallbackOptions
 from pyworkflow._engine.ops.invoke import InvokeOp, InvokeOptions
-from pyworkflow._engine.records import Action, ErrorRecord, Operation, Status, SubType
+from pyworkflow._protocol.records import Action, ErrorRecord, Operation, Status, SubType
 from pyworkflow.aws.sdk.errors import raise_here, raised_as
 from pyworkflow.aws.sdk.serdes import SerDesEncoding, give
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_durable_execution_sdk_python.exceptions import WaitForConditionError
 
-from pyworkflow._engine.records import Action, Operation, SubType
+from pyworkflow._protocol.records import Action, Operation, SubType
 from pyworkflow.aws.sdk.errors import ends_invocation, surface
 from pyworkflow.aws.sdk.serdes import SerDesEncoding
 from pyworkflow.aws.sdk.steps import AttemptsOp, Settings, carried
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aws_durable_execution_sdk_python.waits import WaitForConditionConfig
 
-    from pyworkflow._api.attempt import CurrentStep
+    from pyworkflow._api.current_step import CurrentStep
     from pyworkflow._engine.execution import Execution
 
 

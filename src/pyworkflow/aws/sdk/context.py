@@ -37,11 +37,11 @@ from aws_durable_execution_sdk_python.operation.callback import wait_for_callbac
 from aws_durable_execution_sdk_python.types import StepContext, WaitForConditionCheckContext
 
 from pyworkflow._api.child import run_child_blocking
+from pyworkflow._engine.current import require_execution
 from pyworkflow._engine.ids import Namespace, hash_path
+from pyworkflow._engine.loop.tasks import Task, current_task
 from pyworkflow._engine.ops.wait import WaitOp
-from pyworkflow._engine.records import OperationType, SubType
-from pyworkflow._engine.scope import require_execution
-from pyworkflow._engine.tasks import Task, current_task
+from pyworkflow._protocol.records import OperationType, SubType
 from pyworkflow.aws.sdk.callbacks import Callback, SdkCallbackOp, SdkInvokeOp
 from pyworkflow.aws.sdk.condition import SdkConditionOp
 from pyworkflow.aws.sdk.contexts import SdkChildOp, run_virtual
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from aws_durable_execution_sdk_python.types import LoggerInterface, WaitForCallbackContext
     from aws_durable_execution_sdk_python.waits import WaitForConditionConfig
 
-    from pyworkflow._api.attempt import CurrentStep
+    from pyworkflow._api.current_step import CurrentStep
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ops.base import Op
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from aws_durable_execution_sdk_python.exceptions import ChildContextError
 
-from pyworkflow._engine.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._engine.ops.child import ChildOp
-from pyworkflow._engine.records import Action, Operation, Status
+from pyworkflow._protocol.limits import MAX_PAYLOAD_BYTES, fits
+from pyworkflow._protocol.records import Action, Operation, Status
 from pyworkflow.aws.sdk.errors import (
     ends_invocation,
     passes_through,

@@ -19,8 +19,8 @@ from aws_durable_execution_sdk_python.exceptions import (
 )
 from aws_durable_execution_sdk_python.lambda_service import ErrorObject
 
-from pyworkflow._engine.limits import fitted
-from pyworkflow._engine.records import ErrorRecord
+from pyworkflow._protocol.limits import fitted
+from pyworkflow._protocol.records import ErrorRecord
 
 if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution

@@ -18,23 +18,23 @@ from aws_durable_execution_sdk_python import execution as sdk_execution
 from aws_durable_execution_sdk_python.exceptions import BotoClientError
 from aws_durable_execution_sdk_python.lambda_service import LambdaClient, OperationUpdate
 
-from pyworkflow._api.binding import InputBinder
+from pyworkflow._api.input_binding import InputBinder
 from pyworkflow._api.workflow import Workflow
-from pyworkflow._engine.scope import current_execution
-from pyworkflow._engine.turn import Failed
+from pyworkflow._engine.current import current_execution
+from pyworkflow._engine.messages import Failed
+from pyworkflow._protocol.wire import error_to_wire
 from pyworkflow.aws._injected import InjectedService
 from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.aws.sdk.context import DurableContext
 from pyworkflow.aws.sdk.errors import ends_invocation, record_of
 from pyworkflow.aws.sdk.serdes import JsonEncoding
 from pyworkflow.errors import UsageError
-from pyworkflow.services.awslambda.wire import error_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.turn import End
+    from pyworkflow._engine.messages import End
     from pyworkflow.services.port import History
 
     Function = Callable[[Any, Any], Any]

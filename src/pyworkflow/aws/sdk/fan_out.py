@@ -32,7 +32,7 @@ from aws_durable_execution_sdk_python.config import (
 
 from pyworkflow._api.child import run_issued
 from pyworkflow._engine.ids import Namespace, hash_path
-from pyworkflow._engine.records import Operation, Status
+from pyworkflow._protocol.records import Operation, Status
 from pyworkflow.aws.sdk.contexts import SdkChildOp, run_virtual
 from pyworkflow.aws.sdk.errors import error_object, passes_through
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aws_durable_execution_sdk_python.exceptions import SerDesError
 from aws_durable_execution_sdk_python.serdes import SerDes, deserialize, serialize
 
-from pyworkflow._engine.codec import Encoding
+from pyworkflow._values.codec import Encoding
 from pyworkflow.aws.sdk.errors import surface
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from aws_durable_execution_sdk_python.exceptions import (
 )
 from aws_durable_execution_sdk_python.retries import RetryPresets
 
-from pyworkflow._api.attempt import CurrentStep, current_step
+from pyworkflow._api.current_step import CurrentStep, current_step
+from pyworkflow._engine.current import running_step
 from pyworkflow._engine.ops.step import StepOp
-from pyworkflow._engine.records import Action, Operation, Status, SubType
-from pyworkflow._engine.scope import running_step
+from pyworkflow._protocol.records import Action, Operation, Status, SubType
 from pyworkflow.aws.sdk.errors import passes_through, raised_as, record_of, surface
 from pyworkflow.aws.sdk.serdes import SerDesEncoding, give
 from pyworkflow.errors import SerializationError
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from aws_durable_execution_sdk_python.config import StepConfig
 
-    from pyworkflow._engine.codec import Encoding
     from pyworkflow._engine.execution import Execution
+    from pyworkflow._values.codec import Encoding
 
 T = TypeVar("T")
 

@@ -1,0 +1,51 @@
+"""What the run waits for outside: timers, retries, callbacks and invokes."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from pyworkflow._protocol.records import OperationType
+
+if TYPE_CHECKING:
+    from pyworkflow._engine.ops.base import Op
+
+
+class Outside:
+    """The operations that only an outside event can end, and when the next is due."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[Op, int | None] = {}
+        """Those that wait, and until when at the latest (`None`: nobody knows)."""
+        self._due: list[tuple[int, int, Op]] = []
+        self._waits: list[tuple[int, int, Op]] = []
+
+    def add(self, op: Op, due_ms: int | None) -> None:
+        """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
+        op.is_outside = True
+        self.waiting[op] = due_ms
+        if due_ms is not None:
+            heappush(self._due, (due_ms, op.number, op))
+            if op.type is OperationType.WAIT:
+                heappush(self._waits, (due_ms, op.number, op))
+
+    def discard(self, op: Op) -> None:
+        """``op`` waits no longer."""
+        op.is_outside = False
+        self.waiting.pop(op, None)
+
+    def next_due_ms(self) -> int | None:
+        """Return when the first of them is due."""
+        return self._first(self._due)
+
+    def next_wait_ms(self) -> int | None:
+        """Return when the first WAIT is due; a retry that is due ends nothing."""
+        return self._first(self._waits)
+
+    def _first(self, due: list[tuple[int, int, Op]]) -> int | None:
+        while due:
+            due_ms, _, op = due[0]
+            if self.waiting.get(op) == due_ms:
+                return due_ms
+            heappop(due)
+        return None

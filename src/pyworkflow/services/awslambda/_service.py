@@ -1,0 +1,137 @@
+"""The port to AWS Lambda durable functions.
+
+Nothing is kept between two calls: Lambda has the history, the runner has the token. The answer to a
+checkpoint holds what changed, our own updates among it, on whichever of its pages. An update of
+ours that it leaves out is read from the execution's state, for the engine orders ends by the times
+that the service recorded; only what is not there either (nothing below a completed context is) is
+worked out here, by the table of legal moves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from pyworkflow._protocol import limits, moves, wire
+from pyworkflow._protocol.executions import Committed, Markers
+from pyworkflow._protocol.records import OperationType
+from pyworkflow.services.awslambda import _checks
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Sequence
+
+    from pyworkflow._protocol.executions import Page
+    from pyworkflow._protocol.records import Operation, Update
+    from pyworkflow.services.awslambda._client import LambdaClient
+
+
+class LambdaService:
+    """The service of the executions that Lambda keeps; one for a whole process."""
+
+    def __init__(self, client: LambdaClient) -> None:
+        self._client = client
+
+    def close(self) -> None:
+        """Close the connections; the service is not used any more."""
+        self._client.close()
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names; "" names the first. ``token`` is the newest.
+
+        Raises `ServiceError` and what is below it.
+        """
+        query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": limits.PAGE_OPERATIONS}
+        if marker:
+            query["Marker"] = marker
+        path = _path(execution_id, "state")
+        return await self._client.get(*path, read=wire.page_from_answer, **query)
+
+    def commit(
+        self, execution_id: str, token: str, updates: Sequence[Update]
+    ) -> asyncio.Future[Committed]:
+        """Apply ``updates`` as a whole; return the next token and what changed, ours included.
+
+        Raises `InvalidUpdateError` for what Lambda would refuse, before it is sent;
+        `RequestRefusedError`, `StaleTokenError` and `ServiceUnavailableError` as it answers.
+        """
+        # The ClientToken is the same in all tries of this call: Lambda applies it once.
+        body = _body(token, updates, os.urandom(16).hex())
+
+        def read(content: bytes) -> Committed | Coroutine[Any, Any, Committed]:
+            committed = wire.committed_from_answer(content)
+            missing = _missing(committed, updates)
+            return self._completed(execution_id, committed, missing) if missing else committed
+
+        path = _path(execution_id, "checkpoint")
+        return self._client.post(*path, body=body, read=read)
+
+    async def _completed(
+        self, execution_id: str, committed: Committed, missing: Sequence[Update]
+    ) -> Committed:
+        """Return ``committed`` with the operations of ``missing``, which its first page lacks."""
+        token, operations, marker = committed.token, list(committed.operations), committed.marker
+        assert token is not None, "without a token nothing is missing"
+        ids = {update.id for update in missing}
+        markers = Markers(execution_id)
+        while ids and marker is not None:
+            page = await self.load(execution_id, token, markers.follow(marker))
+            operations += page.operations
+            marker = page.marker
+            ids.difference_update(found.id for found in page.operations)
+        if ids:
+            state = await self._state(execution_id, token)
+            operations += [found for found in state if found.id in ids]
+            ids.difference_update(found.id for found in state)
+            operations += _made_by([update for update in missing if update.id in ids], state)
+        return Committed(token, tuple(operations), marker)
+
+    async def _state(self, execution_id: str, token: str) -> list[Operation]:
+        operations: list[Operation] = []
+        marker: str | None = ""
+        markers = Markers(execution_id)
+        while marker is not None:
+            page = await self.load(execution_id, token, markers.follow(marker))
+            operations += page.operations
+            marker = page.marker
+        return operations
+
+
+def _body(token: str, updates: Sequence[Update], client_token: str) -> bytes:
+    """Return what is sent for ``updates``, once it is within all limits."""
+    checked = map(_checks.checked, updates)
+    shapes = tuple([wire.shape_of(update, wire.OperationUpdate) for update in checked])
+    body = wire.encoded(wire.CheckpointRequest(token, shapes, client_token))
+    size = len(body)
+    if size > limits.MAX_BATCH_BYTES:
+        size -= len(wire.encoded(wire.CheckpointRequest(token, (), client_token)))
+    _checks.check_batch(len(shapes), size)
+    return body
+
+
+def _missing(committed: Committed, updates: Sequence[Update]) -> list[Update]:
+    """Return those of ``updates`` whose operations can still be read and are not there yet.
+
+    With the execution's own end nothing more can be read, nor need it be.
+    """
+    if committed.token is None:
+        return []
+    found = {operation.id for operation in committed.operations}
+    return [
+        update
+        for update in updates
+        if update.id not in found and update.type is not OperationType.EXECUTION
+    ]
+
+
+def _made_by(updates: Sequence[Update], state: Sequence[Operation]) -> list[Operation]:
+    """Return what accepted ``updates`` make of nothing, at the latest time that ``state`` knows."""
+    now_ms = max((found.end_ms or found.start_ms for found in state), default=0)
+    made: dict[str, Operation] = {}
+    for update in updates:
+        made[update.id] = moves.apply(update, made.get(update.id), now_ms)
+    return list(made.values())
+
+
+def _path(execution_id: str, end: str) -> tuple[str, ...]:
+    return "2025-12-01", "durable-executions", execution_id, end

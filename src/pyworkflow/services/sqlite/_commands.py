@@ -1,0 +1,169 @@
+"""What the service does to executions: each method is one job of the writer, within its group.
+
+A job either changes what it says or raises one of our errors and changes nothing but what was due
+anyway: timers that fire, an execution whose timeout is over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyworkflow._protocol.executions import Committed, Invocation, InvokedNames, Page
+from pyworkflow._protocol.records import (
+    Action,
+    ErrorRecord,
+    OperationType,
+    Status,
+    Update,
+)
+from pyworkflow.errors import ExecutionNotFoundError
+from pyworkflow.services import _external_events
+from pyworkflow.services._errors import already_started, check_execution_name, unknown_callback
+from pyworkflow.services._scheduling import is_progress, new_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyworkflow.services.sqlite._cached_execution import Held
+    from pyworkflow.services.sqlite._unit_of_work import Book
+
+_INVOKE = OperationType.CHAINED_INVOKE
+
+
+class Ledger:
+    """The verbs of the protocol over the executions of one file."""
+
+    def __init__(
+        self,
+        book: Book,
+        now_ms: Callable[[], int],
+        page_size: int,
+        max_payload_bytes: int | None,
+    ) -> None:
+        self._book = book
+        self._now_ms = now_ms
+        self._page_size = page_size
+        self._max_payload_bytes = max_payload_bytes
+
+    # -- what a runner needs ---------------------------------------------------------------------
+
+    def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
+        held, now_ms = self._book.hold(execution_id), self._now_ms()
+        answer = held.state.commit(token, updates, now_ms, self._page_size)
+        for update in updates:
+            if update.type is _INVOKE and update.action is Action.START:
+                self._start_child(held, update, now_ms)
+        if updates and held.troubles and (not held.losses or any(map(is_progress, updates))):
+            held.troubles, held.problem, held.has_moved = 0, None, True
+        return answer
+
+    def load(self, execution_id: str, token: str, marker: str) -> Page:
+        return self._book.hold(execution_id).state.page_at(token, marker, self._page_size)
+
+    # -- executions ------------------------------------------------------------------------------
+
+    def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        execution_name: str | None,
+        timeout_seconds: int | None,
+    ) -> str:
+        if execution_name is not None:
+            known_id = self._known(workflow_name, input_payload, execution_name)
+            if known_id is not None:
+                return known_id
+        now_ms = self._now_ms()
+        root = new_root(now_ms, execution_name, input_payload)
+        deadline_ms = None if timeout_seconds is None else now_ms + timeout_seconds * 1000
+        self._book.add(root, workflow_name, deadline_ms=deadline_ms)
+        return root.id
+
+    def _known(self, workflow_name: str, input_payload: str, execution_name: str) -> str | None:
+        check_execution_name(execution_name)
+        known = self._book.named(workflow_name, execution_name)
+        if known is None:
+            return None
+        known_id, known_payload = known
+        if known_payload == input_payload:
+            return known_id
+        raise already_started(workflow_name, execution_name, known_id)
+
+    def _start_child(self, held: Held, update: Update, now_ms: int) -> None:
+        assert update.function_name is not None
+        name = _invoked_names(held, update.id).take(update.id, update.name)
+        root = new_root(now_ms, name, "null" if update.payload is None else update.payload)
+        self._book.add(root, update.function_name, parent=(held.state.id, update.id))
+
+    def claim(self, execution_id: str) -> Invocation:
+        held = self._book.hold(execution_id)
+        held.state.fire(self._now_ms())
+        _external_events.check_running(held.state)
+        return self.begin(held, owner=None)
+
+    def begin(self, held: Held, owner: str | None) -> Invocation:
+        """Begin an invocation for ``owner``; every older token is void."""
+        held.owner, held.not_before_ms = owner, None
+        held.is_claimed = held.has_moved = True
+        return held.state.begin(self._page_size, self._max_payload_bytes)
+
+    def stop(self, execution_id: str, error: ErrorRecord) -> None:
+        _external_events.stop(self._book.hold(execution_id).state, self._now_ms(), error)
+
+    def expire(self, execution_ids: Sequence[str]) -> None:
+        """End those executions whose timeout is over, as anything else done with them would."""
+        now_ms = self._now_ms()
+        for execution_id in execution_ids:
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                held.state.fire(now_ms)
+                self._book.settle(held)
+
+    # -- outside events --------------------------------------------------------------------------
+
+    def end_callback(
+        self, callback_id: str, status: Status, payload: str | None, error: ErrorRecord | None
+    ) -> str:
+        state = self._of_callback(callback_id).state
+        _external_events.end_callback(
+            state, callback_id, self._now_ms(), status, payload=payload, error=error
+        )
+        return state.id
+
+    def heartbeat_callback(self, callback_id: str) -> str:
+        held = self._of_callback(callback_id)
+        held.beaten.append(_external_events.beat(held.state, callback_id, self._now_ms()))
+        return held.state.id
+
+    def _of_callback(self, callback_id: str) -> Held:
+        try:
+            return self._book.hold(_external_events.execution_id_of(callback_id))
+        except ExecutionNotFoundError:
+            raise unknown_callback(callback_id) from None
+
+    def end_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        status: Status,
+        payload: str | None,
+        error: ErrorRecord | None,
+    ) -> str:
+        state = self._book.hold(execution_id).state
+        _external_events.end_invoke(
+            state, operation_id, self._now_ms(), status, payload=payload, error=error
+        )
+        return execution_id
+
+
+def _invoked_names(held: Held, operation_id: str) -> InvokedNames:
+    """Return the names that ``held`` gave to what it invoked before the operation."""
+    if held.invoked is None:
+        root = held.state.root
+        held.invoked = InvokedNames(root.name or root.id)
+        for operation in held.state.operations.values():
+            if operation.id == operation_id:
+                break
+            if operation.type is _INVOKE:
+                held.invoked.take(operation.id, operation.name)
+    return held.invoked

@@ -1,0 +1,326 @@
+"""Who goes on with which execution: claims, leases, and what happens when a lease is lost.
+
+A lease is a promise for some seconds, renewed while it is kept. It is lost when it runs out, or at
+once when its process is on this machine and no longer there. Losing a lease is losing the token:
+whoever held it can write nothing more.
+
+An owner that claims with ``keep`` promises more: what it claimed has a body running until it says
+otherwise, and such a body must not run twice. So its leases are kept past their time while its
+process is known to live, whatever keeps it from renewing them: code that keeps the interpreter to
+itself, a file that another process has locked, a process that was stopped. What it has no body of,
+it hands back as long as it can. No write is spent on saying that a body begins. Where nobody can
+say whether the process lives (on another machine, in another container), the lease alone decides.
+
+An execution that lost its process may be what ended it. It is *suspected* until an invocation of it
+ends in good order, whatever it records meanwhile, and it is due again later and later, at moments
+of chance. Workers claim those apart, see `pyworkflow._local.worker`, so one that kills its
+process each time does not take its neighbours along.
+
+Leases run by the machine's time, whatever time the executions live in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from pyworkflow._protocol.executions import LEASE_MS
+from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
+from pyworkflow.services._errors import not_leased
+from pyworkflow.services._scheduling import backoff_ms
+from pyworkflow.services.sqlite import _encoding
+from pyworkflow.services.sqlite._liveness import is_gone, start_of, this_host
+from pyworkflow.services.sqlite._sql import ANY, NULL, SUSPECTED, UNSUSPECTED
+from pyworkflow.services.sqlite._unit_of_work import PUT_OFF_MS, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from pyworkflow._protocol.executions import ExecutionSummary, Invocation
+    from pyworkflow.services.sqlite._cached_execution import Held
+    from pyworkflow.services.sqlite._commands import Ledger
+    from pyworkflow.services.sqlite._sql import Store
+    from pyworkflow.services.sqlite._unit_of_work import Book
+
+logger = logging.getLogger("pyworkflow.sqlite")
+
+_LAST_TIME = (1 << 63) - 1
+_OWNER, _LEASE_MS = map(_encoding.ExecutionRow._fields.index, ("owner", "lease_ms"))
+
+
+def _dead_owners(store: Store) -> list[str]:
+    host = this_host()
+    return [owner for owner, where, pid, _ in store.owners() if where == host and is_gone(pid)]
+
+
+def _lives(host: str, pid: int, started: object) -> bool:
+    """Return whether a process is known to live."""
+    return started is not None and host == this_host() and start_of(pid) == started
+
+
+def _keepers(store: Store) -> list[str]:
+    """Return the owners whose leases don't end by time alone."""
+    owners = store.owners()
+    return [owner for owner, host, pid, started in owners if _lives(host, pid, started)]
+
+
+class Leases:
+    """The leases on the executions of one file."""
+
+    def __init__(
+        self, book: Book, ledger: Ledger, now_ms: Callable[[], int], machine_ms: Callable[[], int]
+    ) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._now_ms = now_ms
+        self._machine_ms = machine_ms
+        # Not the global one: that may be seeded alike everywhere.
+        self._chance = random.Random()  # noqa: S311 - no secret
+        self._known: set[str] = set()
+        """Those who have claimed here."""
+        self._looked_for_damage_ms: int | None = None
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def has_work(
+        self, store: Store, workflow_names: Collection[str], suspects: int | None = None
+    ) -> bool:
+        """Return whether a claim would find anything to do."""
+        now_ms = self._now_ms()
+        which = UNSUSPECTED if suspects == 0 else ANY
+        return (
+            any(store.due(workflow, now_ms, 1, which) for workflow in workflow_names)
+            or bool(store.overdue(now_ms, 1))
+            or bool(self._lost(store, 1, _dead_owners(store)))
+            or bool(self._never_due(store, workflow_names, 1))
+        )
+
+    def _never_due(self, store: Store, workflow_names: Collection[str], limit: int) -> list[str]:
+        """Return those that damage keeps from everybody, as far as it is time to look for them.
+
+        Their next time, or the end of their lease, is none.
+        """
+        now_ms, looked_ms = self._machine_ms(), self._looked_for_damage_ms
+        if looked_ms is not None and 0 <= now_ms - looked_ms < PUT_OFF_MS:
+            return []
+        found = store.never_out(limit)
+        for workflow in workflow_names:
+            found += store.never_due(workflow, limit)
+        if not found:
+            self._looked_for_damage_ms = now_ms
+        return ids(found)
+
+    def claim_due(
+        self,
+        owner: str,
+        workflow_names: Collection[str],
+        limit: int,
+        suspects: int | None = None,
+        *,
+        keep: bool = False,
+    ) -> Sequence[Invocation]:
+        store, now_ms = self._book.store, self._now_ms()
+        self._book.save()
+        self._take_from_the_lost(limit, now_ms)
+        for execution_id in self._never_due(store, workflow_names, limit):
+            with self._book.sparing(execution_id):
+                self._book.hold(execution_id)
+        self._ledger.expire(ids(store.overdue(now_ms, limit)))
+        self._book.save()
+        claimed = []
+        for execution_id in self._due(workflow_names, limit, suspects, now_ms):
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                held.state.fire(now_ms)
+                self._book.settle(held)
+                if held.state.is_running:
+                    claimed.append(held)
+        if claimed:
+            self._add_owner(owner, keep=keep)
+            store.lease([held.number for held in claimed], self._machine_ms() + LEASE_MS)
+        return [self._begin(held, owner) for held in claimed]
+
+    def _due(
+        self, workflow_names: Collection[str], limit: int, suspects: int | None, now_ms: int
+    ) -> list[str]:
+        """Return the executions to claim, the longest due first."""
+
+        def look(which: str, limit: int) -> list[tuple[int, int, str]]:
+            store = self._book.store
+            found = (store.due(workflow, now_ms, limit, which) for workflow in workflow_names)
+            return sorted(chain.from_iterable(found))[:limit]
+
+        if suspects is None:
+            due = look(ANY, limit)
+        else:
+            due = look(UNSUSPECTED, limit)
+            if suspects:
+                due = sorted(due + look(SUSPECTED, suspects))[:limit]
+        return [execution_id for *_, execution_id in due]
+
+    def _add_owner(self, owner: str, *, keep: bool) -> None:
+        store, pid = self._book.store, os.getpid()
+        if owner not in self._known:
+            self._known.add(owner)
+            store.drop_idle_owners()
+        started = start_of(pid) if keep else None
+        store.add_owner(owner, this_host(), pid, NULL if started is None else started)
+
+    def _begin(self, held: Held, owner: str) -> Invocation:
+        invocation = self._ledger.begin(held, owner)
+        return replace(invocation, losses=held.losses) if held.losses else invocation
+
+    # -- leases that are lost --------------------------------------------------------------------
+
+    def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
+        store = self._book.store
+        dead = _dead_owners(store)
+        lost = self._lost(store, limit, dead)
+        for execution_id, reason in lost.items():
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                # A process that is gone has nothing more to lose.
+                _log_what_is_lost(
+                    held, reason, logging.INFO if held.owner in dead else logging.WARNING
+                )
+                delay_ms = backoff_ms(held.losses) * self._chance.uniform(0.5, 1)
+                held.lose(ErrorRecord(message=reason, type="WorkerLost"), now_ms + round(delay_ms))
+        if lost:
+            self._book.save()
+            store.drop_idle_owners()
+
+    def _lost(self, store: Store, limit: int, dead: Iterable[str]) -> dict[str, str]:
+        """Return the executions that nobody goes on with although somebody promised, and why."""
+        late = f"did not renew its lease for {LEASE_MS // 1000} s"
+        lost = {
+            execution_id: f"The worker {owner!r}, which ran it, {late}"
+            for execution_id, owner in self._ran_out(store, limit)
+        }
+        for owner in dead:
+            for execution_id, _ in store.leased(owner, limit - len(lost)):
+                lost[execution_id] = f"The process of the worker {owner!r}, which ran it, is gone"
+        return lost
+
+    def _ran_out(self, store: Store, limit: int) -> list[tuple[str, str]]:
+        machine_ms = self._machine_ms()
+        if not store.ran_out(machine_ms, 1):  # mostly; and processes take longer to look at
+            return []
+        return store.ran_out(machine_ms, limit, _keepers(store))
+
+    def have_run_out(self, store: Store, owner: str, execution_ids: Collection[str]) -> bool:
+        """Return whether leases of ``owner`` on these executions ran out, and nobody took them."""
+        late = store.ran_out(self._machine_ms(), -1)
+        return any(who == owner and execution_id in execution_ids for execution_id, who in late)
+
+    def explain(
+        self, store: Store, cells: Sequence[object], summary: ExecutionSummary
+    ) -> ExecutionSummary:
+        """Return the summary; its problem says so if its owner doesn't go on with it."""
+        lease_ms = cells[_LEASE_MS]
+        if lease_ms is None or (found := store.owner(cells[_OWNER])) is None:
+            return summary
+        host, pid, started, report = found
+        problem = _report_of(report)
+        late_ms = self._machine_ms() - lease_ms if type(lease_ms) is int else -1
+        if problem is None and late_ms >= 0 and _lives(host, pid, started):
+            problem = ErrorRecord(
+                f"process {pid} lives and keeps a lease that ran out {late_ms // 1000} s ago, for "
+                "a step may be running there; end that process, or let others go on: pyworkflow "
+                f"release {summary.id}",
+                "LeaseKept",
+            )
+        return summary if problem is None else replace(summary, problem=problem)
+
+    # -- for owners ------------------------------------------------------------------------------
+
+    def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        self._book.save()
+        self._book.store.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
+
+    def held_by(self, store: Store, owner: str, *, late: bool) -> list[tuple[str, int]]:
+        """Return (id, tokens) of what ``owner`` has leased; with ``late``, of what ran out."""
+        return store.held_by(owner, self._machine_ms() if late else _LAST_TIME)
+
+    def hand_back(self, owner: str, leased: Iterable[tuple[str, int]]) -> None:
+        self._book.has_news = True
+        for execution_id, tokens in leased:
+            with self._book.sparing(execution_id):
+                held = self._book.hold(execution_id)
+                if held.owner == owner and held.state.tokens == tokens and held.state.is_running:
+                    held.free(self._now_ms())
+
+    def report(self, owner: str, report: ErrorRecord | None) -> None:
+        self._book.store.put_report(owner, NULL if report is None else _encoding.encode(report))
+
+    def retire(self, owner: str) -> None:
+        self._book.save()
+        self._book.store.forget_process(owner)
+        self._book.store.drop_idle_owners()
+
+    def release(
+        self, execution_id: str, token: str, problem: ErrorRecord | None, *, is_unfinished: bool
+    ) -> None:
+        held = self._book.hold(execution_id)
+        now_ms = self._now_ms()
+        held.state.fire(now_ms)
+        if not held.state.is_running or held.state.token != token:
+            return
+        self._book.has_news = True
+        held.losses = 0
+        if problem is not None:
+            held.trouble(problem, now_ms + backoff_ms(held.troubles + 1))
+        else:
+            self._let_go(held, now_ms if is_unfinished else None)
+
+    def _let_go(self, held: Held, due_ms: int | None) -> None:
+        held.troubles, held.problem = 0, None
+        held.free(due_ms)
+
+    # -- from outside ----------------------------------------------------------------------------
+
+    def revoke(self, execution_id: str) -> None:
+        """Take an execution from its owner, whatever runs of it. Raises `ServiceError`: none."""
+        held = self._book.hold(execution_id)
+        now_ms = self._now_ms()
+        held.state.fire(now_ms)
+        if not held.state.is_running or held.owner is None:
+            raise not_leased(held.state.root)
+        reason = f"It was released by hand from the worker {held.owner!r}"
+        _log_what_is_lost(held, reason, logging.WARNING)
+        held.problem = ErrorRecord(reason, "LeaseReleased")
+        held.free(now_ms)
+        self._book.has_news = True
+
+
+def _log_what_is_lost(held: Held, reason: str, level: int) -> None:
+    state = held.state
+    begun = [
+        operation.name or operation.id
+        for operation in state.operations.values()
+        if operation.type is OperationType.STEP and operation.status is Status.STARTED
+    ]
+    logger.log(
+        level,
+        "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
+        "%s",
+        state.root.name,
+        state.workflow_name,
+        reason,
+        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
+    )
+
+
+def _report_of(cell: object) -> ErrorRecord | None:
+    """Return what an owner said of itself; a hand may have written anything there."""
+    if type(cell) is not bytes:
+        return None
+    try:
+        return _encoding.decode_error(cell)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,526 @@
+"""The embedded service: what the port asks for, over one SQLite file.
+
+Writes go to the writer's thread and return when they are on the disk. Reads that workers wait for
+go to a reader's thread; lists, operations and histories, which may be long, go to another one, so
+they delay neither a claim nor a commit. A database in memory has one connection, and all go the
+writer's way. Nothing touches the disk on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
+
+from pyworkflow._protocol.executions import Committed, ExecutionSummary, Invocation, Page, Paged
+from pyworkflow._protocol.limits import PAGE_OPERATIONS, check_size
+from pyworkflow._protocol.records import ErrorRecord, Operation, Status, Update
+from pyworkflow.errors import UsageError
+from pyworkflow.services._errors import no_backup, not_found
+from pyworkflow.services._listing import Wanted, number_of
+from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
+from pyworkflow.services.sqlite import _encoding, _validation
+from pyworkflow.services.sqlite._backup import back_up
+from pyworkflow.services.sqlite._commands import Ledger
+from pyworkflow.services.sqlite._errors import fault_of
+from pyworkflow.services.sqlite._forks import Section, check_usable
+from pyworkflow.services.sqlite._leases import Leases
+from pyworkflow.services.sqlite._reader import Reader, decoded
+from pyworkflow.services.sqlite._schema import MEMORY, check_wal, largest_payload, open_file
+from pyworkflow.services.sqlite._sql import ANY, UNSUSPECTED, Store
+from pyworkflow.services.sqlite._unit_of_work import Book, ids
+from pyworkflow.services.sqlite._writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Unpack
+
+    from pyworkflow._protocol.executions import Filters
+    from pyworkflow.services.history import HistoryEvent
+    from pyworkflow.services.port import Durability
+    from pyworkflow.services.sqlite._backup import OnProgress
+
+T = TypeVar("T")
+
+_LEAST_ROW, _LAST_ROW = -(1 << 63), (1 << 63) - 1
+_ROW_BITS = (1 << 64) - 1
+_LAST_PLACE = (1 << _encoding.PLACES) - 1
+_SYNCHRONOUS: dict[str, str] = {"full": "FULL", "normal": "NORMAL"}
+
+
+class SqliteService:
+    """Keep executions in one file; `open` it, `close` it."""
+
+    def __init__(
+        self,
+        path: str,
+        connections: Sequence[sqlite3.Connection],
+        now_ms: Callable[[], int],
+        machine_ms: Callable[[], int],
+        page_size: int,
+        max_payload_bytes: int | None = None,
+    ) -> None:
+        writing, *reading = connections
+        book = Book(Store(writing), path, now_ms)
+        most = largest_payload(writing)
+        if max_payload_bytes is not None:
+            most = min(most, max_payload_bytes)
+        self._max_payload_bytes = most
+        self._path = path
+        self._now_ms = now_ms
+        self._ledger = Ledger(book, now_ms, page_size, self._max_payload_bytes)
+        self._leases = Leases(book, self._ledger, now_ms, machine_ms)
+        self._book = book
+        self._readers = [Reader(Store(connection), path) for connection in reading]
+        self._reader: Reader | None = None
+        self._long_reader: Reader | None = None
+        if self._readers:
+            self._reader, self._long_reader = self._readers
+        self._writer = Writer(book, path, machine_ms, is_shared=bool(reading))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        now_ms: Callable[[], int],
+        *,
+        machine_ms: Callable[[], int] | None = None,
+        durability: Durability = "full",
+        page_size: int = PAGE_OPERATIONS,
+        busy_timeout_ms: int = 30_000,
+        max_payload_bytes: int | None = None,
+    ) -> SqliteService:
+        """Open the file at ``path``, which is created if it is not there; ``:memory:`` is none.
+
+        ``now_ms`` returns the time of the executions and ``machine_ms`` that of leases (the same by
+        default), both in milliseconds since the epoch, on any thread. ``busy_timeout_ms`` is how
+        long other processes on the file are waited for. No input, result or answer may have more
+        than ``max_payload_bytes``, at most and by default what SQLite takes (1 GB).
+
+        Blocks while it reads the disk. Raises `StorageError` when the file can't be used,
+        `ServiceUnavailableError` when it is locked.
+        """
+        path = os.fspath(path)
+        synchronous = _SYNCHRONOUS.get(durability)
+        if synchronous is None:
+            raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
+        section = Section(path)
+        with section.lock:
+            connections = _connect(path, synchronous, busy_timeout_ms)
+            try:
+                machine_ms = machine_ms or now_ms
+                return cls(path, connections, now_ms, machine_ms, page_size, max_payload_bytes)
+            except BaseException as error:
+                for connection in connections:
+                    connection.close()
+                if isinstance(error, sqlite3.Error):
+                    raise fault_of(error, path) from error
+                raise
+
+    def __repr__(self) -> str:
+        return f"<executions in the file {self._path!r}>"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All of them; a database in memory has no backup."""
+        return frozenset(Capability) - ({Capability.BACKUP} if self._reader is None else set())
+
+    def _read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Have ``read`` done on one state of the file; it takes a moment."""
+        if self._reader is not None:
+            return self._reader.read(read)
+        return self._writer.do(partial(self._read_saved, read))
+
+    def _read_long(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Have ``read`` done where nobody waits behind it but others that read as long."""
+        if self._long_reader is not None:
+            return self._long_reader.read(read)
+        return self._writer.do(partial(self._read_saved, read))
+
+    def _read_saved(self, read: Callable[[Store], T]) -> T:
+        self._book.save()
+        return decoded(partial(read, self._book.store), self._path)
+
+    # -- what a runner needs ---------------------------------------------------------------------
+
+    async def load(self, execution_id: str, token: str, marker: str) -> Page:
+        """Return the page that ``marker`` names, of the answer that issued ``token``.
+
+        Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
+        """
+        return await self._writer.do(partial(self._ledger.load, execution_id, token, marker))
+
+    def commit(
+        self, execution_id: str, token: str, updates: Sequence[Update]
+    ) -> asyncio.Future[Committed]:
+        """Apply ``updates`` as a whole and return the next token and what changed.
+
+        Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
+        """
+        return self._writer.do(partial(self._ledger.commit, execution_id, token, updates))
+
+    # -- executions ------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        workflow_name: str,
+        input_payload: str,
+        *,
+        execution_name: str | None = None,
+        timeout_seconds: int | None = None,
+    ) -> str:
+        """Start an execution and return its id; one that has this name and input is returned.
+
+        Names are per workflow. ``timeout_seconds`` from now it ends as TIMED_OUT. Raises
+        `ExecutionAlreadyStartedError` when the name is taken by another input, `ServiceError` when
+        it is malformed, `SerializationError` when the input is too large.
+        """
+        check_size(input_payload, self._max_payload_bytes, f"the input of {workflow_name!r}")
+        start = partial(
+            self._ledger.start, workflow_name, input_payload, execution_name, timeout_seconds
+        )
+        return await self._writer.do(start)
+
+    async def claim(self, execution_id: str) -> Invocation:
+        """Begin an invocation without a lease, for a caller that sees to it by itself.
+
+        Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
+        """
+        return await self._writer.do(partial(self._ledger.claim, execution_id))
+
+    async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
+        """End an execution from outside as STOPPED; one that is over already stays as it is."""
+        await self._writer.do(partial(self._ledger.stop, execution_id, error))
+        return await self.get(execution_id)
+
+    # -- for workers -----------------------------------------------------------------------------
+
+    async def claim_due(
+        self,
+        owner: str,
+        workflow_names: Collection[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        keep: bool = False,
+    ) -> Sequence[Invocation]:
+        """Lease up to ``limit`` due executions of those workflows and begin their invocations.
+
+        Leases that are lost are taken back first, and executions whose timeout is over end. Of
+        executions that lost their process ``suspects`` are taken at most. With ``keep``, leases of
+        ``owner`` end when its process does.
+        """
+
+        def look(store: Store) -> bool:
+            return self._leases.has_work(store, workflow_names, suspects)
+
+        # Looking costs no write lock, and mostly there is nothing.
+        if not await self._read(look):
+            return ()
+        claim = partial(self._leases.claim_due, owner, workflow_names, limit, suspects, keep=keep)
+        return await self._writer.do(claim)
+
+    async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
+        """Prolong the leases of ``owner`` on these executions."""
+        await self._writer.do(partial(self._leases.renew, owner, execution_ids))
+
+    async def release(
+        self,
+        execution_id: str,
+        token: str,
+        *,
+        problem: ErrorRecord | None = None,
+        is_unfinished: bool = False,
+    ) -> None:
+        """Give up the lease; a stale ``token`` is ignored."""
+        release = partial(
+            self._leases.release, execution_id, token, problem, is_unfinished=is_unfinished
+        )
+        await self._writer.do(release)
+
+    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        """Return what ``owner`` has leased: ids, each with the number of tokens issued by now."""
+        return await self._read(lambda store: self._leases.held_by(store, owner, late=late))
+
+    async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
+        """Let others go on at once with these of what `held_by` returned."""
+        await self._writer.do(partial(self._leases.hand_back, owner, leased))
+
+    async def report(self, owner: str, report: ErrorRecord | None) -> None:
+        """Say why ``owner`` does not go on; it is the problem of what it has leased."""
+        await self._writer.do(partial(self._leases.report, owner, report))
+
+    async def retire(self, owner: str) -> None:
+        """Forget an owner, which claims nothing more; leases that it still has run out by time."""
+        await self._writer.do(partial(self._leases.retire, owner))
+
+    async def revoke(self, execution_id: str) -> ExecutionSummary:
+        """Take an execution from its owner, for others to go on with at once, and return it."""
+        await self._writer.do(partial(self._leases.revoke, execution_id))
+        return await self.get(execution_id)
+
+    async def next_due(
+        self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
+    ) -> int | None:
+        """Return when a worker of those workflows has to look next; `None`: after a change.
+
+        Without ``workflow_names`` every execution that sleeps is looked at.
+        """
+        which = ANY if suspects else UNSUSPECTED
+
+        def read(store: Store) -> int | None:
+            names = (None,) if workflow_names is None else workflow_names
+            times = [store.next_deadline(), *(store.next_wake(name, which) for name in names)]
+            return min((time for time in times if time is not None), default=None)
+
+        return await self._read(read)
+
+    async def next_deadline(self) -> int | None:
+        """Return when the first running execution is over its time."""
+        return await self._read(lambda store: store.next_deadline())
+
+    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+        """Return, of each workflow but these, the execution that has been due the longest."""
+        now_ms = self._now_ms()
+
+        def read(store: Store) -> Sequence[ExecutionSummary]:
+            others = [name for name in store.sleeping_workflows() if name not in workflow_names]
+            due = [found for name in others for found in store.due(name, now_ms, 1)]
+            found = [store.execution(execution_id) for *_, execution_id in due]
+            return tuple(_validation.summary_for_list(*one) for one in found if one is not None)
+
+        return await self._read(read)
+
+    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+        """Return those of the executions, held by ``owner``, whose holder has to look.
+
+        Whoever asks holds them still: of leases that ran out, those that nobody took go on.
+        """
+        wanted = tuple(execution_ids)
+        now_ms = self._now_ms()
+        overdue, has_slept, found = await self._read(
+            lambda store: (
+                ids(store.overdue(now_ms, -1)),
+                self._leases.have_run_out(store, owner, wanted),
+                ids(store.to_look_at(owner, wanted)),
+            )
+        )
+        if has_slept:
+            await self.renew(owner, wanted)
+        if overdue:
+            await self._writer.do(partial(self._ledger.expire, overdue))
+        if has_slept or overdue:
+            found = await self._read(lambda store: ids(store.to_look_at(owner, wanted)))
+        return found
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change``, from the writer's thread, when there may be work, news or an end."""
+        return self._writer.subscribe(on_change)
+
+    # -- outside events --------------------------------------------------------------------------
+
+    async def complete_callback(self, callback_id: str, payload: str | None) -> str:
+        """Let a callback succeed with the raw text ``payload`` and return the execution's id.
+
+        Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`, and
+        `SerializationError` when ``payload`` is too large.
+        """
+        check_size(payload, self._max_payload_bytes, "the answer of a callback")
+        end = partial(self._ledger.end_callback, callback_id, Status.SUCCEEDED, payload, None)
+        return await self._writer.do(end)
+
+    async def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
+        """Let a callback fail with ``error`` and return the execution's id; raises as above."""
+        end = partial(self._ledger.end_callback, callback_id, Status.FAILED, None, error)
+        return await self._writer.do(end)
+
+    async def heartbeat_callback(self, callback_id: str) -> str:
+        """Restart a callback's heartbeat timeout and return the execution's id; raises as above."""
+        return await self._writer.do(partial(self._ledger.heartbeat_callback, callback_id))
+
+    async def complete_invoke(
+        self,
+        execution_id: str,
+        operation_id: str,
+        payload: str | None = None,
+        *,
+        status: Status = Status.SUCCEEDED,
+        error: ErrorRecord | None = None,
+    ) -> str:
+        """End a chained invoke as ``status`` says, sooner than the invoked execution does."""
+        end = partial(self._ledger.end_invoke, execution_id, operation_id, status, payload, error)
+        return await self._writer.do(end)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def get(self, execution_id: str) -> ExecutionSummary:
+        """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+        finished = self._book.finished.find(execution_id)
+        if finished is not None:
+            self._writer.check_open()
+            return finished
+
+        def read(store: Store) -> ExecutionSummary:
+            found = store.execution(execution_id)
+            if found is None:
+                raise not_found(execution_id)
+            return self._leases.explain(store, found[0], _validation.summary_of(*found))
+
+        return await self._read(read)
+
+    async def list(
+        self,
+        *,
+        limit: int = LIST_LIMIT,
+        after: str | None = None,
+        payloads: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Paged[ExecutionSummary]:
+        """Return the executions that match every filter, the newest first."""
+        wanted, before = Wanted(**filters), _row_of_marker(after)
+        last = _LAST_ROW if before is None else before - 1
+
+        def read(store: Store) -> Paged[ExecutionSummary]:
+            found: list[tuple[int, ExecutionSummary]] = []
+            up_to = last
+            while len(found) <= limit and up_to >= _LEAST_ROW:
+                most = limit + 1 - len(found)
+                numbers = store.listed(wanted, up_to, most)
+                kept = store.executions(numbers, payloads=payloads)
+                _check_rows([row[0] for row, _ in kept], numbers, up_to)
+                for cells_found, record in kept:
+                    summary = _validation.summary_for_list(cells_found, record)
+                    summary = self._leases.explain(store, cells_found, summary)
+                    if wanted.has_problem in {None, summary.problem is not None}:
+                        found.append((cells_found[0], summary))
+                if len(numbers) < most:
+                    break
+                up_to = numbers[-1] - 1
+            marker = None
+            if 0 < limit < len(found):
+                marker = str(found[limit - 1][0] & _ROW_BITS)
+            shown = [summary for _, summary in found[:limit]]
+            if not payloads:
+                shown = [replace(summary, input_payload="") for summary in shown]
+            return Paged(shown, marker)
+
+        return await self._read_long(read)
+
+    async def operations(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[Operation]:
+        """Return operations in the order of their start, the EXECUTION operation first."""
+        first = number_of(after, _LAST_PLACE) or 0
+
+        def read(store: Store) -> Paged[Operation]:
+            row = _row(store, execution_id)
+            found = store.operations(row.number, first, limit + 1)
+            operations = _validation.page_of_operations(row, first, found)
+            return _page(operations, first, limit)
+
+        return await self._read_long(read)
+
+    async def history(
+        self, execution_id: str, *, limit: int = PAGE_LIMIT, after: str | None = None
+    ) -> Paged[HistoryEvent]:
+        """Return what happened, in order of change."""
+        first = number_of(after, _LAST_PLACE) or 0
+
+        def read(store: Store) -> Paged[HistoryEvent]:
+            row = _row(store, execution_id)
+            kept = store.history(row.number, first, limit + 1)
+            lines = _validation.lines_of(row, kept, first, limit + 1)
+            keys = {(row.number << _encoding.PLACES) + line.place for _, line in lines}
+            events = _validation.events_of(row, first, lines, store.operations_at(keys))
+            return _page(events, first, limit)
+
+        return await self._read_long(read)
+
+    async def backup(self, destination: str, on_progress: OnProgress | None = None) -> None:
+        """Copy the file, of one state, while everything goes on; ``destination`` must be free.
+
+        ``on_progress`` is called on another thread. Raises `UsageError` if something is there,
+        and for a database in memory.
+        """
+        self._writer.check_open()
+        if self._reader is None:
+            raise no_backup()
+        stop = threading.Event()
+        copy = asyncio.ensure_future(
+            asyncio.to_thread(back_up, self._path, destination, on_progress, stop)
+        )
+        try:
+            await asyncio.shield(copy)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([copy])
+            copy.exception()  # that it was stopped
+            raise
+
+    async def close(self) -> None:
+        """Finish what is being written, and let go of the file."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        for reader in self._readers:
+            reader.close()
+
+
+def _row(store: Store, execution_id: str) -> _encoding.ExecutionRow:
+    found = store.find(execution_id)
+    if found is None:
+        raise not_found(execution_id)
+    return _validation.row_of(found)
+
+
+def _row_of_marker(after: str | None) -> int | None:
+    """Return the row of an execution that a marker of a list names.
+
+    A damaged file may have rows below 0: a marker has their 64 bits, read without a sign.
+    """
+    row = number_of(after, _ROW_BITS)
+    return row if row is None or row <= _LAST_ROW else row - _ROW_BITS - 1
+
+
+def _check_rows(found: Sequence[int], numbers: Sequence[int], last: int) -> None:
+    """Raise SQLite's error for damage if the rows are not those of ``numbers``, from ``last`` down.
+
+    Otherwise a list would leave some out, or read the same rows without end.
+    """
+    if found != numbers or (numbers and numbers[0] > last):
+        error = sqlite3.DatabaseError("rows of executions are missing or out of order")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        raise error
+
+
+def _page(found: Sequence[T], first: int, limit: int) -> Paged[T]:
+    """Return the page of what begins at ``first``; one more was looked for than it may have."""
+    marker = str(first + limit) if 0 < limit < len(found) else None
+    return Paged(found[:limit], marker)
+
+
+def _connect(path: str, synchronous: str, busy_timeout_ms: int) -> list[sqlite3.Connection]:
+    """Return a connection to write by, one to read by, and one for long reads.
+
+    A database in memory has one alone.
+    """
+    check_wal(path)
+    if path == MEMORY:
+        return [open_file(path, synchronous, busy_timeout_ms)]
+    check_usable(path)
+    connections: list[sqlite3.Connection] = []
+    try:
+        for _ in range(3):
+            connections.append(open_file(path, synchronous, busy_timeout_ms))
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections

@@ -1,0 +1,611 @@
+"""Every SQL statement of the service, as methods of a connection. Nothing here decides anything.
+
+The values that are written are int, exact str and bytearray alone, and `NULL` stands for nothing:
+of all others, None and bytes included, sqlite3 looks for an adapter, time and again, and that takes
+longer than to write the row.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pyworkflow._protocol.executions import ExecutionStatus
+from pyworkflow._protocol.records import LAST_COUNT, LAST_MS
+from pyworkflow.services._listing import end_of_prefix
+from pyworkflow.services.sqlite._encoding import LAST_NUMBER, PLACES, ExecutionRow
+from pyworkflow.services.sqlite._schema import check_form, form_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TypeAlias
+
+    from pyworkflow.services._listing import Wanted
+
+    Blob: TypeAlias = bytearray | str
+    """What `rows.encode` returned, or `NULL`."""
+    Cells: TypeAlias = tuple[Any, ...]
+    """A row of ``executions`` as it was found."""
+
+NULL = ""
+"""Nothing, in the place of a time, an owner, a parent or a blob: none of these is an empty text."""
+
+_TOGETHER = 8
+"""How many rows one INSERT takes, where there are that many: each is half the work then."""
+
+_LAST_PLACE = (1 << PLACES) - 1
+_FILES = {"the file": "", "the -wal file beside it": "-wal"}
+# By name: columns that somebody added, or a later version, stand anywhere.
+_COLUMNS = ", ".join(f"e.{column}" for column in ExecutionRow._fields)
+_WITH_ROOT = (
+    f"SELECT {_COLUMNS}, o.record FROM executions e"
+    " LEFT JOIN operations o ON o.key = e.number << 32 WHERE "
+)
+_WITHOUT_RESULT = _WITH_ROOT.replace("e.result", "NULL")
+_PROBE = 500
+"""How many of the newest executions are looked at before an index is."""
+_DEEP_PROBE, _MANY_NAMES = 4_000, 16_000
+"""How many are looked at if many have names that begin as the list wants."""
+_BY_ID = "sqlite_autoindex_executions_1"
+_PROBLEMS = {"troubled": "problem IS NOT NULL", "leased": "lease_ms IS NOT NULL"}
+"""Where problems are found: a lease that is kept past its time is one, too."""
+_WHOLE_TIME = 12
+"""The beginning of an id that says to the millisecond when the execution was started."""
+ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
+"""Which executions are looked for: suspected are those whose process died, or left them."""
+_LAST_NUMBER = f"""
+    SELECT max(
+        coalesce((SELECT max(number) FROM executions WHERE number BETWEEN 0 AND {LAST_NUMBER}), 0),
+        coalesce((SELECT max(key) FROM operations WHERE key >= 0), 0) >> {PLACES},
+        coalesce((SELECT max(key) FROM history WHERE key >= 0), 0) >> {PLACES}
+    )
+"""
+_PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
+
+
+def _is(execution_id: object) -> str:
+    """Return the condition for an id; one that can't be decoded is a text, but comes as bytes."""
+    return "id IN (?1, CAST(?1 AS TEXT))" if isinstance(execution_id, bytes) else "id = ?1"
+
+
+def json_list(values: Iterable[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()
+
+
+def _identity(place: str, known: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return what tells the file at a place from every other; `None` when there is none."""
+    try:
+        found = os.stat(place)
+    except FileNotFoundError:
+        return None
+    except OSError:  # it may be there, and not be ours to look at
+        return known
+    return found.st_dev, found.st_ino
+
+
+def _stored(status: ExecutionStatus) -> str:
+    return "STARTED" if status is ExecutionStatus.RUNNING else str(status)
+
+
+def _filters(wanted: Wanted) -> dict[str, Cells]:
+    """Return conditions on a row of ``executions``, each with its values."""
+    filters: dict[str, Cells] = {}
+    for column, value in (
+        ("workflow", wanted.workflow_name),
+        ("status", wanted.status and _stored(wanted.status)),
+        ("name", wanted.execution_name),
+    ):
+        if value is not None:
+            filters[f"{column} = ?"] = (value,)
+    for column, prefix in (("name", wanted.name_prefix), ("id", wanted.id_prefix)):
+        if prefix:
+            filters[f"{column} >= ?"] = (prefix,)
+            end = end_of_prefix(prefix)
+            if end is not None:
+                filters[f"{column} < ?"] = (end,)
+    # An id begins with the time of the start. Under keys of their own: there may be a prefix, too.
+    if wanted.started_from_ms is not None:
+        filters["(id >= ?)"] = (_time_of_id(wanted.started_from_ms),)
+    if wanted.started_before_ms is not None:
+        filters["(id < ?)"] = (_time_of_id(wanted.started_before_ms),)
+    if wanted.has_problem is not None:
+        has_problem = f"({' OR '.join(_PROBLEMS.values())})"
+        filters[has_problem if wanted.has_problem else "problem IS NULL"] = ()
+    return filters
+
+
+def _time_of_id(time_ms: int) -> str:
+    return f"{min(max(time_ms, 0), LAST_MS):012x}"
+
+
+def _all_of(filters: Iterable[str]) -> str:
+    return " AND ".join(filters) or "true"
+
+
+class Store:
+    """One connection to the file, in words of the service."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = self._connection = connection
+        self._execute = connection.execute
+        (_, _, file) = self._execute("PRAGMA database_list").fetchone()
+        # An absolute path; nowhere when it is in memory.
+        self._files = {name: file + end for name, end in _FILES.items()} if file else {}
+        self._identities = {name: _identity(place, None) for name, place in self._files.items()}
+        self._path = file or ":memory:"
+        self._form: tuple[int, int] | None = None
+
+    # -- the file itself -------------------------------------------------------------------------
+
+    def _check_place(self) -> None:
+        """Raise SQLite's own error for a file that is not where it was opened.
+
+        SQLite does not look for it with a WAL, nor for the WAL, and would write to a file that
+        nobody can open.
+        """
+        for name, place in self._files.items():
+            known = self._identities[name]
+            if _identity(place, known) != known:
+                error = sqlite3.OperationalError(f"{name} was moved, removed or replaced")
+                error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+                error.sqlite_errorname = "SQLITE_READONLY_DBMOVED"
+                raise error
+
+    def check_form(self) -> None:
+        """Raise `StorageError` if another process has changed the version or the tables."""
+        form = form_of(self._connection)
+        if form != self._form:
+            check_form(self._connection, self._path)
+            self._form = form
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take the write lock; others are waited for."""
+        self._check_place()
+        self._execute("BEGIN IMMEDIATE")
+
+    def begin_reading(self) -> None:
+        """See one state of the file until `end_reading`."""
+        self._check_place()
+        self._execute("BEGIN")
+        self.check_form()
+
+    def end_reading(self) -> None:
+        """Let go of that state; SQLite may have done so by itself, when a read failed."""
+        if self._connection.in_transaction:
+            self.commit()
+
+    def commit(self) -> None:
+        self._execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo what was not committed; SQLite may have done so by itself."""
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has changed the file."""
+        (version,) = self._execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def close(self) -> None:
+        """Move what the WAL holds into the file, as far as nobody else reads it, and let go."""
+        try:
+            self._execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:
+            pass  # it stays in the WAL, as durable as it was
+        finally:
+            self._connection.close()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def find(self, execution_id: str) -> Cells | None:
+        row: Cells | None = self._execute(
+            f"SELECT {_COLUMNS} FROM executions e WHERE {_is(execution_id)}", (execution_id,)
+        ).fetchone()
+        return row
+
+    def has_lines_from(self, number: int, line: int) -> bool:
+        """Return whether an execution's history has a row at that line or beyond."""
+        first = number << PLACES
+        return bool(
+            self._execute(
+                "SELECT 1 FROM history WHERE key BETWEEN ? AND ?",
+                (first | line, first | _LAST_PLACE),
+            ).fetchone()
+        )
+
+    def version(self, number: int) -> int | None:
+        row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
+        return None if row is None else row[0]
+
+    def named(self, workflow: str, name: str) -> tuple[Cells, object] | None:
+        """Return the execution with that name, with its EXECUTION operation."""
+        return self._one("e.name = ? AND e.workflow = ?", (name, workflow))
+
+    def operations(
+        self, number: int, first: int = 0, limit: int = -1
+    ) -> list[tuple[int, object, object]]:
+        """Return (key, record, deadlines) of an execution's operations, in order of start."""
+        base = number << PLACES
+        return self._execute(
+            "SELECT key, record, deadlines FROM operations WHERE key BETWEEN ? AND ? ORDER BY key"
+            " LIMIT ?",
+            (base | first, base | _LAST_PLACE, limit),
+        ).fetchall()
+
+    def operations_at(self, keys: Iterable[int]) -> list[tuple[int, object]]:
+        """Return (key, record) of single operations."""
+        return self._execute(
+            "SELECT key, record FROM operations WHERE key IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(list(keys)).decode(),),
+        ).fetchall()
+
+    def history(self, number: int, line: int, limit: int) -> list[tuple[int, object]]:
+        """Return (key, lines) of an execution's history, from the row that has the line on."""
+        base = number << PLACES
+        return self._execute(
+            "SELECT key, lines FROM history WHERE key BETWEEN ifnull("
+            " (SELECT max(key) FROM history WHERE key BETWEEN ?1 AND ?2), ?1) AND ?3"
+            " ORDER BY key LIMIT ?4",
+            (base, base | line, base | _LAST_PLACE, limit),
+        ).fetchall()
+
+    # -- lists -----------------------------------------------------------------------------------
+
+    def listed(self, wanted: Wanted, last: int, limit: int) -> list[int]:
+        """Return the numbers of the newest executions that match, up to a number.
+
+        Whether the problem is one that only shows when it is read is for the caller to see: more
+        may be found than have a problem.
+        """
+        filters = _filters(wanted)
+        if len(wanted.id_prefix or "") < _WHOLE_TIME and wanted.execution_name is None:
+            # Mostly there are enough among the newest, and they need no index.
+            found = self._newest(filters, last, limit)
+            if not filters or len(found) == limit:
+                return found
+        up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
+        if wanted.execution_name is not None:
+            return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
+        if wanted.name_prefix:
+            return self._by_prefix(filters, last, limit)
+        if wanted.has_problem:
+            numbers: set[int] = set()
+            for index, clause in _PROBLEMS.items():
+                where = {**filters, clause: (), **up_to_it}
+                numbers.update(self._numbers(f"executions INDEXED BY {index}", where, limit))
+            return sorted(numbers, reverse=True)[:limit]
+        if wanted.workflow_name is not None or wanted.status is not None:
+            return self._in_groups(wanted, filters, last, limit)
+        if any("id" in clause for clause in filters):
+            return self._numbers(f"executions INDEXED BY {_BY_ID}", filters | up_to_it, limit)
+        return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
+
+    def _newest(
+        self, filters: dict[str, Cells], last: int, limit: int, probe: int = _PROBE
+    ) -> list[int]:
+        """Return those of the newest executions that match."""
+        source = (
+            "(SELECT number, id, workflow, name, status, problem, lease_ms FROM executions"
+            " NOT INDEXED WHERE number <= ? ORDER BY number DESC LIMIT ?)"
+        )
+        return self._numbers(source, filters, limit, last, probe if filters else limit)
+
+    def _by_prefix(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
+        """Look through the names that begin so, whose order is not that of the numbers."""
+        names = {clause: filters[clause] for clause in filters if clause.startswith("name ")}
+        values = [*chain.from_iterable(names.values())]
+        count = (
+            "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY named"
+            f" WHERE {_all_of(names)} LIMIT ?)"
+        )
+        # To sort many takes longer than to look at some of the newest, where there may be enough.
+        if self._execute(count, (*values, _MANY_NAMES)).fetchone()[0] == _MANY_NAMES:
+            found = self._newest(filters, last, limit, _DEEP_PROBE)
+            if len(found) == limit:
+                return found
+        return self._numbers(
+            "executions INDEXED BY named", {**filters, "+number <= ?": (last,)}, limit
+        )
+
+    def _in_groups(
+        self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
+    ) -> list[int]:
+        """Look through each pair of a status and a workflow: an index has each newest first."""
+        found: list[int] = []
+        statuses = [("?", _stored(wanted.status))] if wanted.status else self._values("status", {})
+        for in_place, status in statuses:
+            in_status: dict[str, Cells] = {f"status = {in_place}": (status,)}
+            names: list[tuple[str, Any]] = [("?", wanted.workflow_name)]
+            if wanted.workflow_name is None:
+                names = self._values("workflow", in_status)
+            for place, name in names:
+                of_workflow = {f"workflow = {place}": (name,), "number <= ?": (last,)}
+                group = {**filters, **in_status, **of_workflow}
+                found += self._numbers("executions INDEXED BY listed", group, limit)
+        return sorted(found, reverse=True)[:limit]
+
+    def _values(self, column: str, where: dict[str, Cells]) -> list[tuple[str, Any]]:
+        """Return the distinct values of an indexed column, each by one step in the index.
+
+        Each comes with its place in a statement: a text that can't be decoded comes as bytes.
+        """
+        values: list[tuple[str, Any]] = []
+        clauses = {**where, f"{column} >= ''": ()}
+        while True:
+            sql = (
+                f"SELECT {column}, typeof({column}) FROM executions WHERE {_all_of(clauses)}"
+                f" ORDER BY {column} LIMIT 1"
+            )
+            found = self._execute(sql, [*chain.from_iterable(clauses.values())]).fetchone()
+            if found is None:
+                return values
+            value, kind = found
+            is_broken = kind == "text" and isinstance(value, bytes)
+            place = "CAST(? AS TEXT)" if is_broken else "?"
+            values.append((place, value))
+            clauses = {**where, f"{column} > {place}": (value,)}
+
+    def _numbers(
+        self, source: str, filters: dict[str, Cells], limit: int, *values: int
+    ) -> list[int]:
+        # With a plus it is no term for an index: the order of the numbers must not decide for it.
+        by = "+number" if "+number <= ?" in filters else "number"
+        sql = f"SELECT number FROM {source} WHERE {_all_of(filters)} ORDER BY {by} DESC LIMIT ?"
+        found = self._execute(sql, (*values, *chain.from_iterable(filters.values()), limit))
+        return [number for (number,) in found]
+
+    def executions(
+        self, numbers: Iterable[int], *, payloads: bool = True
+    ) -> list[tuple[Cells, object]]:
+        """Return executions with their EXECUTION operations, the newest first."""
+        sql = _WITH_ROOT if payloads else _WITHOUT_RESULT
+        sql += "e.number IN (SELECT value FROM json_each(?)) ORDER BY e.number DESC"
+        rows = self._execute(sql, (msgspec.json.encode(list(numbers)).decode(),))
+        return [(row[:-1], row[-1]) for row in rows]
+
+    def execution(self, execution_id: str) -> tuple[Cells, object] | None:
+        """Return one execution with its EXECUTION operation."""
+        return self._one(f"e.{_is(execution_id)}", (execution_id,))
+
+    def _one(self, where: str, values: tuple[str, ...]) -> tuple[Cells, object] | None:
+        row = self._execute(_WITH_ROOT + where, values).fetchone()
+        return None if row is None else (row[:-1], row[-1])
+
+    # -- what is due -----------------------------------------------------------------------------
+
+    def due(
+        self, workflow: str, now_ms: int, limit: int, which: str = ANY
+    ) -> list[tuple[int, int, str]]:
+        """Return (time, number, id) of executions that are due, the longest due first."""
+        return self._execute(
+            "SELECT wake_ms, number, id FROM executions"
+            f" WHERE workflow = ? AND wake_ms <= ?{which} ORDER BY wake_ms, number LIMIT ?",
+            (workflow, now_ms, limit),
+        ).fetchall()
+
+    def next_wake(self, workflow: str | None, which: str = ANY) -> int | None:
+        sql = f"SELECT min(wake_ms) FROM executions WHERE wake_ms <= ?{which}"
+        values: list[object] = [LAST_MS]
+        if workflow is not None:
+            sql, values = sql + " AND workflow = ?", [LAST_MS, workflow]
+        (wake_ms,) = self._execute(sql, values).fetchone()
+        return wake_ms  # type: ignore[no-any-return]
+
+    def sleeping_workflows(self) -> list[str]:
+        """Return the workflows of which an execution that nobody holds is due at some time."""
+        found = self._values("workflow", {"wake_ms IS NOT NULL": ()})
+        return [name for _, name in found]
+
+    def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
+        """Return the ids of executions whose timeout is over."""
+        return self._execute(
+            "SELECT id FROM executions WHERE deadline_ms BETWEEN 0 AND ?"
+            " ORDER BY deadline_ms LIMIT ?",
+            (now_ms, limit),
+        ).fetchall()
+
+    def next_deadline(self) -> int | None:
+        (deadline_ms,) = self._execute(
+            "SELECT min(deadline_ms) FROM executions WHERE deadline_ms BETWEEN 0 AND ?", (LAST_MS,)
+        ).fetchone()
+        return deadline_ms  # type: ignore[no-any-return]
+
+    def to_look_at(self, owner: str, execution_ids: Sequence[str]) -> list[tuple[str]]:
+        """Return those that changed from outside, are over, or are no longer this owner's."""
+        return self._execute(
+            "SELECT id FROM executions WHERE id IN (SELECT value FROM json_each(?))"
+            " AND (owner IS NOT ? OR unread IS NOT NULL)",
+            (json_list(execution_ids), owner),
+        ).fetchall()
+
+    def never_due(self, workflow: str, limit: int) -> list[tuple[str]]:
+        """Return the ids of executions whose next time is none: too large, or no number."""
+        return self._execute(
+            "SELECT id FROM executions WHERE workflow = ? AND wake_ms > ? LIMIT ?",
+            (workflow, LAST_MS, limit),
+        ).fetchall()
+
+    # -- leases ----------------------------------------------------------------------------------
+
+    def ran_out(self, now_ms: int, limit: int, kept: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """Return (id, owner) of executions whose lease is over, without those owners' that keep."""
+        return self._execute(
+            "SELECT id, owner FROM executions WHERE lease_ms <= ?"
+            " AND ifnull(owner, '') NOT IN (SELECT value FROM json_each(?))"
+            " ORDER BY lease_ms LIMIT ?",
+            (now_ms, json_list(kept), limit),
+        ).fetchall()
+
+    def never_out(self, limit: int) -> list[tuple[str]]:
+        """Return the ids of executions whose lease ends at no time: too large, or no number."""
+        return self._execute(
+            "SELECT id FROM executions WHERE lease_ms > ? LIMIT ?", (LAST_MS, limit)
+        ).fetchall()
+
+    def leased(self, owner: str, limit: int) -> list[tuple[str, str]]:
+        """Return (id, owner) of executions that ``owner`` holds."""
+        return self._execute(
+            "SELECT id, owner FROM executions WHERE lease_ms IS NOT NULL AND owner = ? LIMIT ?",
+            (owner, limit),
+        ).fetchall()
+
+    def held_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
+        """Return (id, tokens) of what ``owner`` has leased up to a time at most."""
+        return self._execute(
+            "SELECT id, tokens FROM executions WHERE lease_ms <= ? AND owner = ?",
+            (until_ms, owner),
+        ).fetchall()
+
+    def owners(self) -> list[tuple[str, str, int, object]]:
+        """Return (owner, host, process id, start) of all who have leased."""
+        return self._execute(
+            "SELECT owner, host, pid, started FROM owners WHERE pid BETWEEN 1 AND 2147483647"
+        ).fetchall()
+
+    def owner(self, owner: object) -> tuple[str, int, object, object] | None:
+        """Return (host, process id, start, report) of one who has leased."""
+        row: tuple[str, int, object, object] | None = self._execute(
+            "SELECT host, pid, started, report FROM owners"
+            " WHERE owner = ? AND pid BETWEEN 1 AND 2147483647",
+            (owner,),
+        ).fetchone()
+        return row
+
+    def add_owner(self, owner: str, host: str, pid: int, started: int | str) -> None:
+        self._execute(
+            "INSERT OR IGNORE INTO owners (owner, host, pid, started)"
+            " VALUES (?, ?, ?, nullif(?, ''))",
+            (owner, host, pid, started),
+        )
+
+    def put_report(self, owner: str, report: Blob) -> None:
+        """Write what an owner says of itself."""
+        self._execute("UPDATE owners SET report = nullif(?, '') WHERE owner = ?", (report, owner))
+
+    def forget_process(self, owner: str) -> None:
+        """Let the leases of ``owner`` run out, whether its process lives or not."""
+        self._execute("UPDATE owners SET started = NULL WHERE owner = ?", (owner,))
+
+    def drop_idle_owners(self) -> None:
+        """Drop all owners that have leased nothing now; one that claims again is added again."""
+        self._execute(
+            "DELETE FROM owners WHERE owner NOT IN"
+            " (SELECT owner FROM executions WHERE lease_ms IS NOT NULL AND owner IS NOT NULL)"
+        )
+
+    def put_off(self, execution_id: str, due_ms: int, problem: Blob) -> None:
+        """Take it from its owner, to be due at ``due_ms``; its row may hold anything."""
+        self._execute(
+            "UPDATE executions SET owner = NULL, lease_ms = NULL,"
+            " wake_ms = ?2, not_before_ms = ?2, problem = ?3,"
+            " version = CASE WHEN version BETWEEN 0 AND ?4 THEN version + 1 ELSE 1 END,"
+            " troubles = CASE WHEN troubles BETWEEN 0 AND ?4 THEN troubles + 1 ELSE 1 END,"
+            " deadline_ms = CASE WHEN deadline_ms BETWEEN 0 AND ?2 THEN ?2 ELSE deadline_ms END"
+            f" WHERE {_is(execution_id)}",
+            (execution_id, due_ms, problem, LAST_COUNT),
+        )
+
+    def lease(self, numbers: Iterable[int], lease_ms: int) -> None:
+        sql = "UPDATE executions SET lease_ms = ? WHERE number = ?"
+        self._execute_all(sql, [(lease_ms, number) for number in numbers])
+
+    def renew(self, owner: str, execution_ids: Iterable[str], lease_ms: int) -> None:
+        self._execute(
+            "UPDATE executions SET lease_ms = ?"
+            " WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
+            (lease_ms, owner, json_list(execution_ids)),
+        )
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """Return a number that no row has, for an execution; others may not write meanwhile."""
+        # Rows that lost their execution keep their number: a hand may put that right again.
+        (last,) = self._execute(_LAST_NUMBER).fetchone()
+        return last + 1 if last < LAST_NUMBER else self._free_number()
+
+    def _free_number(self) -> int:
+        """Return the first free number after the last execution that another one could follow."""
+        beyond = LAST_NUMBER + 1
+        while beyond > 1:
+            (last,) = self._execute(
+                "SELECT max(number, 0) FROM executions e WHERE number < ? AND NOT EXISTS"
+                " (SELECT 1 FROM executions WHERE number = e.number + 1)"
+                " ORDER BY number DESC LIMIT 1",
+                (beyond,),
+            ).fetchone() or (0,)
+            for number in range(last + 1, beyond):
+                if not self._has_number(number):
+                    return number
+            beyond = last
+        raise sqlite3.DataError("no execution has a number that another one could follow")
+
+    def _has_number(self, number: int) -> bool:
+        first = number << PLACES
+        keys = (first, first | _LAST_PLACE)
+        return bool(
+            self._execute("SELECT 1 FROM executions WHERE number = ?", (number,)).fetchone()
+            or self._execute("SELECT 1 FROM operations WHERE key BETWEEN ? AND ?", keys).fetchone()
+            or self._execute("SELECT 1 FROM history WHERE key BETWEEN ? AND ?", keys).fetchone()
+        )
+
+    def put_starts(self, rows: Sequence[Sequence[int | str]]) -> None:
+        """Insert started executions that nobody has."""
+        self._execute_all(
+            "INSERT INTO executions (number, id, workflow, name, status, version, tokens, lines,"
+            " wake_ms, not_before_ms, deadline_ms, troubles, parent_id, parent_operation) VALUES"
+            " (?, ?, ?, ?, 'STARTED', 1, 0, ?, ?, ?, nullif(?, ''), 0, nullif(?, ''),"
+            " nullif(?, ''))",
+            rows,
+        )
+
+    def put_operations(self, rows: Sequence[tuple[int, Blob, Blob]]) -> None:
+        """Write (key, record, deadlines) of operations."""
+        self._insert(
+            "INSERT OR REPLACE INTO operations (key, record, deadlines) VALUES ",
+            "(?, ?, nullif(?, ''))",
+            rows,
+        )
+
+    def put_lines(self, rows: Sequence[tuple[int, Blob]]) -> None:
+        self._insert("INSERT INTO history (key, lines) VALUES ", "(?, ?)", rows)
+
+    def _insert(self, insert: str, values: str, rows: Sequence[tuple[object, ...]]) -> None:
+        whole = len(rows) - len(rows) % _TOGETHER
+        starts = range(0, whole, _TOGETHER)
+        together = [[*chain.from_iterable(rows[i : i + _TOGETHER])] for i in starts]
+        self._execute_all(insert + ", ".join([values] * _TOGETHER), together)
+        self._execute_all(insert + values, rows[whole:])
+
+    def _execute_all(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        if rows:
+            self._connection.executemany(sql, rows)
+
+    def put_progress(self, rows: Sequence[Sequence[int | Blob]]) -> None:
+        """Write what each checkpoint changes, and no indexed column."""
+        self._execute_all(_PUT_PROGRESS + " WHERE number = ?", rows)
+
+    def put_standing(self, rows: Sequence[Sequence[int | Blob]]) -> None:
+        """Write the progress, and how running executions stand: who has them, when they are due."""
+        self._execute_all(
+            _PUT_PROGRESS + ", owner = nullif(?, ''), lease_ms = CASE WHEN ? THEN lease_ms END,"
+            " wake_ms = nullif(?, ''), not_before_ms = nullif(?, ''), deadline_ms = nullif(?, ''),"
+            " troubles = ?, losses = nullif(?, 0), problem = nullif(?, '') WHERE number = ?",
+            rows,
+        )
+
+    def put_ends(self, rows: Sequence[Sequence[int | Blob | None]]) -> None:
+        """Write the progress, and how executions ended: nobody has them, they are due no more."""
+        self._execute_all(
+            _PUT_PROGRESS + ", owner = NULL, lease_ms = NULL, wake_ms = NULL,"
+            " not_before_ms = NULL, deadline_ms = NULL, status = ?, troubles = ?,"
+            " problem = nullif(?, ''), result = ? WHERE number = ?",
+            rows,
+        )
