@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.1
 """How long to wait before a busy service is asked again, which has waited by itself."""
 
 
-class Writer:
+class CheckpointChain:
     """Sends checkpoints and keeps the chain of tokens.
 
     ``is_revoked`` once the service gave no further token: the execution is over, or another process

@@ -31,7 +31,7 @@ from pyworkflow._engine.messages import (
 )
 from pyworkflow._protocol.limits import Limits
 from pyworkflow._protocol.records import Action, OperationType, Update
-from pyworkflow._runtime.checkpoints import Writer
+from pyworkflow._runtime.checkpoints import CheckpointChain
 from pyworkflow._runtime.clock import holding
 from pyworkflow._runtime.deadline import TimeIsOver, in_time
 from pyworkflow._runtime.started_threads import name_threads
@@ -127,7 +127,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._clock = runner._clock
-        self._writer = Writer(runner._service, invocation)
+        self._checkpoints = CheckpointChain(runner._service, invocation)
         self._execution = Execution(
             invocation.execution_id,
             invocation.execution_name,
@@ -160,7 +160,7 @@ class Run:
         """Run until the workflow suspends or ends, or until ``deadline``."""
         self._deadline = deadline
         with holding(self._clock):
-            load = self._writer.load(self._invocation)
+            load = self._checkpoints.load(self._invocation)
             seconds = None if self._invocation.marker is None else self.seconds_left()
             try:
                 self._operations = operations = await in_time(load, seconds)
@@ -195,7 +195,7 @@ class Run:
     @property
     def token(self) -> str | None:
         """The token with which the service can be told more; `None` if that is not wanted."""
-        return self._writer.token
+        return self._checkpoints.token
 
     @property
     def title(self) -> str:
@@ -206,7 +206,7 @@ class Run:
     def unrecorded(self) -> tuple[str, ...]:
         """The steps whose outcome is lost if the run ends without another record."""
         queued = self._execution.outbox.step_outcomes
-        names = (*self._unrecorded, *self._steps.running, *queued, *self._writer.unrecorded)
+        names = (*self._unrecorded, *self._steps.running, *queued, *self._checkpoints.unrecorded)
         return tuple(dict.fromkeys(names))
 
     def give_up(self) -> bool:
@@ -222,7 +222,7 @@ class Run:
             or not self._steps.are_idle
             or self._outcomes
             or self._left
-            or self._writer.is_writing
+            or self._checkpoints.is_writing
         ):
             self._is_given_up = False
         return self._is_given_up
@@ -237,7 +237,7 @@ class Run:
 
         A checkpoint in flight may have been taken before the change; then it is read afterwards.
         """
-        if self._writer.is_writing or self._left or not self._has_begun:
+        if self._checkpoints.is_writing or self._left or not self._has_begun:
             self._looks_again = True
         else:
             self._refresh()
@@ -259,7 +259,7 @@ class Run:
     async def _write_end(self, action: Action, **fields: Any) -> None:
         execution = self._operations[0]
         update = Update(id=execution.id, type=OperationType.EXECUTION, action=action, **fields)
-        await self._writer.commit((update,))
+        await self._checkpoints.commit((update,))
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -390,10 +390,10 @@ class Run:
 
     def _write(self, updates: tuple[Update, ...]) -> Committed | None:
         """Send a checkpoint; return its answer if the service has it at once and lets us go on."""
-        answer = self._writer.write(updates, self._on_written)
+        answer = self._checkpoints.write(updates, self._on_written)
         if answer is None:
             self._clock.hold()
-        elif self._writer.is_revoked:
+        elif self._checkpoints.is_revoked:
             self._finish(Suspended())
             return None
         return answer
@@ -403,7 +403,7 @@ class Run:
             pass
         elif isinstance(answer, BaseException):
             self._finish(answer)
-        elif self._writer.is_revoked:
+        elif self._checkpoints.is_revoked:
             self._finish(Suspended())
         else:
             self._on_facts([answer])
@@ -411,7 +411,7 @@ class Run:
         self._clock.release()
 
     def _look_again_if_told(self) -> None:
-        if self._looks_again and not (self._writer.is_writing or self._left):
+        if self._looks_again and not (self._checkpoints.is_writing or self._left):
             self._looks_again = False
             self.look_again()
 
@@ -448,7 +448,7 @@ class Run:
             await self._steps.close(self.seconds_left())
         finally:
             try:
-                await self._writer.close(self.seconds_left())
+                await self._checkpoints.close(self.seconds_left())
             finally:
                 closed: asyncio.Future[None] = self._loop.create_future()
                 self._loop.call_soon(self._close_execution, closed)

@@ -9,7 +9,7 @@ from pyworkflow._engine.messages import Committed
 from pyworkflow._protocol.executions import Page
 from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow._runtime import checkpoints
-from pyworkflow._runtime.checkpoints import Writer
+from pyworkflow._runtime.checkpoints import CheckpointChain
 from pyworkflow.errors import (
     InvalidUpdateError,
     ServiceBusyError,
@@ -36,7 +36,7 @@ def succeed(name: str) -> Update:
 
 
 class Desk:
-    """A writer over a service that answers at once, or later."""
+    """A chain over a service that answers at once, or later."""
 
     def __init__(self, *, at_once: bool = False, page_size: int = 1000) -> None:
         self.memory = ImmediateMemoryService(lambda: 1000, page_size=page_size)
@@ -45,17 +45,17 @@ class Desk:
         self.service = self.memory if at_once else self.watched
         self.answers: Answers = []
 
-    def writer(self) -> Writer:
-        return Writer(self.service, self.memory.claim(self.id))
+    def chain(self) -> CheckpointChain:
+        return CheckpointChain(self.service, self.memory.claim(self.id))
 
-    async def write(self, writer: Writer, *updates: Update) -> Committed | BaseException:
-        answer = writer.write(updates, self.answers.append)
+    async def write(self, chain: CheckpointChain, *updates: Update) -> Committed | BaseException:
+        answer = chain.write(updates, self.answers.append)
         if answer is not None:
             return answer
-        assert writer.is_writing
+        assert chain.is_writing
         assert self.answers == []
-        await writer.close()
-        assert not writer.is_writing
+        await chain.close()
+        assert not chain.is_writing
         await asyncio.sleep(0)
         return self.answers.pop()
 
@@ -72,13 +72,13 @@ def run(main: Callable[[], Awaitable[Any]]) -> None:
 def test_each_checkpoint_has_the_token_of_the_last(at_once: bool) -> None:
     async def main() -> None:
         desk = Desk(at_once=at_once)
-        writer = desk.writer()
+        chain = desk.chain()
         for name in "abc":
-            answer = await desk.write(writer, start(name))
+            answer = await desk.write(chain, start(name))
             assert isinstance(answer, Committed)
             assert [one.id for one in answer.operations] == [name]
         assert [one.id for one in desk.memory.operations(desk.id)[1:]] == ["a", "b", "c"]
-        assert not writer.is_revoked
+        assert not chain.is_revoked
 
     run(main)
 
@@ -86,12 +86,12 @@ def test_each_checkpoint_has_the_token_of_the_last(at_once: bool) -> None:
 def test_a_service_at_hand_answers_at_once() -> None:
     async def main() -> None:
         desk = Desk(at_once=True)
-        writer = desk.writer()
-        answer = writer.write((start("a"),), desk.answers.append)
+        chain = desk.chain()
+        answer = chain.write((start("a"),), desk.answers.append)
         assert answer is not None
         assert [one.id for one in answer.operations] == ["a"]
-        assert not writer.is_writing
-        await writer.close()
+        assert not chain.is_writing
+        await chain.close()
         assert desk.answers == []
 
     run(main)
@@ -101,13 +101,13 @@ def test_a_service_at_hand_answers_at_once() -> None:
 def test_pages_are_read_to_the_last(at_once: bool) -> None:
     async def main() -> None:
         desk = Desk(at_once=at_once, page_size=2)
-        writer = desk.writer()
+        chain = desk.chain()
         names = [f"s{number}" for number in range(5)]
-        answer = await desk.write(writer, *(start(name) for name in names))
+        answer = await desk.write(chain, *(start(name) for name in names))
         assert isinstance(answer, Committed)
         assert [one.id for one in answer.operations] == names
         invocation = desk.memory.claim(desk.id)
-        again = Writer(desk.service, invocation)
+        again = CheckpointChain(desk.service, invocation)
         assert len(invocation.operations) == 2
         history = await again.load(invocation)
         assert [one.id for one in history] == [desk.id, *names]
@@ -118,7 +118,7 @@ def test_pages_are_read_to_the_last(at_once: bool) -> None:
 def test_a_marker_that_comes_again_is_an_error() -> None:
     async def main() -> None:
         desk = Desk(page_size=1)
-        await desk.write(desk.writer(), start("a"), start("b"))
+        await desk.write(desk.chain(), start("a"), start("b"))
         invocation = desk.memory.claim(desk.id)
 
         async def load(execution_id: str, token: str, marker: str) -> Page:
@@ -126,7 +126,7 @@ def test_a_marker_that_comes_again_is_an_error() -> None:
 
         desk.watched.load = load  # type: ignore[method-assign] # a fault
         with pytest.raises(ServiceError, match="again"):
-            await Writer(desk.service, invocation).load(invocation)
+            await CheckpointChain(desk.service, invocation).load(invocation)
 
     run(main)
 
@@ -135,7 +135,7 @@ def test_a_history_of_one_page_is_not_asked_for() -> None:
     async def main() -> None:
         desk = Desk()
         invocation = desk.memory.claim(desk.id)
-        history = await Writer(desk.service, invocation).load(invocation)
+        history = await CheckpointChain(desk.service, invocation).load(invocation)
         assert [one.id for one in history] == [desk.id]
         assert desk.watched.loads == 0
 
@@ -146,15 +146,15 @@ def test_a_history_of_one_page_is_not_asked_for() -> None:
 def test_no_token_means_that_nothing_more_may_be_written(at_once: bool) -> None:
     async def main() -> None:
         desk = Desk(at_once=at_once, page_size=1)
-        writer = desk.writer()
+        chain = desk.chain()
         end = Update(
             id=desk.id, type=OperationType.EXECUTION, action=Action.SUCCEED, payload='"out"'
         )
-        answer = await desk.write(writer, start("a"), succeed("a"), end)
+        answer = await desk.write(chain, start("a"), succeed("a"), end)
         assert isinstance(answer, Committed)
-        assert writer.is_revoked
+        assert chain.is_revoked
         with pytest.raises(AssertionError, match="after the last token"):
-            await writer.commit(())
+            await chain.commit(())
 
     run(main)
 
@@ -162,13 +162,13 @@ def test_no_token_means_that_nothing_more_may_be_written(at_once: bool) -> None:
 def test_errors_of_the_service_are_answers() -> None:
     async def main() -> None:
         desk = Desk()
-        writer = desk.writer()
-        assert isinstance(await desk.write(writer, succeed("none")), Committed)
-        assert isinstance(await desk.write(writer, start("none")), InvalidUpdateError)
+        chain = desk.chain()
+        assert isinstance(await desk.write(chain, succeed("none")), Committed)
+        assert isinstance(await desk.write(chain, start("none")), InvalidUpdateError)
         # The token is still good after that.
-        assert isinstance(await desk.write(writer, start("b")), Committed)
+        assert isinstance(await desk.write(chain, start("b")), Committed)
         desk.memory.claim(desk.id)
-        assert isinstance(await desk.write(writer, start("c")), StaleTokenError)
+        assert isinstance(await desk.write(chain, start("c")), StaleTokenError)
 
     run(main)
 
@@ -176,11 +176,11 @@ def test_errors_of_the_service_are_answers() -> None:
 def test_errors_of_a_service_at_hand_are_raised() -> None:
     async def main() -> None:
         desk = Desk(at_once=True)
-        writer = desk.writer()
+        chain = desk.chain()
         desk.memory.claim(desk.id)
         with pytest.raises(StaleTokenError):
-            writer.write((start("a"),), desk.answers.append)
-        assert not writer.is_writing
+            chain.write((start("a"),), desk.answers.append)
+        assert not chain.is_writing
         assert desk.answers == []
 
     run(main)
@@ -190,7 +190,7 @@ def test_errors_of_a_service_at_hand_are_raised() -> None:
 def test_a_checkpoint_that_the_service_cancels_is_answered_by_an_error(pages: bool) -> None:
     async def main() -> None:
         desk = Desk(page_size=1)
-        writer = desk.writer()
+        chain = desk.chain()
         if pages:  # the checkpoint is applied, and the rest of its answer does not come
 
             async def load(execution_id: str, token: str, marker: str) -> Page:
@@ -199,13 +199,13 @@ def test_a_checkpoint_that_the_service_cancels_is_answered_by_an_error(pages: bo
             desk.watched.load = load  # type: ignore[method-assign] # a fault
         else:
             desk.watched.faults[1] = asyncio.CancelledError()
-        writer.write((start("a"), start("b")), desk.answers.append)
+        chain.write((start("a"), start("b")), desk.answers.append)
         while not desk.answers:
-            assert writer.is_writing
+            assert chain.is_writing
             await asyncio.sleep(0)
         (error,) = desk.answers
         assert isinstance(error, ServiceUnavailableError)
-        assert not writer.is_writing
+        assert not chain.is_writing
 
     run(main)
 
@@ -213,10 +213,10 @@ def test_a_checkpoint_that_the_service_cancels_is_answered_by_an_error(pages: bo
 def test_closing_sees_the_checkpoint_in_flight_to_its_end() -> None:
     async def main() -> None:
         desk = Desk()
-        writer = desk.writer()
+        chain = desk.chain()
         gate = desk.watched.gates[1] = asyncio.Event()
-        writer.write((start("a"),), desk.answers.append)
-        closing = asyncio.create_task(writer.close())
+        chain.write((start("a"),), desk.answers.append)
+        closing = asyncio.create_task(chain.close())
         for _ in range(10):
             await asyncio.sleep(0)
         assert not closing.done()
@@ -230,15 +230,15 @@ def test_closing_sees_the_checkpoint_in_flight_to_its_end() -> None:
 def test_a_checkpoint_that_was_cancelled_has_no_answer() -> None:
     async def main() -> None:
         desk = Desk()
-        writer = desk.writer()
+        chain = desk.chain()
         desk.watched.gates[1] = asyncio.Event()
-        writer.write((start("a"),), desk.answers.append)
+        chain.write((start("a"),), desk.answers.append)
         await asyncio.sleep(0)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        await writer.close()
+        await chain.close()
         assert desk.answers == []
-        assert not writer.is_writing
+        assert not chain.is_writing
 
     run(main)
 
@@ -272,18 +272,18 @@ def test_what_a_locked_file_did_not_take_is_sent_again(
         desk = Desk()
         busy = Busy(desk.memory, 3)
         desk.service = busy  # type: ignore[assignment]
-        writer = desk.writer()
+        chain = desk.chain()
         if is_end:
-            await writer.commit((succeed("a"),))
+            await chain.commit((succeed("a"),))
         else:
-            assert writer.write((succeed("a"),), desk.answers.append) is None
+            assert chain.write((succeed("a"),), desk.answers.append) is None
             while not desk.answers:
-                assert writer.is_writing
-                assert writer.unrecorded == ("a",)
+                assert chain.is_writing
+                assert chain.unrecorded == ("a",)
                 await asyncio.sleep(0)
         assert busy.sent == 4
         assert [one.id for one in desk.memory.operations(desk.id)[1:]] == ["a"]
-        assert writer.unrecorded == ()
+        assert chain.unrecorded == ()
         assert caplog.text.count("waits to be recorded: locked") == 3
 
     run(main)
@@ -295,14 +295,14 @@ def test_a_run_that_is_closed_asks_a_locked_file_no_more(monkeypatch: pytest.Mon
     async def main() -> None:
         desk = Desk()
         desk.service = Busy(desk.memory, 1_000_000)  # type: ignore[assignment]
-        writer = desk.writer()
-        writer.write((succeed("a"),), desk.answers.append)
+        chain = desk.chain()
+        chain.write((succeed("a"),), desk.answers.append)
         for _ in range(9):
             await asyncio.sleep(0)
-        await writer.close()
+        await chain.close()
         await asyncio.sleep(0)
         (error,) = desk.answers
         assert isinstance(error, ServiceBusyError)
-        assert writer.unrecorded == ("a",)
+        assert chain.unrecorded == ("a",)
 
     run(main)
