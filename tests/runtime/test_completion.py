@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyworkflow._local import completion as module
-from pyworkflow._local.completion import Ends
+from pyworkflow._local.completion import Completions
 from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
 from pyworkflow.errors import ExecutionNotFoundError, ServiceUnavailableError
 from tests.runtime.local import on_a_loop
@@ -54,19 +54,19 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PACE", 0)
 
 
-def ends_of(service: Any) -> Ends:
-    return Ends(service)
+def completions_of(service: Any) -> Completions:
+    return Completions(service)
 
 
 @on_a_loop
 async def test_an_end_is_told_to_everybody_who_waits() -> None:
     service = Told()
-    ends = ends_of(service)
-    waiting = [asyncio.ensure_future(ends.wait(name)) for name in "aab"]
+    completions = completions_of(service)
+    waiting = [asyncio.ensure_future(completions.wait(name)) for name in "aab"]
     await asyncio.sleep(0)
     service.end()
     assert [summary.id for summary in await asyncio.gather(*waiting)] == ["a", "a", "b"]
-    ends.close()
+    completions.close()
     assert service.listeners == []
 
 
@@ -74,21 +74,21 @@ async def test_an_end_is_told_to_everybody_who_waits() -> None:
 async def test_one_that_is_over_already_is_not_waited_for() -> None:
     service = Told()
     service.status = SUCCEEDED
-    assert (await ends_of(service).wait("a")).status is SUCCEEDED
+    assert (await completions_of(service).wait("a")).status is SUCCEEDED
 
 
 @on_a_loop
 async def test_an_end_right_after_the_first_look_is_seen() -> None:
     service = Told()
     service.on_get = [service.end]
-    assert (await ends_of(service).wait("a")).status is SUCCEEDED
+    assert (await completions_of(service).wait("a")).status is SUCCEEDED
 
 
 @on_a_loop
 async def test_an_end_while_a_sweep_looks_is_seen() -> None:
     service = Told()
     service.on_get = [service.change, service.end]
-    assert (await ends_of(service).wait("a")).status is SUCCEEDED
+    assert (await completions_of(service).wait("a")).status is SUCCEEDED
 
 
 @pytest.mark.parametrize("ticks", range(6))
@@ -104,7 +104,7 @@ def test_an_end_while_a_sweep_leaves_is_seen(ticks: int) -> None:
                 service.end()
 
         service.on_get = [service.change, lambda: later(ticks)]
-        assert (await ends_of(service).wait("a")).status is SUCCEEDED
+        assert (await completions_of(service).wait("a")).status is SUCCEEDED
 
     scenario()
 
@@ -112,25 +112,25 @@ def test_an_end_while_a_sweep_leaves_is_seen(ticks: int) -> None:
 @on_a_loop
 async def test_a_fault_is_told_to_those_who_wait_and_may_pass() -> None:
     service = Told()
-    ends = ends_of(service)
+    completions = completions_of(service)
 
     def fail() -> None:
         raise ServiceUnavailableError("busy")
 
     service.on_get = [service.change, fail]
     with pytest.raises(ServiceUnavailableError):
-        await ends.wait("a")
+        await completions.wait("a")
     service.status = SUCCEEDED
-    assert (await ends.wait("a")).status is SUCCEEDED
+    assert (await completions.wait("a")).status is SUCCEEDED
 
 
 @on_a_loop
 async def test_what_ends_all_waiting_is_told_now_and_later() -> None:
-    ends = ends_of(Told())
-    waiting = asyncio.ensure_future(ends.wait("a"))
+    completions = completions_of(Told())
+    waiting = asyncio.ensure_future(completions.wait("a"))
     await asyncio.sleep(0)
-    ends.fail(ExecutionNotFoundError("gone"))
-    for each in (waiting, ends.wait("a")):
+    completions.fail(ExecutionNotFoundError("gone"))
+    for each in (waiting, completions.wait("a")):
         with pytest.raises(ExecutionNotFoundError, match="gone"):
             await each
 
@@ -138,8 +138,8 @@ async def test_what_ends_all_waiting_is_told_now_and_later() -> None:
 @on_a_loop
 async def test_who_gave_up_waiting_is_forgotten() -> None:
     service = Told()
-    ends = ends_of(service)
-    waiting = asyncio.ensure_future(ends.wait("a"))
+    completions = completions_of(service)
+    waiting = asyncio.ensure_future(completions.wait("a"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

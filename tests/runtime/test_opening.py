@@ -19,7 +19,7 @@ from tests.runtime.local import PATIENCE, on_a_loop
 
 def threads_of_ours() -> list[str]:
     """Those of an open client; those in which steps run belong to the process."""
-    kinds = ("pyworkflow-writer", "pyworkflow-reader", "pyworkflow-heart", "pyworkflow-client")
+    kinds = ("pyworkflow-writer", "pyworkflow-reader", "pyworkflow-heartbeat", "pyworkflow-client")
     return [one.name for one in threading.enumerate() if one.name.startswith(kinds)]
 
 

@@ -36,7 +36,7 @@ def _beats_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Attended:
-    """A service that looks around, on the heart's thread, once a frozen loop was dealt with.
+    """A service that looks around, on the heartbeat's thread, once a frozen loop was dealt with.
 
     That is after the first beat at which the report held a text: a slow machine may have others.
     """
@@ -197,7 +197,7 @@ def test_what_has_no_body_is_handed_back_and_what_has_one_is_kept(file: Path) ->
         async with opened(file) as service, opened(file) as other:
 
             async def look() -> None:
-                # Its owner has not taken the answer of this claim, as far as its heart knows.
+                # Its owner has not taken the answer of this claim, as far as its heartbeat knows.
                 taken.extend(await other.claim_due("other", ["victim", "frozen", "idle"], 9))
 
             attended = Attended(service, "'freezes'", look)
@@ -356,7 +356,7 @@ def test_a_claim_that_was_handed_back_while_it_was_answered_is_not_run(
         async def claim_due(self, owner: str, *args: Any, **kwargs: Any) -> Sequence[Invocation]:
             claimed = await self._service.claim_due(owner, *args, **kwargs)
             if claimed and not taken:
-                # The loop was frozen when it was answered, and its heart handed this back.
+                # The loop was frozen when it was answered, and its heartbeat handed this back.
                 watches[0].rounds += 1
                 await self._service.hand_back(owner, await self._service.held_by(owner))
                 taken.extend(await self._service.claim_due("other", ["main"], 1))

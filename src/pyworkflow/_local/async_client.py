@@ -20,7 +20,7 @@ from pyworkflow._local.arguments import (
     time_of,
     timeout_of,
 )
-from pyworkflow._local.completion import Ends
+from pyworkflow._local.completion import Completions
 from pyworkflow._local.handle import AsyncHandle, Identity
 from pyworkflow._local.opening import Opening
 from pyworkflow._local.registry import Registry, workflow_of
@@ -157,13 +157,13 @@ class AsyncClient:
             _processes.check_process(self._open.process, "this client")
             raise UsageError("this client is open already; make another one")
         service = await Opening(partial(self._open_service, self.clock)).wait()
-        ends = Ends(service)
+        completions = Completions(service)
         worker = None
         if self._has_worker:
             worker = Worker(
                 service, self._registry, self.clock, max_concurrent=self._max_concurrent
             )
-        self._open = _Open(service, ends, worker)
+        self._open = _Open(service, completions, worker)
         return self
 
     async def __aexit__(
@@ -479,15 +479,17 @@ class AsyncClient:
     def _handle(self, identity: Identity, workflow: Workflow[..., Any] | None) -> AsyncHandle[Any]:
         opened = self._opened
         result_type = Any if workflow is None else workflow.result_type
-        return AsyncHandle(opened.service, opened.ends, identity, result_type)
+        return AsyncHandle(opened.service, opened.completions, identity, result_type)
 
 
 class _Open:
     """What an open client holds."""
 
-    def __init__(self, service: services.Service, ends: Ends, worker: Worker | None) -> None:
+    def __init__(
+        self, service: services.Service, completions: Completions, worker: Worker | None
+    ) -> None:
         self.service = service
-        self.ends = ends
+        self.completions = completions
         self.worker = worker
         self.process = _processes.here
         self.working: asyncio.Task[None] | None = None
@@ -497,11 +499,13 @@ class _Open:
 
     def _on_worker_ended(self, working: asyncio.Task[None]) -> None:
         if not working.cancelled() and (error := working.exception()) is not None:
-            self.ends.fail(error)
+            self.completions.fail(error)
 
     async def close(self, grace_seconds: float) -> None:
-        self.ends.close()
-        self.ends.fail(UsageError("the client was closed while somebody waited for a result"))
+        self.completions.close()
+        self.completions.fail(
+            UsageError("the client was closed while somebody waited for a result")
+        )
         try:
             if self.worker is not None and self.working is not None:
                 self.worker.stop(grace_seconds)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PACE = 10
 
 
-class Ends:
+class Completions:
     """Who waits for which executions, on one loop."""
 
     def __init__(self, service: Executions) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from pyworkflow._local.outcome import result_of
 from pyworkflow._local.waits import waiting_for
-from pyworkflow._protocol.executions import Markers
-from pyworkflow._values.exceptions import record_report
+from pyworkflow._protocol.executions import ExecutionStatus, Markers
+from pyworkflow._protocol.records import ErrorRecord
+from pyworkflow._values import codec
+from pyworkflow._values.exception_rebuilding import stand_in
+from pyworkflow._values.exceptions import KnownErrors, record_report
 from pyworkflow.duration import format_duration, parse_duration
+from pyworkflow.errors import ExecutionFailedError, ExecutionStoppedError, ExecutionTimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._local.completion import Ends
-    from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary, Paged
+    from pyworkflow._local.completion import Completions
+    from pyworkflow._protocol.executions import ExecutionSummary, Paged
     from pyworkflow._protocol.records import Operation
     from pyworkflow.duration import Duration
     from pyworkflow.services.history import HistoryEvent
@@ -48,12 +51,12 @@ class AsyncHandle(Generic[R_co]):
     def __init__(
         self,
         service: Executions,
-        ends: Ends,
+        completions: Completions,
         identity: Identity,
         result_type: object = Any,
     ) -> None:
         self._service = service
-        self._ends = ends
+        self._completions = completions
         self._result_type = result_type
         self.id, self.name, self.workflow_name = identity
 
@@ -75,15 +78,15 @@ class AsyncHandle(Generic[R_co]):
     async def wait_for_result(self, timeout: Duration | None) -> R_co:
         """Do as `result`, for a caller that has lent what it occupies."""
         if timeout is None:
-            summary = await self._ends.wait(self.id)
+            summary = await self._completions.wait(self.id)
         else:
             summary = await self._wait(parse_duration(timeout))
-        return result_of(summary, self._result_type)  # type: ignore[no-any-return]
+        return _result_of(summary, self._result_type)  # type: ignore[no-any-return]
 
     async def _wait(self, seconds: float) -> ExecutionSummary:
         try:
             async with asyncio.timeout(seconds) as scope:
-                return await self._ends.wait(self.id)
+                return await self._completions.wait(self.id)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -134,3 +137,23 @@ async def _whole(read: _Read[T], execution_id: str) -> tuple[T, ...]:
         if page.marker is None:
             return tuple(found)
         after = markers.follow(page.marker)
+
+
+def _result_of(summary: ExecutionSummary, result_type: object) -> Any:
+    """Return the result of a finished execution as ``result_type``, or raise its error."""
+    what = f"{summary.workflow_name!r} ({summary.name})"
+    match summary.status:
+        case ExecutionStatus.SUCCEEDED:
+            return codec.decode(summary.result, result_type, what=f"the result of {what}")
+        case ExecutionStatus.STOPPED:
+            raise stand_in(_error_of(summary, f"{what} was stopped"), ExecutionStoppedError)
+        case ExecutionStatus.TIMED_OUT:
+            raise stand_in(_error_of(summary, f"{what} timed out"), ExecutionTimedOutError)
+        case _:
+            record = _error_of(summary, f"{what} failed")
+            # Nothing is replayed here, so any class loaded by now may be the error's own.
+            raise KnownErrors.snapshot().rebuild_for_client(record, ExecutionFailedError)
+
+
+def _error_of(summary: ExecutionSummary, otherwise: str) -> ErrorRecord:
+    return summary.error or ErrorRecord(otherwise)

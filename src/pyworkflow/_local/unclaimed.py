@@ -23,7 +23,7 @@ BEATS = 3
 """At how many heartbeats in a row the same execution has to be found: as long as a lease lasts."""
 
 
-class Unserved:
+class Unclaimed:
     """What is left lying by everybody; to be asked for with each heartbeat."""
 
     def __init__(self, service: Queue, registry: Registry) -> None:

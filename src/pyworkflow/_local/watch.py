@@ -1,23 +1,23 @@
-"""Whether a worker's loop answers; and if not, what keeps it, and what others can go on with.
+"""Detects a frozen worker loop, reports what blocks it, and hands back executions it need not keep.
 
-A step that blocks the loop freezes all that this worker runs. The heart notices, from its thread:
-it asks the loop for a sign at one beat, and at each later one looks whether it came. Once that
-failed for some seconds, the log, `list` and `show` name the step or workflow that keeps the loop,
-with its stack. Bodies that were frozen along keep their leases: nothing may run twice. What has no
-body running is handed back, for other workers to go on with.
+A step that blocks the loop freezes every execution of its worker. The heartbeat notices from its
+own thread: at one beat it schedules a callback on the loop, at the next ones it checks whether that
+ran. After some seconds without an answer, the log, `list` and `show` name the step or workflow that
+blocks the loop, with its stack. Executions with a running body keep their leases: nothing may run
+twice. The others are handed back, so that other workers can continue them.
 
-Handing back is decided here and done in the file, while the loop may come back at any moment. It
-harms nothing, for whatever runs a body says so first and looks second, and this looks second, too:
+The decision is made here and carried out in the file, while the loop may come back at any moment.
+This is safe because both sides announce first and check second:
 
-* `Run.give_up` is refused by a run that is about to launch a body; one that was given up launches
+* `Run.give_up` is refused by a run that is about to launch a body; a run that was given up launches
   none.
-* A claim whose answer the loop has not taken yet is void if ``rounds`` has changed meanwhile. Those
-  that were taken before it changed are among the runs that are looked at after.
-* What was recorded, released or claimed anew since it was looked at has another number of tokens,
-  and the service passes it over.
+* A claim that the loop has not yet received is void if ``rounds`` has changed meanwhile. Claims
+  received before the change are among the runs that are checked after it.
+* An execution that was recorded, released or claimed again since the check has another number of
+  tokens, and the service skips it.
 
-The same goes for what the worker has leased and does not know: a claim whose answer was lost, a run
-that could not be handed back.
+The same applies to executions that the worker has leased without knowing: a claim whose answer was
+lost, a run that could not be handed back.
 """
 
 from __future__ import annotations

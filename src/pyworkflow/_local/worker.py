@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.messages import Broken, Failed, OutOfTime, Succeeded, Suspended
-from pyworkflow._local.heartbeat import Heart
-from pyworkflow._local.unclaimed import Unserved
+from pyworkflow._local.heartbeat import Heartbeat
+from pyworkflow._local.unclaimed import Unclaimed
 from pyworkflow._local.waits import LENT_SLOTS, lenders
 from pyworkflow._local.watch import Watch
 from pyworkflow._protocol.executions import LEASE_MS
@@ -102,7 +102,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._alarm: Alarm | None = None
         self._grace_seconds: float | None = None
-        self._unserved = Unserved(service, registry)
+        self._unclaimed = Unclaimed(service, registry)
         self._lent: dict[str, int] = {}
         """How many bodies of which execution wait for other executions; from any thread."""
         self._lending = threading.Lock()
@@ -117,12 +117,12 @@ class Worker:
         for name in self._registry.names:
             self._runner(name)
         self._watch = Watch(self._service, self.owner, self._runs)
-        heart = Heart(
+        heartbeat = Heartbeat(
             self._service, self.owner, lambda: list(self._driven), self._on_beat, self._watch
         )
         unsubscribe = self._service.subscribe(self._wake_soon)
         lenders.add(self)
-        heart.start()
+        heartbeat.start()
         try:
             self.wake()
             await self._work()
@@ -131,7 +131,7 @@ class Worker:
             unsubscribe()
             lenders.discard(self)
             await self._abandon()
-            await heart.stop()
+            await heartbeat.stop()
             await self._retire()
 
     def stop(self, grace_seconds: float) -> None:
@@ -190,7 +190,7 @@ class Worker:
         return {execution_id: each.run for execution_id, each in list(self._driven.items())}
 
     def _on_beat(self) -> None:
-        self._unserved.on_beat()
+        self._unclaimed.on_beat()
         self._wake_soon()
 
     def _wake_soon(self) -> None:
@@ -210,7 +210,7 @@ class Worker:
                 if self._grace_seconds is not None:
                     return
                 await self._look()
-                await self._unserved.look()
+                await self._unclaimed.look()
             except ServiceError as error:
                 if error.is_final and not isinstance(error, DamagedExecutionError):
                     raise

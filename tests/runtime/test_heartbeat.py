@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyworkflow._local import heartbeat
-from pyworkflow._local.heartbeat import Heart
+from pyworkflow._local.heartbeat import Heartbeat
 from pyworkflow.errors import ServiceUnavailableError
 from tests.runtime.local import PATIENCE
 
@@ -35,10 +35,10 @@ def _beats_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.001)
 
 
-def beat_until_well(heart: Heart, hurt: Hurt) -> None:
-    heart.start()
+def beat_until_well(beating: Heartbeat, hurt: Hurt) -> None:
+    beating.start()
     assert hurt.is_well.wait(PATIENCE)
-    asyncio.run(heart.stop())
+    asyncio.run(beating.stop())
 
 
 ERRORS: tuple[BaseException, ...] = (
@@ -50,16 +50,16 @@ ERRORS: tuple[BaseException, ...] = (
 )
 
 
-def test_the_heart_survives_any_error_of_the_service(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_heartbeat_survives_any_error_of_the_service(caplog: pytest.LogCaptureFixture) -> None:
     hurt = Hurt(*ERRORS)
-    beat_until_well(Heart(hurt, "me", lambda: ["e"], lambda: None), hurt)  # type: ignore[arg-type]
+    beat_until_well(Heartbeat(hurt, "me", lambda: ["e"], lambda: None), hurt)  # type: ignore[arg-type]
     levels = [record.levelno for record in caplog.records]
     assert levels == [logging.ERROR, logging.WARNING, *[logging.ERROR] * 3]
     assert "RuntimeError: unexpected" in caplog.text
 
 
-@pytest.mark.parametrize("where", ["held", "on_beat", "watch"])
-def test_the_heart_survives_any_error_of_its_worker(
+@pytest.mark.parametrize("where", ["leased", "on_beat", "watch"])
+def test_the_heartbeat_survives_any_error_of_its_worker(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     hurt = Hurt(*ERRORS)
@@ -72,7 +72,7 @@ def test_the_heart_survives_any_error_of_its_worker(
         hurt.renew_now()
         return ()
 
-    parts: dict[str, Any] = {"held": tuple, "on_beat": lambda: None, "watch": None}
+    parts: dict[str, Any] = {"leased": tuple, "on_beat": lambda: None, "watch": None}
     parts[where] = Watch() if where == "watch" else fail
-    beat_until_well(Heart(hurt, "me", **parts), hurt)  # type: ignore[arg-type]
+    beat_until_well(Heartbeat(hurt, "me", **parts), hurt)  # type: ignore[arg-type]
     assert len(caplog.records) == len(ERRORS)
