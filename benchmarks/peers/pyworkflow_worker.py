@@ -12,7 +12,7 @@ from measure import Execution, run_worker
 from pyworkflow_sqlite import count
 
 from pyworkflow import Workflow, WorkflowContext, step, workflow
-from pyworkflow._engine.messages import Succeeded
+from pyworkflow._engine.messages import End, Succeeded
 from pyworkflow._protocol.executions import Committed, Invocation, Page
 from pyworkflow._protocol.records import Operation, OperationType, Status, Update
 from pyworkflow._runtime.clock import SystemClock
@@ -44,9 +44,13 @@ def live_engine(flow: Workflow[..., Any], n: int) -> Execution:
     def run() -> object:
         clock = SystemClock()
         service = ImmediateMemoryService(clock.now_ms)
-        runner = Runner(service, flow, clock, known_errors)
         execution_id = service.start(flow.name, f'{{"n": {n}}}')
-        end = asyncio.run(runner.run_and_record(service.claim(execution_id)))
+
+        async def main() -> End:
+            invocation = service.claim(execution_id)
+            return await Runner(invocation, service, flow, clock, known_errors).run_and_record()
+
+        end = asyncio.run(main())
         assert isinstance(end, Succeeded), end
         return end.value
 
@@ -84,10 +88,13 @@ def replay(flow: Workflow[..., Any], n: int) -> Execution:
         token="token",
         operations=(root, *mock.operations),
     )
-    runner = Runner(Recorded(), flow, SystemClock(), KnownErrors.snapshot())
+    service, clock, known_errors = Recorded(), SystemClock(), KnownErrors.snapshot()
+
+    async def main() -> End:
+        return await Runner(invocation, service, flow, clock, known_errors).run()
 
     def run() -> object:
-        end = asyncio.run(runner.run(invocation))
+        end = asyncio.run(main())
         assert isinstance(end, Succeeded), end
         return end.value
 

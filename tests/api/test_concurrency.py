@@ -23,7 +23,7 @@ from pyworkflow import (
 from pyworkflow._api.batch import BranchStatus
 from pyworkflow._api.completion import CompletionReason
 from pyworkflow._engine.ids import hash_path
-from pyworkflow._engine.messages import Failed, Succeeded
+from pyworkflow._engine.messages import End, Failed, Succeeded
 from pyworkflow._protocol.records import OperationType, Status, SubType
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow._runtime.host_loop import run_to_end
@@ -668,8 +668,11 @@ def capped(flow: Workflow[..., Any], most: int) -> tuple[Any, ImmediateMemorySer
     clock = VirtualClock()
     service = ImmediateMemoryService(clock.now_ms)
     invocation = replace(service.claim(service.start("capped", "{}")), max_operations=most)
-    runner = Runner(service, flow, clock, KnownErrors.snapshot())
-    return run_to_end(functools.partial(runner.run, invocation)), service
+
+    async def run() -> End:
+        return await Runner(invocation, service, flow, clock, KnownErrors.snapshot()).run()
+
+    return run_to_end(run), service
 
 
 def test_too_many_branches_are_refused_before_the_first_runs() -> None:

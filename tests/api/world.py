@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -47,10 +46,15 @@ class World:
 
     def invoke(self, workflow: Workflow[..., Any]) -> End | None:
         """Run one invocation; `None` says that it crashed."""
-        runner = Runner(self.crashing, workflow, self.clock, KnownErrors.snapshot())
         invocation = replace(self.service.claim(self.id), max_payload_bytes=self.max_payload_bytes)
+
+        async def run() -> End:
+            known = KnownErrors.snapshot()
+            runner = Runner(invocation, self.crashing, workflow, self.clock, known)
+            return await runner.run_and_record()
+
         try:
-            end = run_to_end(functools.partial(runner.run_and_record, invocation))
+            end = run_to_end(run)
         except SimulatedCrashError:
             return None
         if isinstance(end, Suspended):

@@ -190,11 +190,12 @@ class Trial:
         service = CrashingService(world, self.crashes.after, self.crashes.before)
         watch = self.watch = Watch(world, clock)
         began_ms: dict[tuple[str, int], int] = {}
-        runner = Runner(
-            Wire(service) if self.is_wired else service,
-            self.shape.workflow,
-            clock,
-            KNOWN,
+        runner_for = partial(
+            Runner,
+            service=Wire(service) if self.is_wired else service,
+            workflow=self.shape.workflow,
+            clock=clock,
+            known_errors=KNOWN,
             step_runner=partial(
                 TimedStepRunner, watch=watch, durations=self.durations, began_ms=began_ms
             ),
@@ -206,7 +207,7 @@ class Trial:
             if not self.crashes.resumes:
                 began_ms.clear()
 
-        driver = Driver(world.service, runner, clock, 500, on_invocation, world)
+        driver = Driver(world.service, runner_for, clock, 500, on_invocation, world)
         watch.execution_id = world.service.start(self.shape.name, "{}")
         try:
             end = await driver.run_to_end(watch.execution_id)

@@ -41,7 +41,7 @@ async def wait(seconds: float) -> float:
 def invoke(world: World, main: Workflow[..., Any], deadline: Deadline | None = DEADLINE) -> End:
     if not world.execution_id:
         world.start(main)
-    return world.do(world.runner(main).run(world.claim(), deadline=deadline))
+    return world.do(world.invoke(main, deadline, must_record=lambda _: False))
 
 
 def test_no_step_begins_after_the_last_call(world: World) -> None:
@@ -206,10 +206,10 @@ def test_the_end_is_recorded_if_it_must_be(world: World) -> None:
         told.append(end)
         return False
 
-    end = world.do(world.runner(main).run(world.claim(), must_record=is_not_needed))
+    end = world.do(world.invoke(main, must_record=is_not_needed))
     assert told == [end]
     assert world.service.batches == []
-    world.do(world.runner(main).run(world.claim(), must_record=lambda _: True))
+    world.do(world.invoke(main))
     assert world.service.moves() == [["EXECUTION SUCCEED"]]
 
 
@@ -327,8 +327,7 @@ def test_reading_and_the_last_record_are_bounded(what: str) -> None:
         soon = Deadline(START_MS + 1_500, START_MS + 1_600, START_MS + 1_700)
         assert isinstance(invoke(world, main, soon), OutOfTime)
     service = Hanging(world, what)
-    runner = world.runner(main, service=service)
-    run = runner.run(world.claim(), deadline=DEADLINE, must_record=lambda _: what == "end")
+    run = world.invoke(main, DEADLINE, service=service, must_record=lambda _: what == "end")
     assert isinstance(world.do(run), OutOfTime)
     assert world.loop.time() == LEFT_SECONDS
     assert service.given_up == [what]

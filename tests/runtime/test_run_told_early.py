@@ -27,11 +27,10 @@ async def test_told_to_wind_down_it_starts_no_step() -> None:
 
     clock = VirtualClock()
     service = ImmediateMemoryService(clock.now_ms)
-    run = Runner(service, main, clock, KnownErrors.snapshot()).begin(
-        service.claim(service.start("main", "null"))
-    )
-    run.wind_down()
-    assert isinstance(await run.drive(), OutOfTime)
+    invocation = service.claim(service.start("main", "null"))
+    runner = Runner(invocation, service, main, clock, KnownErrors.snapshot())
+    runner.wind_down()
+    assert isinstance(await runner.run(), OutOfTime)
     assert bodies == []
 
 
@@ -60,8 +59,9 @@ async def test_told_to_look_again_it_looks_once_it_has_begun() -> None:
     clock = VirtualClock()
     service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("main", "null")
-    runner = Runner(service, main, clock, KnownErrors.snapshot())
-    crashed = asyncio.ensure_future(runner.begin(service.claim(execution_id)).drive())
+    known = KnownErrors.snapshot()
+    first = Runner(service.claim(execution_id), service, main, clock, known)
+    crashed = asyncio.ensure_future(first.run())
     callback_id = None
     while callback_id is None:
         await asyncio.sleep(0)
@@ -69,9 +69,9 @@ async def test_told_to_look_again_it_looks_once_it_has_begun() -> None:
     crashed.cancel()
     await asyncio.wait([crashed])
 
-    run = runner.begin(service.claim(execution_id))
+    runner = Runner(service.claim(execution_id), service, main, clock, known)
     service.complete_callback(callback_id, '"yes"')
-    run.look_again()
-    end = await run.drive()
+    runner.look_again()
+    end = await runner.run()
     assert isinstance(end, Succeeded)
     assert end.value == "yes"

@@ -508,8 +508,8 @@ def test_a_long_row_of_quick_steps_lets_others_have_their_turn(world: World) -> 
     seen: list[int] = []
 
     async def invoke() -> object:
-        run = world.runner(main, service=world.memory).begin(world.claim())
-        driving = asyncio.ensure_future(run.drive())
+        run = world.runner(main, service=world.memory)
+        driving = asyncio.ensure_future(run.run())
         while not driving.done():
             seen.append(len(done))
             run.look_again()  # in between, too, it takes one thing after another
@@ -590,9 +590,9 @@ def test_an_outcome_that_comes_while_the_run_ends_is_reported_as_lost(
         await late()
 
     async def invoke() -> tuple[str, ...]:
-        run = world.runner(main).begin(world.claim())
+        run = world.runner(main)
         with pytest.raises(StaleTokenError):
-            await run.drive()
+            await run.run()
         return run.unrecorded
 
     world.start(main)
@@ -681,7 +681,7 @@ def test_only_run_and_record_writes_the_end(world: World) -> None:
 
     for fails in (False, True):
         world.start(main, {"fails": fails})
-        end = world.do(world.runner(main).run(world.claim()))
+        end = world.do(world.invoke(main, must_record=lambda _: False))
         assert isinstance(end, Failed if fails else Succeeded)
         summary = world.memory.get(world.execution_id)
         assert summary.status is ExecutionStatus.RUNNING

@@ -17,7 +17,7 @@ from pyworkflow._local.watch import Watch
 from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary, Invocation
 from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow._runtime.clock import SystemClock
-from pyworkflow._runtime.runner import Run, Runner
+from pyworkflow._runtime.runner import Runner
 from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.services.sqlite import SqliteService
 from tests.runtime.local import PATIENCE, ended, on_a_loop, opened, until, working
@@ -293,22 +293,22 @@ async def test_a_run_that_was_given_up_launches_no_body(file: Path) -> None:
     async with opened(file) as service:
         await service.start("main", "null")
         (invocation,) = await service.claim_due("me", ["main"], 1)
-        runner = Runner(service, main, SystemClock(), KnownErrors.snapshot())
-        run = runner.begin(invocation)
+        clock, known = SystemClock(), KnownErrors.snapshot()
+        run = Runner(invocation, service, main, clock, known)
         assert run.give_up()
-        assert isinstance(await run.drive(), OutOfTime)
+        assert isinstance(await run.run(), OutOfTime)
         assert bodies == []
         assert run.token is not None
         await service.release(invocation.execution_id, run.token, is_unfinished=True)
         (again,) = await service.claim_due("me", ["main"], 1)
-        assert isinstance(await runner.begin(again).drive(), Succeeded)
+        assert isinstance(await Runner(again, service, main, clock, known).run(), Succeeded)
         assert bodies == ["body"]
 
 
 @on_a_loop
 async def test_a_run_with_a_body_is_not_given_up(file: Path) -> None:
     refusals: list[bool] = []
-    runs: list[Run] = []
+    runs: list[Runner] = []
 
     @step
     async def body() -> None:
@@ -324,8 +324,8 @@ async def test_a_run_with_a_body_is_not_given_up(file: Path) -> None:
     async with opened(file) as service:
         await service.start("main", "null")
         (invocation,) = await service.claim_due("me", ["main"], 1)
-        runs.append(Runner(service, main, SystemClock(), KnownErrors.snapshot()).begin(invocation))
-        assert isinstance(await runs[0].drive(), Succeeded)
+        runs.append(Runner(invocation, service, main, SystemClock(), KnownErrors.snapshot()))
+        assert isinstance(await runs[0].run(), Succeeded)
     assert refusals == [False] * 3
 
 

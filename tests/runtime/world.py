@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyworkflow._protocol.executions import Committed, Invocation, Page
     from pyworkflow._protocol.records import Operation, Update
     from pyworkflow._runtime.clock import Alarm
+    from pyworkflow._runtime.deadline import Deadline
 
 T = TypeVar("T")
 
@@ -153,11 +154,18 @@ class World:
         return self.memory.claim(self.execution_id)
 
     def runner(self, workflow: Workflow[..., Any], **options: Any) -> Runner:
+        """Claim the execution; to be called on the loop."""
         service = options.pop("service", self.service)
-        return Runner(service, workflow, self.clock, KnownErrors.snapshot(), **options)
+        known = KnownErrors.snapshot()
+        return Runner(self.claim(), service, workflow, self.clock, known, **options)
 
-    async def invoke(self, workflow: Workflow[..., Any], **options: Any) -> End:
-        return await self.runner(workflow, **options).run_and_record(self.claim())
+    async def invoke(
+        self, workflow: Workflow[..., Any], deadline: Deadline | None = None, **options: Any
+    ) -> End:
+        """Run one invocation, and record the end of the execution if it is one."""
+        must_record = options.pop("must_record", lambda _: True)
+        runner = self.runner(workflow, **options)
+        return await runner.run_and_record(deadline, must_record=must_record)
 
     def run(self, workflow: Workflow[..., Any], *args: object, **options: Any) -> End:
         """Start an execution, and invoke it until it ends."""

@@ -211,12 +211,15 @@ def test_the_crashing_service_counts_over_the_execution() -> None:
 
 
 class Script:
-    """A runner that ends as it is told."""
+    """Makes runners that end as it is told."""
 
     def __init__(self, *ends: End | BaseException) -> None:
         self._ends = list(ends)
 
-    async def run_and_record(self, invocation: Invocation) -> End:
+    def runner_for(self, invocation: Invocation) -> Any:
+        return self
+
+    async def run_and_record(self) -> End:
         end = self._ends.pop(0)
         if isinstance(end, BaseException):
             raise end
@@ -232,8 +235,7 @@ def drive(
     execution_id = service.start("greet", "1")
     prepare(service, execution_id)
     invoked: list[int] = []
-    runner: Any = script
-    driver = Driver(service, runner, clock, most, lambda: invoked.append(1))
+    driver = Driver(service, script.runner_for, clock, most, lambda: invoked.append(1))
     end = asyncio.run(driver.run_to_end(execution_id))
     return end, len(invoked), clock.now_ms()
 

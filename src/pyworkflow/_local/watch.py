@@ -9,15 +9,15 @@ twice. The others are handed back, so that other workers can continue them.
 The decision is made here and carried out in the file, while the loop may come back at any moment.
 This is safe because both sides announce first and check second:
 
-* `Run.give_up` is refused by a run that is about to launch a body; a run that was given up launches
-  none.
+* `Runner.give_up` is refused by a runner that is about to launch a body; one that was given up
+  launches none.
 * A claim that the loop has not yet received is void if ``rounds`` has changed meanwhile. Claims
   received before the change are among the runs that are checked after it.
 * An execution that was recorded, released or claimed again since the check has another number of
   tokens, and the service skips it.
 
 The same applies to executions that the worker has leased without knowing: a claim whose answer was
-lost, a run that could not be handed back.
+lost, an execution that could not be handed back.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
-    from pyworkflow._runtime.runner import Run
+    from pyworkflow._runtime.runner import Runner
     from pyworkflow.services.port import Service
 
 logger = logging.getLogger("pyworkflow.worker")
@@ -49,14 +49,16 @@ _BODIES = {StepRunner.run_async.__code__, StepRunner.run_sync.__code__}
 
 
 class Watch:
-    """Watches the loop on which it is made, for a worker whose runs ``runs`` returns."""
+    """Watches the loop on which it is made, for a worker whose executions ``runners`` returns."""
 
-    def __init__(self, service: Service, owner: str, runs: Callable[[], Mapping[str, Run]]) -> None:
+    def __init__(
+        self, service: Service, owner: str, runners: Callable[[], Mapping[str, Runner]]
+    ) -> None:
         self.rounds = 0
         """How often it was decided what is handed back."""
         self._service = service
         self._owner = owner
-        self._runs = runs
+        self._runners = runners
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._has_answered = True
@@ -94,7 +96,7 @@ class Watch:
     # -- a frozen loop ---------------------------------------------------------------------------
 
     async def _on_frozen(self, seconds: float) -> None:
-        holder = find_holder(self._thread_id, self._runs())
+        holder = find_holder(self._thread_id, self._runners())
         said = (
             f"The loop of the worker {self._owner!r} has not answered for {seconds:.0f} s: "
             f"{holder.what} keeps it. Steps that run there keep their leases until it answers "
@@ -115,32 +117,32 @@ class Watch:
     async def _hand_back_idle(self) -> None:
         leased = await self._service.held_by(self._owner)
         self.rounds += 1
-        runs = self._runs()
-        busy = {execution_id for execution_id, run in runs.items() if not run.give_up()}
+        runners = self._runners()
+        busy = {execution_id for execution_id, runner in runners.items() if not runner.give_up()}
         idle = [each for each in leased if each[0] not in busy]
         if idle:
             await self._service.hand_back(self._owner, idle)
         taken = busy.difference(self._taken, (execution_id for execution_id, _ in leased))
         for execution_id in taken:
             self._taken.add(execution_id)
-            await self._tell_taken(execution_id, runs[execution_id])
+            await self._tell_taken(execution_id, runners[execution_id])
 
-    async def _tell_taken(self, execution_id: str, run: Run) -> None:
+    async def _tell_taken(self, execution_id: str, runner: Runner) -> None:
         summary = await self._service.get(execution_id)
         if summary.status is ExecutionStatus.RUNNING:  # else its end is recorded, or it was stopped
             logger.warning(
                 "%s was taken from this worker, whose loop does not answer; what it has not "
                 "recorded is lost: %s",
-                run.title,
-                ", ".join(run.unrecorded) or "nothing",
+                runner.title,
+                ", ".join(runner.unrecorded) or "nothing",
             )
 
     async def _hand_back_strays(self) -> None:
         late = await self._service.held_by(self._owner, late=True)
         if late:
             self.rounds += 1
-            runs = self._runs()
-            strays = [each for each in late if each[0] not in runs]
+            runners = self._runners()
+            strays = [each for each in late if each[0] not in runners]
             if strays:
                 await self._service.hand_back(self._owner, strays)
 
@@ -152,26 +154,26 @@ class Holder(NamedTuple):
     stack: tuple[str, ...]
 
 
-def find_holder(thread_id: int, runs: Mapping[str, Run]) -> Holder:
+def find_holder(thread_id: int, runners: Mapping[str, Runner]) -> Holder:
     """Return what a thread runs at this moment."""
     frame = sys._current_frames().get(thread_id)
     what, frames = "", []
     while frame is not None and not what:
         if frame.f_code in _BODIES:
-            what = _step_of(frame, runs)
+            what = _step_of(frame, runners)
         else:
             frames.append((frame, frame.f_lineno))
         frame = frame.f_back
     if not what:
         # Code of a workflow runs on a stack of its own, whose frames end there.
-        inside = [run.title for run in runs.values() if run.is_inside]
+        inside = [runner.title for runner in runners.values() if runner.is_inside]
         what = f"code of {inside[0]}" if inside else "code that belongs to no execution"
     stack = traceback.StackSummary.extract(iter(reversed(frames)))
     return Holder(what, tuple(stack.format()))
 
 
-def _step_of(frame: FrameType, runs: Mapping[str, Run]) -> str:
-    call, runner = frame.f_locals.get("call"), frame.f_locals.get("self")
-    run = runs.get(getattr(runner, "_execution_id", ""))
-    of = "" if run is None else f" of {run.title}"
+def _step_of(frame: FrameType, runners: Mapping[str, Runner]) -> str:
+    call, steps = frame.f_locals.get("call"), frame.f_locals.get("self")
+    runner = runners.get(getattr(steps, "_execution_id", ""))
+    of = "" if runner is None else f" of {runner.title}"
     return f"step {getattr(call, 'name', '?')!r}{of}"

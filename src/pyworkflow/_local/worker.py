@@ -45,18 +45,19 @@ from pyworkflow._local.waits import LENT_SLOTS, lenders
 from pyworkflow._local.watch import Watch
 from pyworkflow._protocol.executions import LEASE_MS
 from pyworkflow._runtime.clock import holding
-from pyworkflow._runtime.runner import Runner, title_of
+from pyworkflow._runtime.runner import Runner
 from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import DamagedExecutionError, ServiceError, StaleTokenError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import Any
 
+    from pyworkflow._api.workflow import Workflow
     from pyworkflow._engine.messages import End
     from pyworkflow._local.registry import Registry
     from pyworkflow._protocol.executions import Invocation
     from pyworkflow._runtime.clock import Alarm, Clock
-    from pyworkflow._runtime.runner import Run
     from pyworkflow.services.port import Service
 
 logger = logging.getLogger("pyworkflow.worker")
@@ -96,7 +97,7 @@ class Worker:
         self._clock = clock
         self._max_concurrent = max_concurrent
         self._loop = asyncio.get_running_loop()
-        self._runners: dict[str, Runner] = {}
+        self._known_errors: dict[str, tuple[Workflow[..., Any], KnownErrors]] = {}
         self._driven: dict[str, _Driven] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -106,7 +107,7 @@ class Worker:
         self._lent: dict[str, int] = {}
         """How many bodies of which execution wait for other executions; from any thread."""
         self._lending = threading.Lock()
-        self._suspect: Run | None = None
+        self._suspect: Runner | None = None
         """The one that is on probation."""
 
     async def run(self) -> None:
@@ -115,8 +116,8 @@ class Worker:
         Raises `ServiceError` when the service refuses for good.
         """
         for name in self._registry.names:
-            self._runner(name)
-        self._watch = Watch(self._service, self.owner, self._runs)
+            self._workflow(name)
+        self._watch = Watch(self._service, self.owner, self._runners)
         heartbeat = Heartbeat(
             self._service, self.owner, lambda: list(self._driven), self._on_beat, self._watch
         )
@@ -185,9 +186,9 @@ class Worker:
     def _slots(self) -> int:
         return self._max_concurrent + min(len(self._lent), LENT_SLOTS)
 
-    def _runs(self) -> dict[str, Run]:
+    def _runners(self) -> dict[str, Runner]:
         """Return what it drives; on any thread."""
-        return {execution_id: each.run for execution_id, each in list(self._driven.items())}
+        return {execution_id: each.runner for execution_id, each in list(self._driven.items())}
 
     def _on_beat(self) -> None:
         self._unclaimed.on_beat()
@@ -222,7 +223,7 @@ class Worker:
         driven = tuple(self._driven)
         for execution_id in await self._service.news(self.owner, driven) if driven else ():
             if execution_id in self._driven:
-                self._loop.call_soon(self._driven[execution_id].run.look_again)
+                self._loop.call_soon(self._driven[execution_id].runner.look_again)
         names = self._registry.names
         while (wanted := min(CLAIM, self._slots - len(self._driven))) > 0:
             rounds = self._watch.rounds
@@ -233,7 +234,7 @@ class Worker:
                 self._begin(invocation)
             if rounds != self._watch.rounds:  # what was claimed may have been handed back by then
                 for invocation in claimed:
-                    self._driven[invocation.execution_id].run.give_up()
+                    self._driven[invocation.execution_id].runner.give_up()
             if len(claimed) < wanted:
                 await self._set_next_alarm(names)
                 return
@@ -266,112 +267,107 @@ class Worker:
 
     # -- driving ---------------------------------------------------------------------------------
 
-    def _runner(self, workflow_name: str) -> Runner:
-        """Return the runner of a workflow, which knows the errors of when it was first wanted."""
-        runner = self._runners.get(workflow_name)
-        workflow = self._registry.get(workflow_name)
-        if runner is None or runner.workflow is not workflow:  # it was defined again
-            known = KnownErrors.snapshot()
-            runner = self._runners[workflow_name] = Runner(
-                self._service, workflow, self._clock, known
-            )
-        return runner
+    def _workflow(self, name: str) -> tuple[Workflow[..., Any], KnownErrors]:
+        """Return a workflow, and the errors known since it was first wanted."""
+        workflow = self._registry.get(name)
+        found = self._known_errors.get(name)
+        if found is None or found[0] is not workflow:  # it was defined again
+            found = self._known_errors[name] = (workflow, KnownErrors.snapshot())
+        return found
 
     def _begin(self, invocation: Invocation) -> None:
         execution_id = invocation.execution_id
+        workflow, known = self._workflow(invocation.workflow_name)
+        runner = Runner(invocation, self._service, workflow, self._clock, known)
         if len(invocation.operations) == 1:
-            logger.info("%s begins", title_of(invocation))
-        run = self._runner(invocation.workflow_name).begin(invocation)
+            logger.info("%s begins", runner.title)
         former = self._driven.get(execution_id)
-        task = self._loop.create_task(self._drive(invocation, run, former))
-        self._driven[execution_id] = _Driven(run, task)
+        task = self._loop.create_task(self._drive(runner, former))
+        self._driven[execution_id] = _Driven(runner, task)
         if invocation.losses:
-            self._suspect = run
-            self._loop.call_later(probation_seconds(invocation.losses), self._end_probation, run)
+            self._suspect = runner
+            self._loop.call_later(probation_seconds(invocation.losses), self._end_probation, runner)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _end_probation(self, run: Run) -> None:
-        if self._suspect is run:
+    def _end_probation(self, runner: Runner) -> None:
+        if self._suspect is runner:
             self._suspect = None
             self.wake()
 
-    async def _drive(self, invocation: Invocation, run: Run, former: _Driven | None) -> None:
+    async def _drive(self, runner: Runner, former: _Driven | None) -> None:
         if former is not None:  # its lease ran out before it could be renewed
             former.task.cancel()
             await asyncio.wait([former.task])
         end: End | BaseException
         try:
-            end = await run.drive()
+            end = await runner.run()
         except asyncio.CancelledError:
             end = OutOfTime()
         except FAILURES as error:
             pass_on_signal(error)
             end = error
         with holding(self._clock):
-            if self._driven[invocation.execution_id].run is run:
-                del self._driven[invocation.execution_id]
-            await self._leave(invocation, run, end)
-            self._end_probation(run)
+            if self._driven[runner.invocation.execution_id].runner is runner:
+                del self._driven[runner.invocation.execution_id]
+            await self._leave(runner, end)
+            self._end_probation(runner)
             self.wake()
 
     # -- leaving ---------------------------------------------------------------------------------
 
-    async def _leave(self, invocation: Invocation, run: Run, end: End | BaseException) -> None:
+    async def _leave(self, runner: Runner, end: End | BaseException) -> None:
         """Tell the service how an invocation ended."""
         try:
             match end:
                 case Succeeded() | Failed():
-                    await run.record(end)
+                    await runner.record(end)
                     if isinstance(end, Failed):  # as its client is told, too
-                        logger.info("%s failed", title_of(invocation), exc_info=end.error)
+                        logger.info("%s failed", runner.title, exc_info=end.error)
                     else:
-                        logger.info("%s succeeded", title_of(invocation))
+                        logger.info("%s succeeded", runner.title)
                 case Suspended() | OutOfTime():
-                    await self._release(invocation, run, is_unfinished=isinstance(end, OutOfTime))
+                    await self._release(runner, is_unfinished=isinstance(end, OutOfTime))
                 case Broken():
                     raise end.error
                 case _:
                     raise end
         except StaleTokenError as error:
-            lost = ", ".join(run.unrecorded)
+            lost = ", ".join(runner.unrecorded)
             logger.log(
                 logging.WARNING if lost else logging.INFO,
                 "%s was stopped, or another worker has it; what it has not recorded is lost: %s: "
                 "%s",
-                title_of(invocation),
+                runner.title,
                 lost or "nothing",
                 error,
             )
         except FAILURES as error:
             pass_on_signal(error)
-            await self._release_with_problem(invocation, run, error)
+            await self._release_with_problem(runner, error)
 
-    async def _release_with_problem(
-        self, invocation: Invocation, run: Run, error: BaseException
-    ) -> None:
+    async def _release_with_problem(self, runner: Runner, error: BaseException) -> None:
         logger.error(
             "%s can't go on now; it is tried again later, nothing recorded is lost",
-            title_of(invocation),
+            runner.title,
             exc_info=error,
         )
         try:
-            await self._release(invocation, run, problem=error)
+            await self._release(runner, problem=error)
         except ServiceError as fault:  # then its lease runs out
-            logger.warning("%s could not be handed back: %s", title_of(invocation), fault)
+            logger.warning("%s could not be handed back: %s", runner.title, fault)
 
     async def _release(
         self,
-        invocation: Invocation,
-        run: Run,
+        runner: Runner,
         *,
         problem: BaseException | None = None,
         is_unfinished: bool = False,
     ) -> None:
-        token = run.token
+        token = runner.token
         if token is not None:
             await self._service.release(
-                invocation.execution_id,
+                runner.invocation.execution_id,
                 token,
                 problem=None if problem is None else record_error(problem),
                 is_unfinished=is_unfinished,
@@ -386,7 +382,7 @@ class Worker:
 
     def _tell_to_wind_down(self) -> None:
         for driven in self._driven.values():
-            self._loop.call_soon(driven.run.wind_down)
+            self._loop.call_soon(driven.runner.wind_down)
 
     async def _abandon(self) -> None:
         """Cancel what is driven still, and see it handed back."""
@@ -412,5 +408,5 @@ class Worker:
 
 
 class _Driven(NamedTuple):
-    run: Run
+    runner: Runner
     task: asyncio.Task[None]

@@ -63,10 +63,14 @@ SKEW_MS = 500
 
 
 class Runner:
-    """Runs one invocation of one execution."""
+    """Runs one invocation of one execution. Made and used on one loop.
+
+    ``known_errors`` are the exceptions that the workflow's code can catch by their own class.
+    """
 
     def __init__(
         self,
+        invocation: Invocation,
         service: History,
         workflow: Workflow[..., Any],
         clock: Clock,
@@ -75,69 +79,19 @@ class Runner:
         step_runner: type[StepRunner] | Callable[..., StepRunner] = StepRunner,
         observer: Observer | None = None,
     ) -> None:
-        self._service = service
-        self.workflow = workflow
-        self._clock = clock
-        self._known_errors = known_errors
-        self._make_steps = step_runner
-        self._observer = observer
-
-    async def run(
-        self,
-        invocation: Invocation,
-        *,
-        deadline: Deadline | None = None,
-        must_record: Callable[[End], bool] = lambda _: False,
-    ) -> End:
-        """Run until the workflow suspends or ends, or until the invocation has no time left.
-
-        The end of the execution is written if ``must_record`` says so of it; else the caller tells
-        the service. The deadline is kept whatever hangs: see `Deadline`. Raises what the service
-        raises, `StaleTokenError` among it; the history is intact then.
-        """
-        run = self.begin(invocation)
-        end = await run.drive(deadline)
-        if must_record(end):
-            try:
-                await in_time(run.record(end), run.seconds_left())
-            except TimeIsOver:
-                return OutOfTime()
-        return end
-
-    def begin(self, invocation: Invocation) -> Run:
-        """Return the invocation, to be driven; for callers that have news for it meanwhile."""
-        return Run(self, invocation)
-
-    async def run_and_record(self, invocation: Invocation) -> End:
-        """Run, and write the end of the execution, for services that learn it in no other way."""
-        return await self.run(invocation, must_record=lambda _: True)
-
-
-def title_of(invocation: Invocation) -> str:
-    """Return which execution it is, for the log."""
-    return f"execution {invocation.execution_name!r} of {invocation.workflow_name!r}"
-
-
-class Run:
-    """One invocation on its way."""
-
-    def __init__(self, runner: Runner, invocation: Invocation) -> None:
-        self._runner = runner
-        self._invocation = invocation
+        self.invocation = invocation
+        self._workflow = workflow
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._clock = runner._clock
-        self._checkpoints = CheckpointChain(runner._service, invocation)
+        self._clock = clock
+        self._checkpoints = CheckpointChain(service, invocation)
         self._execution = Execution(
-            invocation.execution_id,
-            invocation.execution_name,
-            runner._known_errors,
-            runner._observer,
+            invocation.execution_id, invocation.execution_name, known_errors, observer
         )
         self._execution.limits = Limits(
             invocation.max_operations, invocation.max_payload_bytes, invocation.max_result_bytes
         )
-        self._steps = runner._make_steps(invocation.execution_id, self._clock, self._on_outcome)
+        self._steps = step_runner(invocation.execution_id, clock, self._on_outcome)
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._lag: Alarm | None = None
         self._due: tuple[int, Alarm] | None = None
@@ -156,24 +110,28 @@ class Run:
         self._last: tuple[Alarm, ...] = ()
         self._operations: list[Operation] = []
 
-    async def drive(self, deadline: Deadline | None = None) -> End:
-        """Run until the workflow suspends or ends, or until ``deadline``."""
+    async def run(self, deadline: Deadline | None = None) -> End:
+        """Run until the workflow suspends or ends, or until ``deadline``.
+
+        The deadline is kept whatever hangs: see `Deadline`. Raises what the service raises,
+        `StaleTokenError` among it; the history is intact then.
+        """
         self._deadline = deadline
         with holding(self._clock):
-            load = self._checkpoints.load(self._invocation)
-            seconds = None if self._invocation.marker is None else self.seconds_left()
+            load = self._checkpoints.load(self.invocation)
+            seconds = None if self.invocation.marker is None else self.seconds_left()
             try:
                 self._operations = operations = await in_time(load, seconds)
             except TimeIsOver:
                 return OutOfTime()
             try:
-                call = self._runner.workflow.bind(
+                call = self._workflow.bind(
                     operations[0].payload, self._execution, was_accepted=len(operations) > 1
                 )
             except UsageError as error:
                 # An input that did fit once: the code has changed, and may yet be put right.
                 return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)
-            self._execution.start(call, self._runner.workflow.result_type, operations)
+            self._execution.start(call, self._workflow.result_type, operations)
             self._clock.hold()
             self._loop.call_soon(self._begin)
         try:
@@ -192,6 +150,24 @@ class Run:
                     if not self._end.cancelled():
                         self._clock.release()
 
+    async def run_and_record(
+        self,
+        deadline: Deadline | None = None,
+        *,
+        must_record: Callable[[End], bool] = lambda _: True,
+    ) -> End:
+        """Run, and write the end of the execution if ``must_record`` says so.
+
+        Else the caller reports the end to the service.
+        """
+        end = await self.run(deadline)
+        if must_record(end):
+            try:
+                await in_time(self.record(end), self.seconds_left())
+            except TimeIsOver:
+                return OutOfTime()
+        return end
+
     @property
     def token(self) -> str | None:
         """The token with which the service can be told more; `None` if that is not wanted."""
@@ -200,7 +176,8 @@ class Run:
     @property
     def title(self) -> str:
         """Which execution it is, for the log."""
-        return title_of(self._invocation)
+        invocation = self.invocation
+        return f"execution {invocation.execution_name!r} of {invocation.workflow_name!r}"
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
@@ -346,7 +323,7 @@ class Run:
         self._clock.release()
 
     def _finish(self, end: End | BaseException) -> None:
-        """Let `drive` go on with ``end``. Time stands still until it has."""
+        """Let `run` go on with ``end``. Time stands still until it has."""
         if self._end.done():
             return
         self._clock.hold()

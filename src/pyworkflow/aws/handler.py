@@ -110,12 +110,16 @@ class WorkflowHandler(EntryPoint[P, R]):
         service: History,
         deadline: Deadline | None,
     ) -> End:
-        runner = Runner(service, workflow, self._clock, self._known_errors)
         if self._log_payloads and len(invocation.operations) == 1:  # the first invocation
             logger.info("input: %s", invocation.operations[0].payload)
+
+        async def run() -> End:
+            runner = Runner(invocation, service, workflow, self._clock, self._known_errors)
+            return await runner.run_and_record(deadline, must_record=must_record)
+
         try:
             return run_on_kept_loop(
-                lambda: runner.run(invocation, deadline=deadline, must_record=must_record),
+                run,
                 None if deadline is None else lambda: deadline.seconds_left(self._clock.now_ms()),
             )
         except ServiceError as error:

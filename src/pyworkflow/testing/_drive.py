@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyworkflow._engine.messages import End
-    from pyworkflow._protocol.executions import Committed, Page
+    from pyworkflow._protocol.executions import Committed, Invocation, Page
     from pyworkflow._protocol.records import Update
     from pyworkflow._runtime.clock import VirtualClock
     from pyworkflow._runtime.runner import Runner
@@ -74,7 +74,7 @@ class Driver:
     def __init__(
         self,
         service: ImmediateMemoryService,
-        runner: Runner,
+        runner_for: Callable[[Invocation], Runner],
         clock: VirtualClock,
         max_invocations: int,
         on_invocation: Callable[[], None],
@@ -82,7 +82,7 @@ class Driver:
     ) -> None:
         self._service = service
         self._world = world
-        self._runner = runner
+        self._runner_for = runner_for
         self._clock = clock
         self._max_invocations = max_invocations
         self._on_invocation = on_invocation
@@ -92,7 +92,8 @@ class Driver:
         for _ in range(self._max_invocations):
             self._on_invocation()
             try:
-                end = await self._runner.run_and_record(self._service.claim(execution_id))
+                runner = self._runner_for(self._service.claim(execution_id))
+                end = await runner.run_and_record()
             except SimulatedCrashError:
                 if self._world is not None:
                     self._world.apply_due()  # before timers that are due later

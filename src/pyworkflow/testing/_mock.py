@@ -208,17 +208,20 @@ class MockDurableContext(Senders):
             _audit.watch()
         known_errors = KnownErrors.snapshot()
         seen.crashing = CrashingService(world, self._crash_after)
-        runner = Runner(
-            seen.crashing,
-            workflow,
-            clock,
-            known_errors,
+        runner_for = functools.partial(
+            Runner,
+            service=seen.crashing,
+            workflow=workflow,
+            clock=clock,
+            known_errors=known_errors,
             step_runner=functools.partial(
                 FakingStepRunner, fakes=self._fakes, strictness=strictness
             ),
             observer=seen,
         )
-        driver = Driver(service, runner, clock, self._max_invocations, seen.on_invocation, world)
+        driver = Driver(
+            service, runner_for, clock, self._max_invocations, seen.on_invocation, world
+        )
         seen.execution_id = service.start(
             workflow.name, payload, execution_id=seen.execution_id or None
         )

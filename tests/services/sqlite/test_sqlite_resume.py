@@ -96,14 +96,11 @@ class Machine:
         return [(one.workflow_name, await self._invoke(service, one)) for one in claimed]
 
     async def _invoke(self, service: SqliteService, invocation: Invocation) -> End:
-        runner = Runner(
-            service, WORKFLOWS[invocation.workflow_name], self.clock, KnownErrors.snapshot()
-        )
-        run = runner.begin(invocation)
-        end = await run.drive()
-        await run.record(end)
-        if isinstance(end, Suspended) and run.token is not None:
-            await service.release(invocation.execution_id, run.token)
+        workflow = WORKFLOWS[invocation.workflow_name]
+        runner = Runner(invocation, service, workflow, self.clock, KnownErrors.snapshot())
+        end = await runner.run_and_record()
+        if isinstance(end, Suspended) and runner.token is not None:
+            await service.release(invocation.execution_id, runner.token)
         return end
 
     def sleep_until_due(self) -> int:
