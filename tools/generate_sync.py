@@ -46,7 +46,7 @@ class Twin:
     only: frozenset[str] = frozenset()
     """The classes and functions to write; by default all."""
     delegate: Mapping[str, str] = field(default_factory=dict)
-    """The name of a method's return type (the twin's), or ``"*"``, to the method's body.
+    """A method's name, the name of its return type (the twin's) or ``"*"`` to the method's body.
 
     The body is an expression. ``{call}`` in it is the method's call with its own arguments:
     ``get(id_or_name, workflow)``. Private methods are left out.
@@ -55,7 +55,53 @@ class Twin:
     """With ``delegate``, public methods to leave out."""
 
 
-TWINS: tuple[Twin, ...] = ()
+LOCAL = "src/pyworkflow/_local"
+TWINS: tuple[Twin, ...] = (
+    Twin(
+        f"{LOCAL}/async_client.py",
+        f"{LOCAL}/client.py",
+        names={"AsyncClient": "Client", "AsyncHandle": "Handle"},
+        texts={
+            "import AsyncHandle, Identity, id_of": "import id_of",
+            "from pyworkflow._local.completion import Completions\n": (
+                "from pyworkflow._local import async_client\n"
+                "from pyworkflow._local.blocking import BlockingClient\n"
+                "from pyworkflow._local.handle import Handle\n"
+            ),
+            "class AsyncClient:": "class AsyncClient(BlockingClient):",
+            f"    # -- open and closed {'-' * 73}\n\n": "",
+            "that were started as objects.\n    ": (
+                "that were started as objects. Its\n    "
+                "methods may be called from any thread, also from sync steps.\n    "
+            ),
+        },
+        only=frozenset({"AsyncClient"}),
+        delegate={
+            "Self": "cls(async_client.AsyncClient.{call})",
+            "Handle": "Handle(self, self.call(lambda: self._client.{call}))",
+            "release": "self.call(lambda: self._client.release(id_of(execution)))",
+            "*": "self.call(lambda: self._client.{call})",
+        },
+        without=frozenset({"join"}),
+    ),
+    Twin(
+        f"{LOCAL}/async_handle.py",
+        f"{LOCAL}/handle.py",
+        names={"AsyncHandle": "Handle", "AsyncClient": "Client"},
+        texts={
+            "import waiting_for\n": (
+                "import waiting_for\nfrom pyworkflow._local.blocking import BlockingHandle\n"
+            ),
+            "class AsyncHandle(Generic[R_co]):": "class AsyncHandle(BlockingHandle[R_co]):",
+        },
+        only=frozenset({"AsyncHandle"}),
+        delegate={
+            "result": "self._wait_for_result(timeout)",
+            "*": "self._client.call(lambda: self._handle.{call})",
+        },
+        without=frozenset({"wait_for_result"}),
+    ),
+)
 
 PYTHON_NAMES = {
     "AsyncExitStack": "ExitStack",
@@ -288,7 +334,8 @@ def _delegated(tree: ast.Module, at: Positions, twin: Twin) -> Iterator[Edit]:
             yield start, end, ""
         elif not _is_overload(method):
             body = method.body[ast.get_docstring(method) is not None :]
-            template = twin.delegate.get(_result_of(method), twin.delegate["*"])
+            keys = (method.name, _result_of(method), "*")
+            template = next(twin.delegate[key] for key in keys if key in twin.delegate)
             returns = "" if _result_of(method) == "None" else "return "
             call = template.format(call=_call_of(method))
             indent = " " * (method.col_offset + 4)

@@ -34,7 +34,8 @@ from pyworkflow.retry import Retry
 
 if TYPE_CHECKING:
     from pyworkflow._local.async_client import AsyncClient
-    from pyworkflow._local.client import Client, run
+    from pyworkflow._local.client import Client
+    from pyworkflow._local.run import run
 
 __all__ = [
     "AsyncClient",
@@ -76,6 +77,10 @@ _LATE = frozenset({"AsyncClient", "Client", "run"})
 def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pyworkflow._local import client
+    from pyworkflow._local import async_client, client, run
 
-    return getattr(client, name)
+    return {
+        "AsyncClient": async_client.AsyncClient,
+        "Client": client.Client,
+        "run": run.run,
+    }[name]

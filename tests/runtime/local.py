@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyworkflow import Workflow
-from pyworkflow._local.client import Handle
+from pyworkflow._local.handle import Handle
 from pyworkflow._local.registry import Registry
 from pyworkflow._local.worker import MAX_CONCURRENT, Worker
 from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary

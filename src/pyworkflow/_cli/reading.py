@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from pyworkflow._local.client import Handle
+    from pyworkflow._local.handle import Handle
     from pyworkflow._protocol.records import Operation
 
 _INVOKE = OperationType.CHAINED_INVOKE

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
-    from pyworkflow._local.handle import AsyncHandle
+    from pyworkflow._local.async_handle import AsyncHandle
     from pyworkflow._protocol.executions import ExecutionSummary
     from pyworkflow._protocol.records import Operation
 

@@ -20,8 +20,8 @@ from pyworkflow._local.arguments import (
     time_of,
     timeout_of,
 )
+from pyworkflow._local.async_handle import AsyncHandle, Identity, id_of
 from pyworkflow._local.completion import Completions
-from pyworkflow._local.handle import AsyncHandle, Identity
 from pyworkflow._local.opening import Opening
 from pyworkflow._local.registry import Registry, workflow_of
 from pyworkflow._local.worker import MAX_CONCURRENT, Worker
@@ -110,7 +110,6 @@ class AsyncClient:
                 something count not.
             grace: how long steps that run may take to finish when the client is closed.
         """
-
         url = services.sqlite_url(path)
 
         def open_service(clock: Clock) -> services.Service:
@@ -363,8 +362,7 @@ class AsyncClient:
 
         Raises `ExecutionNotFoundError`, and `ServiceError` when no worker has the execution.
         """
-        given = execution.id if isinstance(execution, AsyncHandle) else execution
-        found = await self._find(given, None)
+        found = await self._find(id_of(execution), None)
         service = self._opened.service
         services.require(
             service, services.Capability.RELEASE, "end the process of its worker, or wait for it"

@@ -1,55 +1,42 @@
-"""`Client` and `run`: the async client for synchronous code.
-
-Everything happens on one loop in a thread of the client's own, steps and workflow code included. So
-its methods block their caller alone; called on a running loop (a notebook) they work, while that
-loop stands still. On the client's own loop, in an async step, they are refused.
-"""
+# Generated from async_client.py: change that file, then run `make generate`.
+"""`Client`: start executions, follow them, answer their callbacks; and run them, if wanted."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from pyworkflow._engine.current import current_execution
-from pyworkflow._local.async_client import DEFAULT_PATH, GRACE, AsyncClient
-from pyworkflow._local.loop_thread import LoopThread
-from pyworkflow._local.waits import waiting_for
-from pyworkflow._local.worker import MAX_CONCURRENT, UNWINDING_SECONDS
-from pyworkflow.errors import UsageError
+from pyworkflow import services
+from pyworkflow._local import async_client
+from pyworkflow._local.async_client import DEFAULT_PATH, GRACE
+from pyworkflow._local.async_handle import id_of
+from pyworkflow._local.blocking import BlockingClient
+from pyworkflow._local.handle import Handle
+from pyworkflow._local.worker import MAX_CONCURRENT
+from pyworkflow._protocol.executions import Paged
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from datetime import datetime
-    from types import TracebackType
     from typing import Self
 
     from pyworkflow._local.async_client import Startable
-    from pyworkflow._local.handle import AsyncHandle
     from pyworkflow._local.registry import Source
-    from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary, Paged
-    from pyworkflow._protocol.records import Operation
+    from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
     from pyworkflow.duration import Duration
-    from pyworkflow.services.history import HistoryEvent
-    from pyworkflow.services.port import Durability
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-T = TypeVar("T")
 
 
-class Client:
+class Client(BlockingClient):
     """Executions on one machine. Use it with ``with``; `local` and `memory` make it.
 
     While it is open, with ``worker=True``, it also runs executions of the workflows that it knows:
-    those given as ``workflows`` and those that were started as objects. Its methods may be called
-    from any thread, from sync steps too.
+    those given as ``workflows`` and those that were started as objects. Its
+    methods may be called from any thread, also from sync steps.
     """
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-        self._thread: LoopThread | None = None
 
     @classmethod
     def local(
@@ -58,7 +45,7 @@ class Client:
         *,
         worker: bool = True,
         workflows: Iterable[Source] = (),
-        durability: Durability = "full",
+        durability: services.Durability = "full",
         skip_time: bool = False,
         max_concurrent: int = MAX_CONCURRENT,
         grace: Duration = GRACE,
@@ -77,7 +64,7 @@ class Client:
             grace: how long steps that run may take to finish when the client is closed.
         """
         return cls(
-            AsyncClient.local(
+            async_client.AsyncClient.local(
                 path,
                 worker=worker,
                 workflows=workflows,
@@ -98,51 +85,12 @@ class Client:
         grace: Duration = GRACE,
     ) -> Self:
         """Return a client whose executions are gone when it is closed: `local`, without a file."""
+
         return cls(
-            AsyncClient.memory(
-                workflows=workflows,
-                skip_time=skip_time,
-                max_concurrent=max_concurrent,
-                grace=grace,
+            async_client.AsyncClient.memory(
+                workflows=workflows, skip_time=skip_time, max_concurrent=max_concurrent, grace=grace
             )
         )
-
-    # -- open and closed -------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        if self._thread is not None:
-            self._thread.check_process()
-            raise UsageError("this client is open already; make another one")
-        seconds = self._client.grace_seconds + UNWINDING_SECONDS
-        thread = LoopThread("a client", self._client, seconds)
-        thread.start()
-        self._thread = thread
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        thread, self._thread = self._opened, None
-        is_interrupted = kind is not None and not issubclass(kind, Exception)
-        thread.stop(waits_if_blocked=not is_interrupted)
-
-    def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the coroutine that ``function`` makes on the client's loop, and return its result."""
-        if current_execution() is not None:
-            raise UsageError(
-                "a client was called in workflow code, where its answer would not be recorded: "
-                "call it in a @step, or use ctx.invoke"
-            )
-        return self._opened.call(function)
-
-    @property
-    def _opened(self) -> LoopThread:
-        if self._thread is None:
-            raise UsageError("this client is not open: use it inside of `with client:`")
-        return self._thread
 
     # -- executions ------------------------------------------------------------------------------
 
@@ -200,12 +148,14 @@ class Client:
             ExecutionAlreadyStartedError: the name stands for another input.
             UsageError: no workflow has that name, and this client is the one to run it.
         """
-        handle = self.call(
-            lambda: self._client.start(
-                workflow, input, execution_name=execution_name, timeout=timeout
-            )
+        return Handle(
+            self,
+            self.call(
+                lambda: self._client.start(
+                    workflow, input, execution_name=execution_name, timeout=timeout
+                )
+            ),
         )
-        return Handle(self, handle)
 
     @overload
     def get(self, id_or_name: str, workflow: Startable[P, Coroutine[Any, Any, R]]) -> Handle[R]: ...
@@ -241,9 +191,30 @@ class Client:
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter given, the newest first, as a tuple.
 
-        Without a ``limit`` that is all of them, in memory at once. With one, the tuple's
-        ``marker``, passed as ``after``, leads to the next page. Inputs and results are there with
-        ``payloads`` alone. See `AsyncClient.list`.
+        Without a ``limit`` that is all of them, in memory at once. They are read in pages of 500,
+        each on its own, so a long list delays neither a start nor a step. To read page by page,
+        pass a ``limit``, and each page's ``marker`` as ``after``.
+
+        Args:
+            workflow: a workflow, or the name of one.
+            status: a status.
+            execution_name: a whole name.
+            limit: the most executions to return; by default all. If there may be more, the tuple
+                has a ``marker``.
+            after: the ``marker`` of the page before.
+            payloads: read inputs and results, too; without it ``input_payload`` is empty and
+                ``result`` is `None`.
+            name_prefix: how the name begins.
+            id_prefix: how the id begins.
+            started_from: the start is at this time or later; a time with its zone.
+            started_before: the start is before this time.
+            has_problem: whether the execution has a problem that keeps it from going on.
+
+        Raises:
+            ExecutionStatusError: the status does not exist.
+            UsageError: the limit is negative, or a time has no zone.
+            ServiceError: ``after`` is not the marker of a page, or the service returned the same
+                marker twice.
         """
         return self.call(
             lambda: self._client.list(
@@ -270,8 +241,7 @@ class Client:
 
         Raises `ExecutionNotFoundError`, and `ServiceError` when no worker has the execution.
         """
-        given = execution.id if isinstance(execution, Handle) else execution
-        return self.call(lambda: self._client.release(given))
+        return self.call(lambda: self._client.release(id_of(execution)))
 
     # -- callbacks -------------------------------------------------------------------------------
 
@@ -327,111 +297,4 @@ class Client:
         """
         self.call(lambda: self._client.backup(path, on_progress=on_progress))
 
-
-class Handle(Generic[R_co]):
-    """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it."""
-
-    def __init__(self, client: Client, handle: AsyncHandle[R_co]) -> None:
-        self._client = client
-        self._handle = handle
-        self.id = handle.id
-        self.name = handle.name
-        self.workflow_name = handle.workflow_name
-
-    def __repr__(self) -> str:
-        return repr(self._handle)
-
-    def result(self, timeout: Duration | None = None) -> R_co:
-        """Wait for the end of the execution and return its result.
-
-        It has the workflow's result type where the workflow is known to the client, else it is
-        plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
-        in a step, if too many steps of this process wait for executions.
-        """
-        with waiting_for(self):
-            return self._client.call(lambda: self._handle.wait_for_result(timeout))
-
-    def status(self) -> ExecutionStatus:
-        """Return where the execution stands."""
-        return self._client.call(self._handle.status)
-
-    def summary(self) -> ExecutionSummary:
-        """Return the execution as a whole: status, times, input, result or error, problems."""
-        return self._client.call(self._handle.summary)
-
-    def operations(self) -> Sequence[Operation]:
-        """Return the durable operations in the order of their start, the EXECUTION one first."""
-        return self._client.call(self._handle.operations)
-
-    def history(self) -> Sequence[HistoryEvent]:
-        """Return what happened, in order, as AWS records it."""
-        return self._client.call(self._handle.history)
-
-    def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
-        """End the execution as STOPPED, and return it; one that is over stays as it is.
-
-        What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
-        anything any more, so compensate from outside.
-        """
-        return self._client.call(lambda: self._handle.stop(reason))
-
-
-@overload
-def run(
-    workflow: Startable[P, Coroutine[Any, Any, R]],
-    input: Any = ...,
-    *,
-    db: str | os.PathLike[str] | None = ...,
-    execution_name: str | None = ...,
-    skip_time: bool = ...,
-    workflows: Iterable[Source] = ...,
-) -> R: ...
-
-
-@overload
-def run(
-    workflow: Startable[P, R],
-    input: Any = ...,
-    *,
-    db: str | os.PathLike[str] | None = ...,
-    execution_name: str | None = ...,
-    skip_time: bool = ...,
-    workflows: Iterable[Source] = ...,
-) -> R: ...
-
-
-def run(
-    workflow: Any,
-    input: Any = None,  # noqa: A002 - the public name of the argument
-    *,
-    db: str | os.PathLike[str] | None = None,
-    execution_name: str | None = None,
-    skip_time: bool = False,
-    workflows: Iterable[Source] = (),
-) -> Any:
-    """Run a workflow from a script: start it, see it to its end, and return its result.
-
-    Args:
-        workflow: a function with `@workflow`.
-        input: any JSON value, or what the codec makes one of: an object binds to the workflow's
-            parameters by name.
-        db: the SQLite file that keeps the execution; without it, memory does.
-        execution_name: with ``db``, running again under this name with the same input goes on with
-            the same execution, and returns its result if it is over.
-        skip_time: let the time that it waits for pass at once.
-        workflows: what it invokes, as for `Client.local`.
-
-    Raises:
-        InputError: the input does not fit; nothing was recorded.
-        ExecutionAlreadyStartedError: the name stands for another input.
-
-    What the workflow raises is raised here.
-    """
-    if db is None:
-        client = Client.memory(workflows=workflows, skip_time=skip_time)
-    else:
-        client = Client.local(db, workflows=workflows, skip_time=skip_time)
-    with client:
-        return client.start(workflow, input, execution_name=execution_name).result()
+    # -- parts -----------------------------------------------------------------------------------

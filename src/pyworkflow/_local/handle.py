@@ -1,69 +1,31 @@
-"""One execution in the hands of an `AsyncClient`."""
+# Generated from async_handle.py: change that file, then run `make generate`.
+"""`Handle`: one execution, as a client sees it."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pyworkflow._local.waits import waiting_for
-from pyworkflow._protocol.executions import ExecutionStatus, Markers
-from pyworkflow._protocol.records import ErrorRecord
-from pyworkflow._values import codec
-from pyworkflow._values.exception_rebuilding import stand_in
-from pyworkflow._values.exceptions import KnownErrors, record_report
-from pyworkflow.duration import format_duration, parse_duration
-from pyworkflow.errors import ExecutionFailedError, ExecutionStoppedError, ExecutionTimedOutError
+from pyworkflow._local.blocking import BlockingHandle
+from pyworkflow._protocol.executions import ExecutionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._local.completion import Completions
-    from pyworkflow._protocol.executions import ExecutionSummary, Paged
+    from pyworkflow._protocol.executions import ExecutionSummary
     from pyworkflow._protocol.records import Operation
     from pyworkflow.duration import Duration
     from pyworkflow.services.history import HistoryEvent
-    from pyworkflow.services.port import Executions
 
 R_co = TypeVar("R_co", covariant=True)
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Identity(NamedTuple):
-    """Which execution it is."""
-
-    id: str
-    name: str
-    workflow_name: str
-
-    @classmethod
-    def of(cls, summary: ExecutionSummary) -> Identity:
-        """Return which execution the summary is of."""
-        return cls(summary.id, summary.name, summary.workflow_name)
-
-
-class AsyncHandle(Generic[R_co]):
+class Handle(BlockingHandle[R_co]):
     """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it.
 
     Its methods raise `ExecutionNotFoundError` if the service has no such execution any more.
     """
 
-    def __init__(
-        self,
-        service: Executions,
-        completions: Completions,
-        identity: Identity,
-        result_type: object = Any,
-    ) -> None:
-        self._service = service
-        self._completions = completions
-        self._result_type = result_type
-        self.id, self.name, self.workflow_name = identity
-
-    def __repr__(self) -> str:
-        return f"<execution {self.name!r} of workflow {self.workflow_name!r}>"
-
-    async def result(self, timeout: Duration | None = None) -> R_co:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end of the execution and return its result.
 
         It has the workflow's result type where the workflow is known to the client, else it is
@@ -72,88 +34,28 @@ class AsyncHandle(Generic[R_co]):
         ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
         in a step, if too many steps of this process wait for executions.
         """
-        with waiting_for(self):
-            return await self.wait_for_result(timeout)
+        return self._wait_for_result(timeout)
 
-    async def wait_for_result(self, timeout: Duration | None) -> R_co:
-        """Do as `result`, for a caller that has lent what it occupies."""
-        if timeout is None:
-            summary = await self._completions.wait(self.id)
-        else:
-            summary = await self._wait(parse_duration(timeout))
-        return _result_of(summary, self._result_type)  # type: ignore[no-any-return]
-
-    async def _wait(self, seconds: float) -> ExecutionSummary:
-        try:
-            async with asyncio.timeout(seconds) as scope:
-                return await self._completions.wait(self.id)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise TimeoutError(
-                f"{self!r} did not end within {format_duration(seconds)}; it goes on, ask "
-                "again later"
-            ) from None
-
-    async def status(self) -> ExecutionStatus:
+    def status(self) -> ExecutionStatus:
         """Return where the execution stands."""
-        return (await self.summary()).status
+        return self._client.call(lambda: self._handle.status())
 
-    async def summary(self) -> ExecutionSummary:
+    def summary(self) -> ExecutionSummary:
         """Return the execution as a whole: status, times, input, result or error, problems."""
-        return await self._service.get(self.id)
+        return self._client.call(lambda: self._handle.summary())
 
-    async def operations(self) -> Sequence[Operation]:
+    def operations(self) -> Sequence[Operation]:
         """Return the durable operations in the order of their start, the EXECUTION one first."""
-        return await _whole(self._service.operations, self.id)
+        return self._client.call(lambda: self._handle.operations())
 
-    async def history(self) -> Sequence[HistoryEvent]:
+    def history(self) -> Sequence[HistoryEvent]:
         """Return what happened, in order, as AWS records it."""
-        return await _whole(self._service.history, self.id)
+        return self._client.call(lambda: self._handle.history())
 
-    async def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
+    def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
         """End the execution as STOPPED, and return it; one that is over stays as it is.
 
         What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
         anything any more, so compensate from outside.
         """
-        return await self._service.stop(self.id, record_report(reason, "Execution.Stopped"))
-
-
-class _Read(Protocol[T_co]):
-    """A method that returns something of an execution in pages."""
-
-    async def __call__(self, execution_id: str, *, after: str | None) -> Paged[T_co]: ...
-
-
-async def _whole(read: _Read[T], execution_id: str) -> tuple[T, ...]:
-    """Return all pages; each is a read of its own, so that nothing waits behind a long one."""
-    found: list[T] = []
-    after = None
-    markers = Markers(execution_id)
-    while True:
-        page = await read(execution_id, after=after)
-        found += page
-        if page.marker is None:
-            return tuple(found)
-        after = markers.follow(page.marker)
-
-
-def _result_of(summary: ExecutionSummary, result_type: object) -> Any:
-    """Return the result of a finished execution as ``result_type``, or raise its error."""
-    what = f"{summary.workflow_name!r} ({summary.name})"
-    match summary.status:
-        case ExecutionStatus.SUCCEEDED:
-            return codec.decode(summary.result, result_type, what=f"the result of {what}")
-        case ExecutionStatus.STOPPED:
-            raise stand_in(_error_of(summary, f"{what} was stopped"), ExecutionStoppedError)
-        case ExecutionStatus.TIMED_OUT:
-            raise stand_in(_error_of(summary, f"{what} timed out"), ExecutionTimedOutError)
-        case _:
-            record = _error_of(summary, f"{what} failed")
-            # Nothing is replayed here, so any class loaded by now may be the error's own.
-            raise KnownErrors.snapshot().rebuild_for_client(record, ExecutionFailedError)
-
-
-def _error_of(summary: ExecutionSummary, otherwise: str) -> ErrorRecord:
-    return summary.error or ErrorRecord(otherwise)
+        return self._client.call(lambda: self._handle.stop(reason))
