@@ -433,9 +433,7 @@ class AsyncClient:
     @property
     def _opened(self) -> _Open:
         if self._open is None:
-            raise UsageError(
-                "this client is not open: use it inside of `with client:` or `async with client:`"
-            )
+            raise UsageError("this client is not open: use it inside `async with client:`")
         _processes.check_process(self._open.process, "this client")
         return self._open
 

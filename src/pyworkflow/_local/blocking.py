@@ -67,7 +67,7 @@ class BlockingClient:
     @property
     def _opened(self) -> LoopThread:
         if self._thread is None:
-            raise UsageError("this client is not open: use it inside of `with client:`")
+            raise UsageError("this client is not open: use it inside `with client:`")
         return self._thread
 
 
