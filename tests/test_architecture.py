@@ -41,6 +41,12 @@ HEAVY = {
 }
 """What a plain ``import pyworkflow`` must not cost."""
 
+NOT_ON_LAMBDA = {
+    f"{NAME}.{module}"
+    for module in ("_cli", "_local", "services.memory", "services.sqlite", "testing")
+}
+"""What a Lambda function does without: ``import pyworkflow.aws`` does not load it."""
+
 TEXT_FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests", "tools")
 NO_TEXT = {".pyc", ".zip", ".whl", ".db"}
 
@@ -83,13 +89,16 @@ def test_layers_point_down(modules: dict[str, Module]) -> None:
             "import typing\nif typing.TYPE_CHECKING:\n    import pyworkflow.aws.handler",
         ),
         ("_api__step", "from pyworkflow.services import base"),
+        ("_runtime__runner", "from pyworkflow._local.worker import Worker"),
         ("services__base", "import pyworkflow._engine.ids"),
         ("services__base", "from .. import duration"),
         ("novelty", ""),
     ],
 )
 def test_imports_that_point_up_are_found(tmp_path: Path, name: str, source: str) -> None:
-    others = dict.fromkeys(["aws__handler", "_engine__ids", "duration", "services__port"], "")
+    others = dict.fromkeys(
+        ["aws__handler", "_engine__ids", "_local__worker", "duration", "services__port"], ""
+    )
     found = architecture.layer_findings(sample(tmp_path, **others, **{name: source}), NAME)
     assert len(found) == 1
     assert name.partition("__")[0] in found[0]
@@ -171,6 +180,24 @@ def test_a_type_checker_s_import_makes_no_cycle(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     assert architecture.loaded_by_import(NAME, PACKAGE.parent) & HEAVY == set()
+
+
+def test_a_lambda_function_loads_what_it_needs() -> None:
+    loaded = architecture.loaded_by_import(f"{NAME}.aws", PACKAGE.parent)
+    assert f"{NAME}._runtime.runner" in loaded
+    assert loaded & (NOT_ON_LAMBDA | HEAVY) == set()
+
+
+def test_what_lambda_does_without_is_found(tmp_path: Path) -> None:
+    sample(
+        tmp_path,
+        root="",
+        _local__client="",
+        aws__handler="from pyworkflow._local import client",
+        aws____init__="from pyworkflow.aws import handler",
+    )
+    loaded = architecture.loaded_by_import(f"{NAME}.aws", tmp_path)
+    assert loaded & NOT_ON_LAMBDA == {f"{NAME}._local"}
 
 
 def test_a_heavy_import_is_found(tmp_path: Path) -> None:
