@@ -425,7 +425,7 @@ def test_a_checkpoint_that_the_service_cancels_is_an_error_of_the_service(
     world.service.faults[number] = asyncio.CancelledError("odd")
     world.start(main)
 
-    with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
+    with pytest.raises(ServiceUnavailableError, match="but the service cancelled it"):
         see_to_its_end(world, main)
     assert asyncio.all_tasks(world.loop) == set()
     assert value_of(see_to_its_end(world, main)) == ["paid A", "paid B"]
@@ -450,7 +450,7 @@ def test_so_is_one_of_a_service_at_hand(world: World, number: int) -> None:
             return memory.commit_now(execution_id, token, updates)
 
     service = Cancelling()
-    with pytest.raises(ServiceUnavailableError, match="the service cancelled a checkpoint"):
+    with pytest.raises(ServiceUnavailableError, match="but the service cancelled it"):
         see_to_its_end(world, main, service=service)
     assert value_of(see_to_its_end(world, main, service=service)) == ["paid A", "paid B"]
 

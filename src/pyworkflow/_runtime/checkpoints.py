@@ -1,4 +1,4 @@
-"""The one writer of an execution: one checkpoint at a time, each with the last one's token."""
+"""The checkpoints of an execution: one at a time, each with the token of the one before."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 logger = logging.getLogger("pyworkflow.worker")
 
 PAUSE_SECONDS = 0.1
-"""How long to wait before a busy service is asked again, which has waited by itself."""
+"""Pause before a busy service, which has already waited itself, is asked again."""
 
 
 class CheckpointChain:
     """Sends checkpoints and keeps the chain of tokens.
 
-    ``is_revoked`` once the service gave no further token: the execution is over, or another process
-    or the service's own quota took it; what was sent is durable, the rest must be dropped.
+    ``is_revoked`` is true once the service returned no further token: the execution is over, or
+    another process or the service's quota took it. What was sent is durable; drop the rest.
     """
 
     def __init__(self, service: History, invocation: Invocation) -> None:
@@ -60,7 +60,7 @@ class CheckpointChain:
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
-        """The names of what ended, was sent, and is not taken, or not yet."""
+        """The names of operations whose outcomes were sent but not acknowledged."""
         sent = self._updates
         return tuple(each.name or each.id for each in sent if each.action is not Action.START)
 
@@ -82,8 +82,8 @@ class CheckpointChain:
     ) -> Committed | None:
         """Send a checkpoint; return its answer if the service has it at once.
 
-        Otherwise ``on_done`` is called with the answer or error, from a plain callback. One that
-        the service itself cancels is a `ServiceUnavailableError`: somebody waits for its answer.
+        Otherwise ``on_done`` is called with the answer or error, from a plain callback. If the
+        service itself cancels the checkpoint, that is a `ServiceUnavailableError`.
         """
         if self._immediate is not None:
             try:
@@ -103,7 +103,7 @@ class CheckpointChain:
     def _take(
         self, answer: Answer, on_done: Callable[[Committed | BaseException], None]
     ) -> Committed | None:
-        """Return what a whole answer says; one with more pages is told to ``on_done``, later."""
+        """Return a complete answer; pass one with more pages to ``on_done`` once they are read."""
         self._token, self._updates = answer.token, ()
         if answer.marker is None or answer.token is None:
             return Committed(answer.operations)
@@ -112,7 +112,7 @@ class CheckpointChain:
         return None
 
     def _follow(self, sending: Awaitable[T], on_sent: Callable[[asyncio.Future[T]], None]) -> None:
-        # It mostly is a future, and to be told so by asyncio takes longer than to look.
+        # Mostly a future already; looking here is faster than asking asyncio.
         future: asyncio.Future[T] = (
             sending if isinstance(sending, asyncio.Future) else asyncio.ensure_future(sending)
         )
@@ -122,7 +122,7 @@ class CheckpointChain:
     def _on_answer(self, sent: asyncio.Future[Answer]) -> None:
         self._sending = None
         if sent.cancelled():
-            self._tell_cancelled()
+            self._report_cancelled()
             return
         error = sent.exception()
         if isinstance(error, ServiceBusyError) and not self._is_closing:
@@ -133,7 +133,7 @@ class CheckpointChain:
             self._on_done(outcome)
 
     async def _send_once_free(self, error: ServiceBusyError, *, is_last: bool) -> Answer:
-        """Send the checkpoint until it is taken: what a body returned must not be lost."""
+        """Send the checkpoint until it is accepted: the result of a body must not be lost."""
         while True:
             logger.warning("execution %r waits to be recorded: %s", self._execution_id, error)
             await asyncio.sleep(PAUSE_SECONDS)
@@ -149,12 +149,12 @@ class CheckpointChain:
     def _on_whole(self, sent: asyncio.Future[Committed]) -> None:
         self._sending = None
         if sent.cancelled():
-            self._tell_cancelled()
+            self._report_cancelled()
         else:
             self._on_done(sent.exception() or sent.result())
 
-    def _tell_cancelled(self) -> None:
-        # At the end of the run it may be cancelled with all that is left of the loop.
+    def _report_cancelled(self) -> None:
+        # At the end of a run it may be cancelled together with all tasks of the loop.
         if not self._is_closing:
             self._on_done(_unanswered())
 
@@ -179,9 +179,9 @@ class CheckpointChain:
         return self._token
 
     async def close(self, seconds: float | None = None) -> None:
-        """See the checkpoint in flight to its end: it may be durable already.
+        """Wait for the checkpoint in flight, which may be durable already.
 
-        One that takes longer than ``seconds`` is cancelled; what it recorded shows later.
+        After ``seconds`` it is cancelled; the next invocation shows whether it was recorded.
         """
         self._is_closing = True
         until = None if seconds is None else asyncio.get_running_loop().time() + seconds
@@ -206,13 +206,12 @@ class CheckpointChain:
 
 def _unanswered() -> ServiceUnavailableError:
     return ServiceUnavailableError(
-        "the service cancelled a checkpoint where an answer or an error of its own was expected; "
-        "whether it was recorded shows when the execution is invoked again, which goes on from "
-        "there"
+        "expected an answer or an error to a checkpoint, but the service cancelled it; the next "
+        "invocation shows whether it was recorded, and goes on from there"
     )
 
 
 @functools.cache
 def _is_immediate(kind: type[History]) -> bool:
-    # Remembered, for to compare a class with a protocol takes as long as a step does.
+    # Cached: comparing a class with a protocol takes as long as a step.
     return issubclass(kind, ImmediateHistory)

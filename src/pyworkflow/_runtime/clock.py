@@ -1,10 +1,10 @@
-"""The one place where time is read.
+"""Clocks: the only place where time is read.
 
-A clock also knows whether time may pass. `VirtualClock`, the clock of tests, jumps to the next due
-moment when nothing real is going on, and stands still while something *holds* it or a body runs.
-`SkippingClock`, the clock of clients that skip time, is never slower than the machine's: what holds
-it prevents jumps alone, and while a body runs it jumps to alarms of suspended executions only. So a
-body that hangs is cut by the timeout around it, after the time that the timeout says.
+A clock also decides whether time may pass. `VirtualClock`, for tests, jumps to the next alarm when
+nothing real is going on; it stands still while it is on *hold* or a body runs. `SkippingClock`, for
+clients that skip time, is never slower than the machine's clock: a hold only prevents jumps, and
+while a body runs it jumps only to alarms of suspended executions. So a timeout ends a body that
+hangs after that much real time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 DEFAULT_START_MS = 1_767_225_600_000
-"""Where virtual time begins: 2026-01-01T00:00:00Z."""
+"""The start of virtual time: 2026-01-01T00:00:00Z."""
 
 
 class Alarm(Protocol):
-    """A callback that waits for its moment."""
+    """A scheduled callback."""
 
     def cancel(self) -> None:
-        """Forget the callback."""
+        """Cancel the callback."""
         ...
 
 
@@ -44,29 +44,29 @@ class Clock(Protocol):
     ) -> Alarm:
         """Call ``callback`` on the running loop at ``when_ms``.
 
-        ``for_suspended`` says that no running body waits under this alarm.
+        ``for_suspended``: no running body depends on this alarm.
         """
         ...
 
     def hold(self) -> None:
-        """Something real begins: time must not jump until `release`."""
+        """Prevent jumps until `release`: something real is going on. Holds nest."""
         ...
 
     def release(self) -> None:
-        """Something real is over."""
+        """Allow jumps again, after the last hold."""
         ...
 
     def enter_body(self) -> None:
-        """The body of a step begins: real time passes in it until `leave_body`."""
+        """Note that a step body begins: real time passes until `leave_body`."""
         ...
 
     def leave_body(self) -> None:
-        """The body of a step has ended, or is left to itself."""
+        """Note that a step body has ended or was abandoned."""
         ...
 
 
 class holding:  # noqa: N801 - it reads as a verb
-    """Let virtual time stand still for a block."""
+    """Put a clock on hold for a ``with`` block."""
 
     __slots__ = ("_clock",)
 
@@ -119,7 +119,7 @@ class _VirtualAlarm:
 
 
 class VirtualClock:
-    """Time that passes only by jumping to the next moment for which something waits."""
+    """Time that passes only by jumping to the next alarm."""
 
     skips_waits = False
 
@@ -135,7 +135,7 @@ class VirtualClock:
         return self._now_ms
 
     def advance_to(self, when_ms: int) -> None:
-        """Let time pass to ``when_ms``; it never goes back."""
+        """Move time to ``when_ms``; it never goes back."""
         self._now_ms = max(self._now_ms, when_ms)
 
     def call_at(
@@ -149,11 +149,11 @@ class VirtualClock:
         return alarm
 
     def hold(self) -> None:
-        """Let time stand still until `release`; holds count."""
+        """Stop time until `release`. Holds nest."""
         self._holds += 1
 
     def release(self) -> None:
-        """Let time jump again once nothing holds it."""
+        """Allow jumps again, after the last hold."""
         self._holds -= 1
         if self._alarms:
             self._jump_soon()
@@ -162,7 +162,7 @@ class VirtualClock:
     leave_body = release
 
     def _jump_soon(self) -> None:
-        # One jump at a time, or time would pass before anybody could act on what came first.
+        # One jump at a time, or time would pass before anything could react to the first.
         if not self._holds and self._jumps_on is not (loop := asyncio.get_running_loop()):
             self._jumps_on = loop
             loop.call_soon(self._jump)
@@ -182,7 +182,7 @@ class VirtualClock:
 
 
 class SkippingClock:
-    """The machine's time, plus what was skipped of it: it jumps over waits."""
+    """The machine's time plus the time skipped: it jumps over waits."""
 
     skips_waits = True
 
@@ -195,16 +195,16 @@ class SkippingClock:
         self._bodies = 0
         self._looks_on: asyncio.AbstractEventLoop | None = None
         self._real: tuple[int, Alarm, asyncio.AbstractEventLoop] | None = None
-        """The moment for which the machine's clock is set, and its alarm."""
+        """The time for which the machine's alarm is set, the alarm, and its loop."""
 
     def now_ms(self) -> int:
-        """Return the time; on any thread."""
+        """Return the time. Safe on any thread."""
         return self._machine.now_ms() + self._skipped_ms
 
     def call_at(
         self, when_ms: int, callback: Callable[[], None], *, for_suspended: bool = False
     ) -> Alarm:
-        """Call ``callback`` at ``when_ms``, at which time may arrive by a jump."""
+        """Call ``callback`` at ``when_ms``, which time may reach by a jump."""
         alarm = _VirtualAlarm(callback, for_suspended=for_suspended)
         self._set += 1
         heapq.heappush(self._alarms, (when_ms, self._set, alarm))
@@ -212,25 +212,25 @@ class SkippingClock:
         return alarm
 
     def hold(self) -> None:
-        """Let time not jump until `release`; holds count."""
+        """Prevent jumps until `release`. Holds nest."""
         self._holds += 1
 
     def release(self) -> None:
-        """Let time jump again once nothing holds it."""
+        """Allow jumps again, after the last hold."""
         self._holds -= 1
         self._look_soon()
 
     def enter_body(self) -> None:
-        """Let time not jump over the alarms of running executions until `leave_body`."""
+        """Prevent jumps to alarms of running executions until `leave_body`."""
         self._bodies += 1
 
     def leave_body(self) -> None:
-        """Let time jump again once no body runs."""
+        """Allow those jumps again once no body runs."""
         self._bodies -= 1
         self._look_soon()
 
     def _look_soon(self) -> None:
-        # One alarm at a time, or time would pass before anybody could act on what came first.
+        # One alarm at a time, or time would pass before anything could react to the first.
         if self._alarms and self._looks_on is not (loop := asyncio.get_running_loop()):
             self._looks_on = loop
             loop.call_soon(self._look)
@@ -254,7 +254,7 @@ class SkippingClock:
         self._look_soon()
 
     def _wait_for(self, when_ms: int) -> None:
-        """Look again when the machine's time is there."""
+        """Look again when the machine's clock gets there."""
         loop = asyncio.get_running_loop()
         real_ms = when_ms - self._skipped_ms
         if self._real is not None:

@@ -1,9 +1,9 @@
-"""The end of an invocation's time, which whatever hangs must not put off.
+"""The deadline of an invocation, which is kept even if something hangs.
 
-Three moments. From the first no further attempt of a step begins; in between, attempts that run may
-end, and their outcomes are recorded. At the second the invocation ends, whatever runs. Until the
-third, what was cancelled may clean up, and a checkpoint in flight may be answered; then both are
-left behind, and the answer is given.
+It has three moments. After the first, no attempt of a step begins; running attempts may end and are
+recorded. At the second, the invocation ends, whatever is running. Until the third, cancelled bodies
+may clean up and the checkpoint in flight may be answered; then both are abandoned, and the
+invocation returns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Deadline(NamedTuple):
-    """When the last step may begin, when the invocation ends, when it is left: ms of the epoch."""
+    """When the last step may begin, the invocation ends, and it returns: ms since the epoch."""
 
     last_call_ms: int
     end_ms: int
@@ -29,8 +29,9 @@ class Deadline(NamedTuple):
     def after(cls, now_ms: int, remaining_ms: int) -> Deadline:
         """Return the deadline of a process that will be stopped ``remaining_ms`` from now.
 
-        A tenth of the time, at most 10 s, is left to the steps that run; a twentieth, at most 1 s,
-        to the last checkpoint, to cleaning up, and a third of that to the answer.
+        Steps begin until a tenth of the time, at most 10 s, is left. The invocation ends when a
+        twentieth, at most 1 s, is left: two thirds of that are for the last checkpoint and for
+        cleanup, one third for the answer.
         """
         stop_ms = now_ms + remaining_ms
         margin_ms = min(1_000, remaining_ms // 20)
@@ -41,18 +42,18 @@ class Deadline(NamedTuple):
         )
 
     def seconds_left(self, now_ms: int) -> float:
-        """Return how long it is until the invocation is left."""
+        """Return the seconds until the invocation must return."""
         return max(0, self.close_ms - now_ms) / 1000
 
 
 class TimeIsOver(Exception):  # noqa: N818 - a signal, which ends as `OutOfTime`
-    """Something did not end in time; it was cancelled, and nobody waits for it."""
+    """Something did not end in time; it was cancelled and is not awaited."""
 
 
 async def in_time(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
-    """Return what ``coroutine`` returns, within ``seconds``; `None` is no limit.
+    """Return what ``coroutine`` returns, within ``seconds``; `None` means no limit.
 
-    Raises `TimeIsOver`, even where cancelling it takes longer.
+    Raises `TimeIsOver` on time, even if the coroutine takes longer to be cancelled.
     """
     if seconds is None:
         return await coroutine

@@ -1,13 +1,13 @@
-"""Beginning coroutines at once: only one that has to wait gets a task of its own.
+"""Starting coroutines at once: only one that has to wait gets a task of its own.
 
-Most of what a task costs is its turns in the loop's queue, and a body that never waits needs none
-of them. So a coroutine begins in the name of a *stand-in*, a real task that was made in this tick
-of the loop: it is the current task meanwhile, and timeouts and libraries find what they expect. If
-the coroutine has to wait, the stand-in is its task from there on. If it ends, the stand-in is there
-for the next one, unless anybody has kept hold of it, waits for its end or has cancelled it; and
-when its own turn in the queue comes, it ends, too.
+Most of a task's cost is its turns in the loop's queue, and a body that never waits needs none. So a
+coroutine starts in the name of a *stand-in*: a real task made in the same tick of the loop. It is
+the current task meanwhile, so timeouts and libraries find what they expect. If the coroutine has to
+wait, the stand-in becomes its task. If it ends, the stand-in serves the next coroutine, unless
+something kept a reference to it, awaits it or cancelled it. When its own turn in the queue comes,
+the stand-in ends.
 
-asyncio has eager tasks since 3.12. This needs fewer tasks, and is the same on every version.
+asyncio has eager tasks since 3.12. This needs fewer tasks and behaves the same on every version.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 
 class Starter:
-    """Begins coroutines on one loop. Shared by all who begin some there, for their stand-ins."""
+    """Starts coroutines on one loop. One per loop, so that its callers share stand-ins."""
 
     def __init__(self) -> None:
         self._stand_in: Callable[[], asyncio.Task[Any] | None] = _nobody
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Starter:
-        """Return the one of ``loop``."""
+        """Return the starter of ``loop``."""
         starter = _of_loop.get(loop)
         if starter is None:
             starter = _of_loop[loop] = cls()
@@ -55,11 +55,11 @@ class Starter:
         on_end: Callable[[T | BaseException], None],
         context: contextvars.Context | None = None,
     ) -> T | asyncio.Task[Any]:
-        """Run ``coroutine`` up to where it has to wait; return the task that goes on with it.
+        """Run ``coroutine`` until it has to wait; return the task that continues it.
 
-        If it ends before that, return its value or raise its error. Else ``on_end`` is called with
-        them, in the task. Within a task of ``loop`` none can begin: there it waits for its turn.
-        Without a ``context`` it has a copy of the current one.
+        If it ends before that, return its value or raise its error; else ``on_end`` is called with
+        either, in the task. Called in a task of ``loop``, the coroutine starts on a later turn.
+        ``context`` defaults to a copy of the current one.
         """
         context = contextvars.copy_context() if context is None else context
         if current_task(loop) is not None:
@@ -90,7 +90,7 @@ class Starter:
 
 
 class _Seat(Coroutine[Any, Any, None]):
-    """What a stand-in runs: nothing, or the coroutine that had to wait. Only its task calls it."""
+    """The coroutine of a stand-in: empty, or continuing one that had to wait. For its task only."""
 
     __slots__ = ("_awaited", "_context", "_coroutine", "_is_future", "_loop", "_on_end")
 
@@ -100,7 +100,7 @@ class _Seat(Coroutine[Any, Any, None]):
 
     @property
     def __name__(self) -> str:
-        """What the task is shown to run."""
+        """The name under which the task shows it."""
         return getattr(self._coroutine, "__qualname__", "stand_in")
 
     def take(
@@ -110,13 +110,13 @@ class _Seat(Coroutine[Any, Any, None]):
         context: contextvars.Context | None = None,
         awaited: asyncio.Future[Any] | None = None,
     ) -> _Seat:
-        """Go on with ``coroutine``, which waits for ``awaited`` (`None`: for its next turn).
+        """Continue ``coroutine``, which waits for ``awaited`` (`None`: for its next turn).
 
-        Without a ``context`` it has that of the task.
+        ``context`` defaults to the task's.
         """
         self._coroutine, self._on_end = coroutine, on_end
         self._context, self._awaited = context, awaited
-        # The task takes it in its own turn; others may await it before.
+        # The task awaits it on its own turn; others may do so before.
         self._is_future = mark_awaited(awaited, False)
         return self
 
@@ -130,7 +130,7 @@ class _Seat(Coroutine[Any, Any, None]):
     def throw(self, *error: Any) -> Any:
         if self._coroutine is None:
             raise error[0]
-        # A task that is cancelled hands that on to what it waits for, and waits for the answer.
+        # A cancelled task cancels what it awaits, and waits for the outcome.
         if self._awaited is not None and self._is_future and self._awaited.cancel(*error[0].args):
             return self._take_awaited()
         self._awaited = None
@@ -140,7 +140,7 @@ class _Seat(Coroutine[Any, Any, None]):
         try:
             return step(*args) if self._context is None else self._context.run(step, *args)
         except BaseException as end:
-            self._tell(end)
+            self._report(end)
             raise StopIteration from None
 
     def _take_awaited(self) -> asyncio.Future[Any] | None:
@@ -149,10 +149,10 @@ class _Seat(Coroutine[Any, Any, None]):
             mark_awaited(awaited, True)
         return awaited
 
-    def _tell(self, end: BaseException) -> None:
+    def _report(self, end: BaseException) -> None:
         if isinstance(end, (SystemExit, KeyboardInterrupt)):
             raise end
-        # What is told may know the task, and so this seat: a circle that only the collector frees.
+        # `on_end` may refer to the task, and so to this seat: only the collector frees a cycle.
         on_end, self._coroutine = self._on_end, None
         del self._on_end
         if not isinstance(end, StopIteration):
@@ -176,9 +176,9 @@ _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Starter] = (
 
 
 def _nobody() -> None:
-    """Stand in for no one."""
+    """Return no stand-in."""
 
 
 def _count_holders(watched: tuple[asyncio.Task[Any]]) -> tuple[int, int]:
-    # Not handed in as it is: since 3.14 an argument may be counted or not.
+    # In a tuple: since 3.14 an argument itself may or may not count as a reference.
     return sys.getrefcount(watched[0]), weakref.getweakrefcount(watched[0])

@@ -1,8 +1,8 @@
-"""What the runtime keeps across calls, in a process that was forked.
+"""State that the runtime keeps across calls, in a forked process.
 
-Threads are gone there: what lives on them is made anew (`PerProcess`). Loops were copied, while the
-kernel's part of them, what they listen to, is shared: closing such a copy, which asyncio also does
-when it is collected, would make the parent deaf (`disown`, in the engine's `tasks`).
+A child has none of the parent's threads, so whatever lives on them is made anew (`PerProcess`).
+Loops are copied, but what they listen to is shared by the kernel: closing a copy, which asyncio
+also does when it is collected, would make the parent deaf (`disown`, in the engine's `tasks`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """What each process has of its own: ``make()`` is called now, and in each forked child."""
+    """A value of each process's own: ``make()`` is called now, and in each forked child."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -31,7 +31,7 @@ class PerProcess(Generic[T]):
         _all.append(self)
 
     def renew(self) -> None:
-        """Make it anew, in a child. The parent's is kept: nothing of it may be cleaned up here."""
+        """Replace the value, in a child. The parent's is kept: a child must not clean it up."""
         _inherited.append(self.value)
         self.value = self._make()
 

@@ -1,12 +1,12 @@
-"""Host loops: where runners and async steps live, apart from any loop of the caller's.
+"""Host loops: where runners and async steps run, apart from any loop of the caller.
 
-A thread keeps one: Lambda's invocations, mock calls, `run`s and synchronous clients of that thread
-share it. So what a body opens for its loop, such as a global HTTP client, lives on from one to the
-next. It runs on its own thread where that can wait, else behind it, in a thread that lasts as long
-as somebody needs the loop to run.
+Each thread keeps one, shared by its Lambda invocations, mock calls, `run`s and synchronous clients.
+So what a body opens for its loop, such as a global HTTP client, lives on from one call to the next.
+The loop runs on its own thread if that can wait; else *behind* it, in a helper thread that lasts as
+long as the loop is needed.
 
-An exit that some task or callback raises on it, a sub-task of a body for instance, is that task's
-alone: asyncio stops the loop for it, and the loop is run on. A signal's is not: it ends the run.
+An exit exception that a task or callback raises there, a sub-task of a body for instance, concerns
+that task alone: asyncio stops the loop, which is then resumed. A signal's exception ends the run.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ T = TypeVar("T")
 logger = logging.getLogger("pyworkflow.steps")
 
 LEAVING_SECONDS = 5
-"""How long tasks that are left over may take to clean up; one may never be over."""
+"""Time for leftover tasks to clean up; one may never end."""
 
 CLOSINGS = 10
-"""How often a coroutine that goes on waiting is closed before its loop is given up."""
+"""How often a coroutine that keeps waiting is closed before its loop is abandoned."""
 
 BLOCKED_SECONDS = 10
-"""How long a loop may take to stop before it is taken to be blocked."""
+"""Time for a loop to stop before it counts as blocked."""
 
 SIGNAL_SECONDS = 1
-"""How late the main thread may learn of a signal while it waits for another thread."""
+"""Maximum delay of a signal while the main thread waits for another thread."""
 
 _OF_LOOPS = {"asyncio", "selectors", "pyworkflow", "uvloop"}
 """The packages whose code runs on an idle loop."""
@@ -64,19 +64,19 @@ class HostLoop:
         self.thread: threading.Thread | None = None
         """The thread behind, while the loop runs there."""
         _loops.add(self)
-        # Whatever thread this is, no task is left: closing the loop needs none of its turns. As
-        # `__del__` it would come too late where a cycle keeps this: after the loop's own sockets.
+        # Safe on any thread: no task is left, so closing the loop needs no turn of it. `__del__`
+        # would be too late in a cycle: after the loop's own sockets.
         weakref.finalize(self, _close_idle, self._loop, self._pid)
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is open, of this process, and was not left to itself."""
+        """Whether it is open, belongs to this process, and was not abandoned."""
         is_ours = self._pid == os.getpid() and not self._is_left
         return is_ours and not self._loop.is_closed()
 
     @property
     def is_run_here(self) -> bool:
-        """Whether its own thread runs it."""
+        """Whether its own thread is running it."""
         return self._is_run_here
 
     def run(
@@ -86,8 +86,8 @@ class HostLoop:
     ) -> T:
         """Run ``main()`` to its end, here or behind, and return its result.
 
-        Tasks that it leaves have `LEAVING_SECONDS` to clean up, or ``seconds_left()``; then they
-        are closed, so that nothing of one call goes on in the next.
+        Leftover tasks have `LEAVING_SECONDS` to clean up, or ``seconds_left()``; then they are
+        closed, so that nothing of one call goes on in the next.
         """
         with self._changing:
             is_behind = self.thread is not None or _is_inside_a_loop()
@@ -128,9 +128,9 @@ class HostLoop:
         return ending.result()
 
     def _end_left(self, seconds: float) -> None:
-        """Cancel the tasks that are left, see them to their end, and close those that take long.
+        """Cancel leftover tasks, wait for them, and close those that take too long.
 
-        A loop with a task that goes on all the same is given up.
+        If a task goes on regardless, the loop is abandoned.
         """
         loop = self._loop
         left = asyncio.all_tasks(loop)
@@ -155,7 +155,7 @@ class HostLoop:
             if not task.done():
                 self._is_left = True
             elif not task.cancelled():
-                task.exception()  # that its coroutine is closed; nobody else is to hear of it
+                task.exception()  # retrieved, so that asyncio does not log it
 
     # -- behind ----------------------------------------------------------------------------------
 
@@ -174,9 +174,9 @@ class HostLoop:
             self.thread.start()
 
     def end_use(self, wait_seconds: float) -> None:
-        """Stop the loop if nobody else needs it.
+        """Stop the loop if nothing else uses it.
 
-        One that does not stop in time is blocked and left to itself: the next user has another.
+        A loop that does not stop in time is blocked, and abandoned: the next user gets another.
         """
         with self._changing:
             self._users -= 1
@@ -202,7 +202,7 @@ class HostLoop:
                 self._loop.run_forever()
             except BaseException as error:
                 _report(error)
-        # What was to begin becomes a task.
+        # Coroutines that were submitted become tasks first.
         _run_on(self._loop, self._loop.create_task(asyncio.sleep(0)))
         self._end_left(LEAVING_SECONDS)
 
@@ -220,8 +220,8 @@ class HostLoop:
 def result_of(future: Future[T]) -> T:
     """Wait for ``future`` and return its result.
 
-    A signal that another thread took, or that came just before the main thread began to wait, does
-    not end the wait. So it ends by itself now and then, and Python runs the signal's handler.
+    A signal that another thread received, or that came just before the main thread began to wait,
+    does not end the wait. So the wait is interrupted regularly, and Python runs the handler.
     """
     while True:
         try:
@@ -232,9 +232,9 @@ def result_of(future: Future[T]) -> T:
 
 
 class _Ending(Generic[T]):
-    """How a coroutine ended. Its error never is a task's.
+    """The outcome of a coroutine, whose error must not become its task's.
 
-    asyncio writes out a task that failed: a ``__repr__`` that raises would take the error's place.
+    asyncio formats a task that failed: a ``__repr__`` that raises would replace the error.
     """
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ class _Ending(Generic[T]):
         self._errors: list[Exception] = []
 
     async def take(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        """Run ``main()`` and keep what comes of it."""
+        """Run ``main()`` and keep its outcome."""
         try:
             self._values.append(await main())
         except Exception as error:
@@ -251,7 +251,7 @@ class _Ending(Generic[T]):
     def result(self) -> T:
         """Return the value or raise the error."""
         if self._errors:
-            raise self._errors.pop()  # out of the list, or it would hold itself by its traceback
+            raise self._errors.pop()  # popped, or its traceback would refer to it
         return self._values.pop()
 
 
@@ -262,7 +262,7 @@ _of_thread = threading.local()
 def host_loop() -> HostLoop:
     """Return the host loop of this thread.
 
-    Code that runs on that loop, on the same thread, has another one: the first stands still.
+    Code running on that loop, on the same thread, gets another one; the first stands still.
     """
     outer = _kept("outer")
     return _kept("inner") if outer.is_run_here else outer
@@ -280,23 +280,23 @@ def run_on_kept_loop(
     main: Callable[[], Coroutine[Any, Any, T]],
     seconds_left: Callable[[], float] | None = None,
 ) -> T:
-    """Run ``main()`` on this thread's host loop, which stays for the next call, and return.
+    """Run ``main()`` on this thread's host loop, kept for the next call; return its result.
 
-    Tasks that are left over are cancelled, and closed if they have not ended after
-    ``seconds_left()``. Inside a running loop it runs behind, while that loop stands still.
+    Leftover tasks are cancelled, and closed if they have not ended after ``seconds_left()``. Inside
+    a running loop it runs behind, while that loop stands still.
     """
     kept = host_loop()
     with body_threads.lending() as has_room:
         if not has_room:
             raise DeadlockError(
-                "a step that runs a workflow of its own would wait for it, with as many threads "
-                "waiting as there may be. Call that workflow in the workflow, as a child"
+                "a step can't run a workflow and wait for it: the maximum number of threads is "
+                "waiting already. Call that workflow in the workflow, as a child"
             )
         try:
             return kept.run(main, seconds_left)
         except Exception:
             raise
-        except BaseException:  # the loop was stopped in the midst of its work
+        except BaseException:  # the loop was interrupted
             for place in ("outer", "inner"):
                 if getattr(_of_thread, place, None) is kept:
                     delattr(_of_thread, place)
@@ -307,7 +307,7 @@ def run_on_kept_loop(
 def run_to_end(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run ``main()`` on a loop of its own and return its result.
 
-    Works inside a running loop, too: then behind, while that loop stands still.
+    Inside a running loop it runs behind, while that loop stands still.
     """
     host = HostLoop()
     try:
@@ -329,7 +329,7 @@ def _run_on(
     task: asyncio.Task[Any],
     interrupts: _Interrupts | None = None,
 ) -> None:
-    """Run the loop until ``task`` is done, whatever exit anything else on it raises."""
+    """Run the loop until ``task`` is done, despite exit exceptions of anything else on it."""
     while not task.done():
         try:
             loop.run_until_complete(task)
@@ -344,7 +344,7 @@ def _run_on(
 
 
 def _report(error: BaseException) -> None:
-    # Whoever awaits the task has the error from there; a callback has nobody.
+    # An awaited task raises the error where it is awaited; a callback's goes nowhere.
     logger.debug("a task or callback of a step raised %r", error, exc_info=error)
 
 
@@ -357,14 +357,14 @@ def _named(task: asyncio.Task[Any]) -> str:
 
 
 def _close(task: asyncio.Task[Any]) -> None:
-    """Unwind a task's coroutine, here and now; each `close` ends one wait of its cleanup."""
+    """Unwind a task's coroutine at once; each `close` ends one wait of its cleanup."""
     coroutine: Any = task.get_coro()
     for _ in range(CLOSINGS):
         try:
             coroutine.close()
         except RuntimeError:  # it waits again
             continue
-        except asyncio.CancelledError:  # what it was told at first
+        except asyncio.CancelledError:  # its first cancellation
             pass
         except (Exception, SystemExit) as error:
             logger.warning("%s raised while it was closed", _named(task), exc_info=error)
@@ -372,8 +372,8 @@ def _close(task: asyncio.Task[Any]) -> None:
 
 
 def _close_idle(loop: asyncio.AbstractEventLoop, process: int) -> None:
-    """Close a loop that nobody has any more; that of another process is left to that one."""
-    # The system is asked: what a lost thread had is collected before anybody hears of the fork.
+    """Close an unreachable loop; disown one of another process."""
+    # Ask the system: objects of lost threads are collected before any fork hook runs.
     if process != os.getpid():
         disown(loop)
     elif not loop.is_running():
@@ -390,13 +390,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class _Interrupts:
-    """What Ctrl-C does while a loop runs on the main thread.
+    """Handles Ctrl-C while a loop runs on the main thread.
 
-    Where the loop is idle, the first one cancels the task, as `asyncio.run` has it, and so whatever
-    it waits for. Where code runs, a body that blocks for instance, it raises there.
+    If the loop is idle, the first one cancels the task, as `asyncio.run` does, and so whatever it
+    awaits. If code is running, a blocking body for instance, it raises there.
 
     Python runs a handler on the main thread, and only once that runs code: a signal that another
-    thread took, or that came just before the loop began to wait, must wake the loop.
+    thread received, or that came just before the loop began to wait, must wake the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
@@ -426,11 +426,11 @@ class _Interrupts:
         if self.count > 1 or self._task.done() or not _is_idle(frame):
             raise KeyboardInterrupt
         self._task.cancel()
-        self._loop.call_soon_threadsafe(lambda: None)  # or it would sleep on
+        self._loop.call_soon_threadsafe(lambda: None)  # wake it
 
 
 def _is_idle(frame: FrameType | None) -> bool:
-    """Whether the code that a signal has interrupted is a loop's alone."""
+    """Return whether a signal interrupted nothing but code of a loop."""
     while frame is not None and frame.f_code is not HostLoop._run_here.__code__:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OF_LOOPS:
             return False

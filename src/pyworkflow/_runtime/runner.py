@@ -53,13 +53,13 @@ if TYPE_CHECKING:
     from pyworkflow.services.port import History
 
 LAG_MS = 100
-"""How long the start of a step or timer may wait for company in its checkpoint."""
+"""How long the START of a step or timer may wait for other updates in its checkpoint."""
 
 TURNS = 100
-"""How many turns follow each other at once before others on the loop have theirs."""
+"""Maximum number of turns in a row before the loop serves other callbacks."""
 
 SKEW_MS = 500
-"""How long after a service was asked for a timer that it does not think due it is asked again."""
+"""Pause before asking again for a timer that the service did not yet consider due."""
 
 
 class Runner:
@@ -97,7 +97,7 @@ class Runner:
         self._due: tuple[int, Alarm] | None = None
         self._looked_for_ms: int | None = None
         self.is_inside = False
-        """Whether workflow code runs, or did when it broke off."""
+        """Whether workflow code is running, or was when an exception ended the turn."""
         self._is_launching = False
         self._is_given_up = False
         self._unrecorded: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Runner:
                     operations[0].payload, self._execution, was_accepted=len(operations) > 1
                 )
             except UsageError as error:
-                # An input that did fit once: the code has changed, and may yet be put right.
+                # The input was accepted once, so the code has changed; it can still be fixed.
                 return Failed(record_error(error), error) if len(operations) == 1 else Broken(error)
             self._execution.start(call, self._workflow.result_type, operations)
             self._clock.hold()
@@ -170,28 +170,29 @@ class Runner:
 
     @property
     def token(self) -> str | None:
-        """The token with which the service can be told more; `None` if that is not wanted."""
+        """The token of the next request; `None` if the service accepts no more."""
         return self._checkpoints.token
 
     @property
     def title(self) -> str:
-        """Which execution it is, for the log."""
+        """The execution's name and workflow, for the log."""
         invocation = self.invocation
         return f"execution {invocation.execution_name!r} of {invocation.workflow_name!r}"
 
     @property
     def unrecorded(self) -> tuple[str, ...]:
-        """The steps whose outcome is lost if the run ends without another record."""
+        """The steps whose outcomes are lost if nothing more is recorded."""
         queued = self._execution.outbox.step_outcomes
         names = (*self._unrecorded, *self._steps.running, *queued, *self._checkpoints.unrecorded)
         return tuple(dict.fromkeys(names))
 
     def give_up(self) -> bool:
-        """Launch no body from now on, unless something runs by now; on any thread.
+        """Launch no more bodies, unless the run is busy; return whether it was idle.
 
-        Return whether nothing did. The run ends, at the latest, where it would launch one.
+        Safe on any thread. An idle run that was given up ends where it would launch a body, if not
+        before.
         """
-        # The loop says that it launches before it looks whether it may: see `watch`.
+        # The loop announces a launch before it checks whether it may: see `watch`.
         self._is_given_up = True
         if (
             self.is_inside
@@ -205,14 +206,14 @@ class Runner:
         return self._is_given_up
 
     def seconds_left(self) -> float | None:
-        """Return how long it is until the invocation is left; `None` if it has no deadline."""
+        """Return the seconds until the invocation must return; `None` without a deadline."""
         deadline = self._deadline
         return None if deadline is None else deadline.seconds_left(self._clock.now_ms())
 
     def look_again(self) -> None:
-        """Read what changed from outside: a callback, a chained invoke, a stop.
+        """Read what changed outside: a callback, a chained invoke, a stop.
 
-        A checkpoint in flight may have been taken before the change; then it is read afterwards.
+        If a checkpoint is in flight, read after it: its answer may be older than the change.
         """
         if self._checkpoints.is_writing or self._left or not self._has_begun:
             self._looks_again = True
@@ -220,7 +221,7 @@ class Runner:
             self._refresh()
 
     def wind_down(self) -> None:
-        """Start no more steps, and end once those that run are recorded."""
+        """Start no more steps, and end once the running ones are recorded."""
         self._winds_down = True
         if self._has_begun:
             self._on_facts([LastCall()])
@@ -243,7 +244,7 @@ class Runner:
     def _begin(self) -> None:
         self._has_begun = True
         self._on_facts([LastCall()] if self._winds_down else [])
-        self._look_again_if_told()
+        self._look_again_if_asked()
         self._clock.release()
 
     def _on_outcome(self, outcome: StepReturned | StepRaised | BaseException) -> None:
@@ -258,7 +259,7 @@ class Runner:
             self._take_outcomes()
         else:
             self._clock.hold()
-            # It may be told in a body's task: what that body set in its context ends with it.
+            # This may be a body's task: what the body set in its context must end with it.
             self._loop.call_soon(self._on_tick, context=self._context)
 
     def _on_tick(self) -> None:
@@ -270,7 +271,7 @@ class Runner:
         self._on_facts(outcomes)
 
     def _on_facts(self, facts: Sequence[Fact]) -> None:
-        """Take facts, and advance until what is to come needs waiting."""
+        """Take facts, and advance until there is something to wait for."""
         if self._left:
             facts, self._left = [*self._left, *facts], ()
         if self._end.done():
@@ -278,11 +279,11 @@ class Runner:
             return
         try:
             self._go_on(facts)
-        except BaseException as error:  # from a service, or from a signal's handler
+        except BaseException as error:  # from a service or a signal handler
             self._finish(error)
 
     def _lose(self, facts: Sequence[Fact]) -> None:
-        """Remember which outcomes came too late to be recorded."""
+        """Note which outcomes came too late to be recorded."""
         running = self._execution.bodies.running
         for fact in facts:
             if isinstance(fact, StepReturned | StepRaised) and fact.id in running:
@@ -301,7 +302,7 @@ class Runner:
             self._finish(error)
 
     def _go_on(self, facts: Sequence[Fact]) -> None:
-        """Advance as long as the service and the steps answer at once, but not for ever."""
+        """Advance while the service and the steps answer at once, for `TURNS` turns at most."""
         execution = self._execution
         execution.clock_ms = self._clock.now_ms()
         for _ in range(TURNS):
@@ -319,11 +320,11 @@ class Runner:
 
     def _go_on_with_left(self) -> None:
         self._on_facts(())
-        self._look_again_if_told()
+        self._look_again_if_asked()
         self._clock.release()
 
     def _finish(self, end: End | BaseException) -> None:
-        """Let `run` go on with ``end``. Time stands still until it has."""
+        """Resume `run` with ``end``; virtual time stands still until then."""
         if self._end.done():
             return
         self._clock.hold()
@@ -333,7 +334,7 @@ class Runner:
             self._end.set_result(end)
 
     def _carry_out(self, turn: Turn) -> list[Fact]:
-        """Do what ``turn`` says; return what is known at once: an answer, outcomes of steps."""
+        """Carry out ``turn``; return the facts known at once: an answer, outcomes of steps."""
         facts: list[Fact] = []
         if turn.end is not None:
             self._finish(name_threads(turn.end, self._execution.loop))
@@ -352,7 +353,7 @@ class Runner:
         return facts
 
     def _launch(self, calls: Sequence[StepCall], facts: list[Fact]) -> bool:
-        """Begin attempts, and add the outcomes of those that are over; return whether it may."""
+        """Launch attempts, and add outcomes known at once; return False if it was given up."""
         self._is_launching = True
         if self._is_given_up:
             self._finish(OutOfTime())
@@ -366,7 +367,7 @@ class Runner:
         return True
 
     def _write(self, updates: tuple[Update, ...]) -> Committed | None:
-        """Send a checkpoint; return its answer if the service has it at once and lets us go on."""
+        """Send a checkpoint; return its answer if it came at once and the run may go on."""
         answer = self._checkpoints.write(updates, self._on_written)
         if answer is None:
             self._clock.hold()
@@ -384,10 +385,10 @@ class Runner:
             self._finish(Suspended())
         else:
             self._on_facts([answer])
-            self._look_again_if_told()
+            self._look_again_if_asked()
         self._clock.release()
 
-    def _look_again_if_told(self) -> None:
+    def _look_again_if_asked(self) -> None:
         if self._looks_again and not (self._checkpoints.is_writing or self._left):
             self._looks_again = False
             self.look_again()
@@ -401,7 +402,7 @@ class Runner:
             if self._due[0] == due_ms:
                 return
             self._due[1].cancel()
-        # A service whose clock is behind this one was asked too early: not again at once.
+        # The service's clock is behind this one, so it was asked too early: pause.
         when_ms = self._clock.now_ms() + SKEW_MS if due_ms == self._looked_for_ms else due_ms
         self._due = (due_ms, self._clock.call_at(when_ms, self._look_again))
 
@@ -421,7 +422,7 @@ class Runner:
         if self._due is not None:
             self._due[1].cancel()
         self._unrecorded += (*self._steps.running, *self._execution.outbox.step_outcomes)
-        try:  # each of these, also when the caller does not wait for one of them to its end
+        try:  # all three, even if the caller is cancelled during one of them
             await self._steps.close(self.seconds_left())
         finally:
             try:
@@ -436,5 +437,5 @@ class Runner:
             self._execution.close()
         except BaseException as error:
             closed.set_exception(error)
-        if not closed.done():  # it may have been cancelled
+        if not closed.done():  # the caller may have been cancelled
             closed.set_result(None)

@@ -1,8 +1,8 @@
-"""Threads that code has started on a workflow's loop, as the cause of a deadlock.
+"""Threads that workflow code started, as the cause of a deadlock.
 
-Such a thread can't hand its result over: the loop refuses calls from other threads, for a replay
-would see something else. So what awaits the result waits in vain, and the engine, which knows
-nothing of threads, finds nothing that could ever happen. Only the thread itself gets the refusal.
+Such a thread can't deliver its result: the loop refuses calls from other threads, because a replay
+would differ. So the code that awaits the result never resumes, and the engine, which knows nothing
+of threads, reports a deadlock. Only the thread itself sees the refusal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def name_threads(end: End, loop: WorkflowLoop) -> End:
-    """Return ``end``; if it is a deadlock, with the threads that work for ``loop`` in its text."""
+    """Return ``end``; a deadlock's message then names the threads that work for ``loop``."""
     if not (isinstance(end, Failed) and isinstance(end.error, DeadlockError)):
         return end
     causes = [f"  thread {thread.name!r}, which works for this loop" for thread in _threads(loop)]
@@ -32,8 +32,8 @@ def name_threads(end: End, loop: WorkflowLoop) -> End:
     if not causes:
         return end
     error = DeadlockError(
-        f"{end.error}\nHere the cause is a thread that was started in workflow code, by a library "
-        "perhaps (anyio.to_thread, say): its result never reaches the workflow.\n"
+        f"{end.error}\nThe cause is a thread that was started in workflow code, perhaps by a "
+        "library such as anyio.to_thread: its result never reaches the workflow.\n"
         + "\n".join(causes)
         + "\nMove the code that uses the thread into a @step."
     )
@@ -47,7 +47,7 @@ def _threads(loop: WorkflowLoop) -> Iterator[threading.Thread]:
 
 
 def _refers(value: object, loop: WorkflowLoop, depth: int) -> bool:
-    """Whether ``value``, or what it plainly consists of, is ``loop`` or a future of it."""
+    """Return whether ``value``, or a visible part of it, is ``loop`` or one of its futures."""
     if value is loop:
         return True
     parts: list[object] = []

@@ -1,8 +1,8 @@
-"""Running the bodies of steps: async ones on the host's loop, sync ones in threads.
+"""Running step bodies: async ones on the host's loop, sync ones in threads.
 
 An attempt ends in exactly one fact: what it returned, encoded and decoded again, or what it raised.
 A value that can't be stored, or does not come back as the step's result type, is an error of the
-attempt: it is told here, live, and not by each later replay.
+attempt: it is raised here, live, and not by each later replay.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ logger = logging.getLogger("pyworkflow.steps")
 _threads: Executor = body_threads
 
 _overdue: PerProcess[set[_Attempt]] = PerProcess(set)
-"""Attempts in threads that took longer than their timeout, and whose bodies run still."""
+"""Attempts in threads that exceeded their timeout and whose bodies are still running."""
 
 
 class StepRunner:
     """Runs the attempts of one invocation and reports each one's outcome.
 
     `launch` returns the outcome of an attempt that does not have to wait. Any other is passed to
-    ``report``, which is called on the host's loop, in the task of an async body. It is called with
-    an exception if a signal's handler raised that in a body; `launch` raises it.
+    ``report``, which is called on the host's loop, in the task of an async body. An exception that
+    a signal handler raised in a body is passed to ``report`` as well, or raised by `launch`.
     """
 
     def __init__(self, execution_id: str, clock: Clock, report: Report) -> None:
@@ -86,7 +86,7 @@ class StepRunner:
         return self._loop.run_in_executor(_threads, context.run, call_in_thread, run, what)
 
     def _run_begun(self, call: StepCall) -> Outcome:
-        # The time that it waited for a thread is not the body's.
+        # Waiting for a thread is not part of the body's time.
         call.begin_ms = self._clock.now_ms()
         return self.run_sync(call)
 
@@ -132,18 +132,18 @@ class StepRunner:
         return attempt
 
     def hold_clock(self, attempt: _Attempt) -> None:
-        """A body runs: virtual time stands still, and skipped time passes as the machine's does."""
+        """Stop virtual time, and the skipping of time, while a body runs."""
         attempt.holds = True
         self._clock.enter_body()
 
     def release_clock(self, attempt: _Attempt) -> None:
-        """Let virtual time pass."""
+        """Undo `hold_clock`."""
         if attempt.holds:
             attempt.holds = False
             self._clock.leave_body()
 
     def cancel(self, operation_id: str) -> None:
-        """Cancel the running attempt of a step: a sync body is left to itself."""
+        """Cancel the running attempt of a step; a sync body is abandoned."""
         attempt = self._running.pop(operation_id, None)
         if attempt is not None:
             self._let_go(attempt)
@@ -158,11 +158,11 @@ class StepRunner:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The names of the steps of which an attempt runs; on any thread."""
+        """The names of steps with a running attempt. Safe on any thread."""
         return tuple(attempt.call.name for attempt in list(self._running.values()))
 
     async def close(self, seconds: float | None = None) -> None:
-        """Cancel what still runs, and see async bodies to their end, for ``seconds`` at most."""
+        """Cancel running attempts; wait for async bodies to end, for ``seconds`` at most."""
         for operation_id in list(self._running):
             self.cancel(operation_id)
         if not self._leaving:
@@ -170,8 +170,8 @@ class StepRunner:
         _, left = await asyncio.wait(self._leaving, timeout=seconds)
         if left:
             logger.warning(
-                "the time of the invocation is over, and %d cancelled steps of execution %r are "
-                "still cleaning up: they are left behind, and run again in the next invocation",
+                "the invocation's time is over, but %d cancelled steps of execution %r are still "
+                "cleaning up: they are abandoned, and run again in the next invocation",
                 len(left),
                 self._execution_id,
             )
@@ -182,7 +182,7 @@ class StepRunner:
         """Run an async body to its outcome."""
         running_step.set(CurrentStep.of(call, self._execution_id))
         try:
-            _ = call.settings.result_type  # one that is no use is told before the body runs
+            _ = call.settings.result_type  # an unusable one raises before the body runs
             if call.settings.timeout_seconds is None:
                 value = await call.function(*call.args, **call.kwargs)
             else:
@@ -210,7 +210,7 @@ class StepRunner:
     def failed(self, call: StepCall, error: BaseException) -> StepRaised:
         """Return the fact of an attempt whose body raised ``error``, if it was the body's own.
 
-        What a signal's handler raised is raised again: it ends whoever runs the attempt.
+        An exception of a signal handler is raised again: it ends the run.
         """
         pass_on_signal(error)
         return self.raised(call, error)
@@ -251,7 +251,7 @@ class StepRunner:
         if attempt.alarm is not None:
             attempt.alarm.cancel()
         if attempt.thread is not None:
-            attempt.thread.cancel()  # a body that has no thread yet never begins
+            attempt.thread.cancel()  # a body without a thread never begins
         self.release_clock(attempt)
 
 
@@ -269,20 +269,20 @@ class _Attempt(msgspec.Struct, eq=False):
 
 def _keep_overdue(attempt: _Attempt) -> None:
     _overdue.value.add(attempt)
-    if attempt.is_over:  # in its thread, this very moment
+    if attempt.is_over:  # it ended in its thread meanwhile
         _overdue.value.discard(attempt)
     elif len(_overdue.value) == BODIES:
         logger.warning(
-            "all %d threads for sync steps are held by bodies that took longer than their "
-            "timeouts, the last by step %r: no other sync step begins in this process until one of "
-            "them returns. Give what they wait for a timeout of its own",
+            "all %d threads for sync steps are occupied by bodies that exceeded their timeouts, "
+            "the last one by step %r: no other sync step begins in this process until one of them "
+            "returns. Set a timeout on what they wait for",
             BODIES,
             attempt.call.name,
         )
 
 
 def _as_own(call: StepCall, error: BaseException) -> BaseException:
-    """Return the error of a body that was not cancelled by us."""
+    """Return the error of a body that the runner did not cancel."""
     if isinstance(error, asyncio.CancelledError):
         return asyncio.CancelledError(f"step {call.name!r} cancelled itself")
     return error
