@@ -467,7 +467,7 @@ def test_a_sync_step_may_use_the_client_and_an_async_one_may_not(client: Client)
         return await from_the_loop()
 
     assert client.start(good).result() == "inner"
-    with pytest.raises(UsageError, match="in an async step, use a client of your own"):
+    with pytest.raises(UsageError, match="In an async step, use a client of your own"):
         client.start(bad).result()
 
 

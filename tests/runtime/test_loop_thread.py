@@ -80,7 +80,7 @@ def test_on_its_own_thread_it_would_wait_for_itself() -> None:
     async def inner() -> Any:
         return thread.call(number)
 
-    with pytest.raises(UsageError, match="the loop that would have to do it"):
+    with pytest.raises(UsageError, match="would wait for the loop on which it was made"):
         thread.call(inner)
     thread.stop()
 

@@ -166,7 +166,7 @@ def test_a_module_is_imported_from_the_current_folder(folder: Path) -> None:
 @pytest.mark.parametrize("stem", ["json", "asyncio", "sys", "__main__"])
 def test_a_stem_of_pythons_own_is_refused(folder: Path, stem: str) -> None:
     source = write(folder / f"{stem}.py", "order")
-    with pytest.raises(UsageError, match=f"can't be imported as '{stem}'.*give the file another"):
+    with pytest.raises(UsageError, match=f"can't be imported as '{stem}'.*rename the file"):
         Registry([source])
 
 
@@ -193,7 +193,7 @@ def test_what_can_not_be_imported_is_told(folder: Path, source: str, words: str)
 
 
 def test_a_file_that_is_no_name_is_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match="'my-orders' is no name for a module"):
+    with pytest.raises(UsageError, match="'my-orders' is not a module name"):
         Registry([write(folder / "my-orders.py", "order")])
 
 

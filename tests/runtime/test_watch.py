@@ -126,7 +126,7 @@ def test_what_keeps_the_loop_is_named(
             async def look() -> None:
                 seen.extend(await service.list())
 
-            attended = Attended(service, f": {what} keeps it", look)
+            attended = Attended(service, f": {what} blocks it", look)
             globals()["thawed"] = attended.thawed
             async with working(attended, main) as worker:
                 execution_id = await service.start(main.name, "null", execution_name="one")
@@ -140,7 +140,7 @@ def test_what_keeps_the_loop_is_named(
     (summary,) = seen
     assert summary.problem is not None
     assert summary.problem.type == "WorkerFrozen"
-    assert f": {what} keeps it" in summary.problem.message
+    assert f": {what} blocks it" in summary.problem.message
     assert "thawed.wait" in "".join(summary.problem.stack_trace)
     assert "StepRunner" not in "".join(summary.problem.stack_trace)
     (warning,) = [each.getMessage() for each in caplog.records if what in each.getMessage()]
@@ -160,7 +160,7 @@ def test_code_of_others_may_keep_the_loop(file: Path, caplog: pytest.LogCaptureF
                 assert attended.thawed.wait(PATIENCE)
 
     scenario()
-    assert "code that belongs to no execution keeps it" in caplog.text
+    assert "code that belongs to no execution blocks it" in caplog.text
 
 
 def test_what_has_no_body_is_handed_back_and_what_has_one_is_kept(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a client is told, looked at before any service is asked."""
+"""Validate a client's arguments before calling the service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def check_input(
 ) -> None:
     """Raise `InputError` for an input that does not fit the workflow.
 
-    Where an execution of that name is there, its input was accepted when it began.
+    If an execution of that name exists, its input was accepted when it began.
     """
     try:
         workflow.binder.bind(payload)
@@ -44,9 +44,9 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
-    """Return the status to look for, `None` for any.
+    """Return the status to filter by, `None` for any.
 
-    Raises `ExecutionStatusError` for what is none.
+    Raises `ExecutionStatusError` if the status does not exist.
     """
     if status is None:
         return None
@@ -60,22 +60,22 @@ def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
 
 
 def limit_of(limit: int | None) -> int | None:
-    """Return how many executions a list may have, `None` for any number; raises `UsageError`."""
+    """Return the most executions that a list may have, `None` for all; raises `UsageError`."""
     count = check_count(limit, "limit", 0, "list()")
-    # No list is longer, and a service may count in 64 bits.
+    # No list is longer, and a service may use 64-bit numbers.
     return None if count is None else min(count, MAX_LIMIT)
 
 
 def time_of(time: datetime | None, what: str) -> int | None:
-    """Return a time in milliseconds since the epoch, `None` for none.
+    """Return a time in milliseconds since the epoch, `None` for `None`.
 
-    Raises `UsageError` for what is not a time, or has no zone.
+    Raises `UsageError` if it is not a datetime with a time zone.
     """
     if time is None:
         return None
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise UsageError(
-            f"expected a datetime with a time zone as {what}, found {time!r}; for local time say "
+            f"expected a datetime with a time zone as {what}, found {time!r}; for local time use "
             "time.astimezone()"
         )
     # Rounded up: it is compared with whole milliseconds.
@@ -83,25 +83,25 @@ def time_of(time: datetime | None, what: str) -> int | None:
 
 
 def timeout_of(timeout: Duration | None) -> int | None:
-    """Return an execution's timeout in whole seconds, `None` for none.
+    """Return an execution's timeout in whole seconds, `None` for no timeout.
 
-    Raises `DurationError`, and `UsageError` for no time at all.
+    Raises `DurationError`, and `UsageError` for a timeout of zero.
     """
     if timeout is None:
         return None
     seconds = whole_seconds(timeout)
     if not seconds:
         raise UsageError(
-            f"expected a timeout of a second or more, found {timeout!r}; for an execution that "
-            "may take as long as it needs leave timeout= out"
+            f"expected a timeout of a second or more, found {timeout!r}; for an execution without "
+            "a timeout leave timeout= out"
         )
     return seconds
 
 
 def answer_of(result: Any, what: str) -> str:
-    """Return the text that is sent for a callback's ``result``: bytes unchanged, the rest as JSON.
+    """Return the text to send as a callback's ``result``: bytes unchanged, the rest as JSON.
 
-    Raises `SerializationError` for what has no JSON, and `UsageError` for bytes that are not UTF-8.
+    Raises `SerializationError` if it has no JSON, and `UsageError` for bytes that are not UTF-8.
     """
     if not isinstance(result, bytes):
         return codec.encode(result, what=what)

@@ -1,9 +1,8 @@
-"""Waiting for executions to end, whoever runs them: this process or another.
+"""Waiting for executions to end, in this process or in another.
 
-The service says when there may be something new; then one sweep looks at every execution that
-somebody waits for. An end between the look and the wait can't be missed: who waits is on the list
-before the first look, and a change during a sweep, or right after it, leads to another. Sweeps take
-at most a tenth of the time, however many changes there are.
+When the service reports a change, one sweep looks up every awaited execution. No end is missed: a
+waiter is registered before its first look, and a change during or right after a sweep leads to
+another sweep. Sweeps take at most a tenth of the time, however many changes there are.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _PACE = 10
 
 
 class Completions:
-    """Who waits for which executions, on one loop."""
+    """The waiters for ends of executions, on one loop."""
 
     def __init__(self, service: Executions) -> None:
         self._service = service
@@ -36,7 +35,7 @@ class Completions:
         self._unsubscribe: Callable[[], None] = service.subscribe(self._on_change)
 
     async def wait(self, execution_id: str) -> ExecutionSummary:
-        """Return the execution once it is over; raises what `fail` was told."""
+        """Return the execution once it is over; raises the error given to `fail`."""
         if self._error is not None:
             raise self._error
         future: asyncio.Future[ExecutionSummary] = self._loop.create_future()
@@ -51,7 +50,7 @@ class Completions:
                 del self._waiting[execution_id]
 
     def fail(self, error: BaseException) -> None:
-        """Let everybody who waits, now or later, have ``error``."""
+        """Raise ``error`` in all waiters, present and future."""
         self._error = error
         self._raise(error)
 
@@ -60,7 +59,7 @@ class Completions:
             _raise_to(futures, error)
 
     def close(self) -> None:
-        """Listen to the service no more."""
+        """Stop listening to the service."""
         self._unsubscribe()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -68,10 +67,10 @@ class Completions:
     # -- sweeps ----------------------------------------------------------------------------------
 
     def _on_change(self) -> None:
-        """Note a change; called from any thread."""
+        """Note a change. Safe on any thread."""
         try:
             self._loop.call_soon_threadsafe(self._on_change_here)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: there are no waiters
             return
 
     def _on_change_here(self) -> None:
@@ -87,8 +86,8 @@ class Completions:
     def _on_swept(self, sweeper: asyncio.Task[None]) -> None:
         self._sweeper = None
         if not sweeper.cancelled() and (error := sweeper.exception()) is not None:
-            self._raise(error)  # it may pass: whoever waits anew tries anew
-        self._sweep_if_needed()  # what came between the sweeper's last look and this
+            self._raise(error)  # it may be transient: new waiters try again
+        self._sweep_if_needed()  # for a change since the sweeper's last look
 
     async def _sweep(self) -> None:
         while self._has_changed and self._waiting:
@@ -97,15 +96,15 @@ class Completions:
             for execution_id in list(self._waiting):
                 try:
                     summary = await self._service.get(execution_id)
-                except DamagedExecutionError as error:  # no affair of those that wait for others
+                except DamagedExecutionError as error:  # concerns only its own waiters
                     _raise_to(self._waiting.get(execution_id, ()), error)
                     continue
                 if is_over(summary):
-                    self._tell(summary)
-            # Other processes are real: the pause is one of the machine's time.
+                    self._resolve(summary)
+            # Other processes live in real time, so this pause is real.
             await asyncio.sleep((self._loop.time() - began) * _PACE)
 
-    def _tell(self, summary: ExecutionSummary) -> None:
+    def _resolve(self, summary: ExecutionSummary) -> None:
         for future in self._waiting.pop(summary.id, ()):
             if not future.done():
                 future.set_result(summary)
@@ -115,7 +114,7 @@ def _raise_to(futures: Iterable[asyncio.Future[ExecutionSummary]], error: BaseEx
     for future in futures:
         if not future.done():
             future.set_exception(error)
-            future.exception()  # one whose waiter has gone is no loss
+            future.exception()  # retrieved: its waiter may be gone
 
 
 def is_over(summary: ExecutionSummary) -> bool:

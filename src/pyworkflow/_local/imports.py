@@ -1,8 +1,8 @@
-"""Importing the code of workflows that a command names: ``FILE.py`` or ``package.module``.
+"""Import the code of workflows that a command names: ``FILE.py`` or ``package.module``.
 
-A file is imported under its stem, with its folder on ``sys.path`` as Python has it for a script,
-and never as ``__main__``: so ``if __name__ == "__main__"`` does not run, and the classes of its
-errors have the same name wherever it is imported.
+A file is imported under its stem, never as ``__main__``, with its folder on ``sys.path`` as for a
+script. So ``if __name__ == "__main__"`` does not run, and the classes of its errors have the same
+name wherever it is imported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def import_source(source: str) -> ModuleType:
         return importlib.import_module(source)  # noqa: TID251 - the command's user names it
     except ModuleNotFoundError as error:
         if error.name is None or not f"{source}.".startswith(f"{error.name}."):
-            raise  # it is another one that its code misses
+            raise  # a module that its code imports is missing
         raise UsageError(
             f"no module {source!r} can be imported ({error}); the current folder, "
             f"{Path.cwd()}, is searched first"
@@ -48,17 +48,17 @@ def _import_file(path: Path) -> ModuleType:
     stem = path.stem
     if not stem.isidentifier():
         raise UsageError(
-            f"{path} can't be imported: {stem!r} is no name for a module; give the file one of "
-            "letters, digits and underscores"
+            f"{path} can't be imported: {stem!r} is not a module name; use letters, digits and "
+            "underscores, and no digit first"
         )
     _put_on_path(path.parent)
-    # Finding runs none of its code; a name of Python's own or of a loaded module is found first.
+    # This runs none of its code, and finds Python's own and loaded modules first.
     spec = None if stem == "__main__" else importlib.util.find_spec(stem)
     if stem in sys.stdlib_module_names or spec is None or not _is(spec.origin, path):
         found = None if spec is None else spec.origin
         raise UsageError(
-            f"{path} can't be imported as {stem!r}: under that name Python has another module, "
-            f"{found or 'of its own'}; give the file another name"
+            f"{path} can't be imported as {stem!r}: that is the name of another module, "
+            f"{found or 'which is built in'}; rename the file"
         )
     return importlib.import_module(stem)  # noqa: TID251 - the command's user names it
 

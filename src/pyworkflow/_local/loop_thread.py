@@ -1,7 +1,7 @@
-"""Something open on this thread's host loop, which runs behind, for synchronous callers.
+"""A resource that is open on this thread's host loop, which runs behind, for synchronous callers.
 
-No call blocks forever: those that are pending when it ends raise, and so do those that arrive while
-it is ending.
+No call blocks forever: calls still pending when it ends raise, and so do those that arrive while it
+is ending.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ logger = logging.getLogger("pyworkflow.steps")
 
 
 ANSWER_SECONDS = 2
-"""How long an interrupted caller waits for a sign of life from the loop."""
+"""How long an interrupted caller waits for the loop to answer."""
 
 
 class LoopThread:
     """Opens ``resource``, runs coroutines for other threads, and closes it at `stop`.
 
-    ``closing_seconds`` is how long closing it takes at most, on a loop that is not blocked.
+    ``closing_seconds`` is the longest that closing it takes on a loop that is not blocked.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LoopThread:
         try:
             while not self._is_ready.wait(SIGNAL_SECONDS):  # see `result_of`
                 pass
-        except BaseException:  # Ctrl-C: nobody is there to stop it
+        except BaseException:  # Ctrl-C: the caller can't stop it
             self._open.cancel()
             self._open = None
             self._host.end_use(BLOCKED_SECONDS)
@@ -71,8 +71,8 @@ class LoopThread:
     def stop(self, *, waits_if_blocked: bool = True) -> None:
         """Close ``resource``; raises what closing it raised.
 
-        On a loop that code has blocked it waits as long as closing may take, or not at all. A
-        forked process has no such loop, and nothing of its own to end.
+        If code blocks the loop, it waits as long as closing may take, or not at all. In a forked
+        process it does nothing: the loop is the parent's.
         """
         if self._process != _processes.here:
             return
@@ -87,24 +87,23 @@ class LoopThread:
         try:
             opened.result(wait_seconds)
         except TimeoutError:
-            if opened.done():  # it is what closing raised
+            if opened.done():  # closing raised it
                 raise
             logger.warning(
-                "%s is left before it is closed: code on its loop blocks it. Blocking code belongs "
-                "in a def step, without inline=True",
+                "%s is abandoned before it is closed: code on its loop blocks it. Blocking code "
+                "belongs in a def step, without inline=True",
                 self._name,
             )
             self._end_calls()
         finally:
-            # Interrupted once more, it does not wait.
+            # If interrupted again, do not wait.
             self._host.end_use(BLOCKED_SECONDS if opened.done() else 0)
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that ``function`` makes on the loop, and return its result.
 
-        Interrupted by `KeyboardInterrupt`, it cancels the coroutine. Raises `UsageError` on the
-        loop's own thread, which would wait for itself, when the client has ended, and in a process
-        that was forked from the one that started it.
+        `KeyboardInterrupt` cancels the coroutine. Raises `UsageError` on the loop's own thread,
+        which would wait for itself; after the client has ended; and in a forked process.
         """
         self.check_process()
         self._check_thread()
@@ -116,7 +115,7 @@ class LoopThread:
         try:
             return result_of(future)
         except CancelledError:
-            raise UsageError("the client was ended before this was done") from None
+            raise UsageError("the client ended before this call was done") from None
         except BaseException:
             future.cancel()
             raise
@@ -135,9 +134,9 @@ class LoopThread:
     def _check_thread(self) -> None:
         if threading.current_thread() is self._host.thread:
             raise UsageError(
-                "this was called on the loop that would have to do it, which the synchronous "
-                "clients, mocks and runs of a thread share: in an async step, use a client of your "
-                "own (AsyncClient), or make it a sync step"
+                "this call would wait for the loop on which it was made: the synchronous clients, "
+                "mocks and runs of a thread share one. In an async step, use a client of your own "
+                "(AsyncClient), or make it a sync step"
             )
 
     # -- on the loop -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Opening a service on a thread, for a caller that may stop waiting.
+"""Opening a service on a thread, for a caller that may be cancelled.
 
-A thread can't be cancelled. So whoever is cancelled while it waits leaves the service behind: what
-was opened by then, or is afterwards, is closed at once, by nobody's leave.
+A thread can't be cancelled. So a caller that is cancelled while it waits abandons the service,
+which is closed at once, whether it was open by then or opens later.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Opening:
         with self._lock:
             self._is_abandoned = True
             service = self._service
-        if service is not None:  # the cancellation came together with the answer
-            # Not the loop's executor: that may be shut down by now.
+        if service is not None:  # the cancellation came together with the service
+            # Not on the loop's executor: it may be shut down already.
             threading.Thread(target=_close, args=(service,), name="pyworkflow-closing").start()
 
 

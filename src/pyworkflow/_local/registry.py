@@ -1,9 +1,9 @@
-"""Workflows by name: what a worker can run.
+"""The workflows that a worker can run, by name.
 
-An execution says which workflow it runs by name alone. So a name stands for one function: a second
-one under it is refused, and an unknown name is reported together with the known ones. A method of
-two instances is one function, and so is a module's function that was defined again, as a notebook
-does when a cell runs again: the latest is the one that runs.
+An execution records only the name of its workflow. So a name stands for one function: a second one
+is refused, and an unknown name is reported together with the known ones. A method of two instances
+counts as one function, and so does a module's function that is defined again, for instance when a
+notebook cell runs again: the latest definition runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 Source: TypeAlias = "Workflow[..., Any] | EntryPoint[..., Any] | ModuleType | str"
-"""Where workflows come from: one, a module that has some, ``FILE.py`` or ``package.module``."""
+"""A source of workflows: a workflow, a module, ``FILE.py`` or ``package.module``."""
 
 
 class Registry:
@@ -36,9 +36,9 @@ class Registry:
     def add(self, source: Source) -> tuple[Workflow[..., Any], ...]:
         """Add the workflows of ``source`` and return them.
 
-        A module's are those among its global names, imported ones included. Raises `UsageError` if
-        the source can't be imported or has no workflow, or if one's name stands for another
-        function already; nothing was added then.
+        A module's workflows are those among its global names, imported ones included. Raises
+        `UsageError` if the source can't be imported or has no workflow, or if a name is already
+        taken by another function; then nothing was added.
         """
         found = self._found_in(source)
         added = dict(self._workflows)
@@ -54,22 +54,22 @@ class Registry:
         return found
 
     def get(self, name: str) -> Workflow[..., Any]:
-        """Return the workflow ``name``; raises `UsageError` that lists those that there are."""
+        """Return the workflow ``name``; raises `UsageError` that lists the known names."""
         try:
             return self._workflows[name]
         except KeyError:
-            there_are = ", ".join(map(repr, self.names)) or "none"
+            known = ", ".join(map(repr, self.names)) or "none"
             raise UsageError(
-                f"no workflow has the name {name!r}; registered here: {there_are}"
+                f"no workflow has the name {name!r}; registered here: {known}"
             ) from None
 
     def find(self, name: str) -> Workflow[..., Any] | None:
-        """Return the workflow ``name``, if there is one."""
+        """Return the workflow ``name``, or `None`."""
         return self._workflows.get(name)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in the order in which they were added."""
+        """The names, in the order of their addition."""
         return tuple(self._workflows)
 
     def _found_in(self, source: Source) -> tuple[Workflow[..., Any], ...]:
@@ -94,25 +94,25 @@ class Registry:
 
 
 def workflow_of(value: object) -> Workflow[..., Any] | None:
-    """Return the workflow that ``value`` is or stands for, if it does."""
+    """Return the workflow that ``value`` is or wraps, or `None`."""
     if isinstance(value, EntryPoint):
         return value.workflow
     return value if isinstance(value, Workflow) else None
 
 
 def _are_one(one: Any, other: Any) -> bool:
-    """Return whether two functions are the same one, defined again or bound to other instances."""
+    """Return whether both are one function, defined again or bound to other instances."""
     one, other = getattr(one, "__func__", one), getattr(other, "__func__", other)
     if one is other:
         return True
-    # Functions that a function made may differ in what they close over.
+    # Functions made by a function may differ in their closures.
     if one.__qualname__ != other.__qualname__ or "<locals>" in one.__qualname__:
         return False
     return one.__module__ == other.__module__ or _file(one) == _file(other)
 
 
 def _file(function: Any) -> str:
-    """Return the file of a function: a script and a module of the same file are one."""
+    """Return the file of a function: the same for a script and for its module."""
     code: CodeType = inspect.unwrap(function).__code__
     return os.path.realpath(code.co_filename)
 

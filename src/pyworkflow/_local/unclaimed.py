@@ -1,8 +1,8 @@
-"""Executions that are due and that nobody runs, for no worker has their workflow: said once.
+"""Logs executions that are due but that no worker runs, because none has their workflow.
 
-Whatever invoked one waits for it, and for ever. One worker can't know what others have, so it looks
-at what is left lying: an execution of a workflow that it does not have, due at one heartbeat after
-the other. A moment is no sign, for another worker may be about to take it.
+Whatever invoked one would wait forever. A worker can't know the workflows of others, so it looks
+for executions of workflows that it does not have and that stay due from heartbeat to heartbeat. An
+execution that is due once means nothing: another worker may be about to claim it.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.worker")
 
 BEATS = 3
-"""At how many heartbeats in a row the same execution has to be found: as long as a lease lasts."""
+"""Heartbeats in a row at which an execution must be found: together, as long as a lease."""
 
 
 class Unclaimed:
-    """What is left lying by everybody; to be asked for with each heartbeat."""
+    """Finds unclaimed executions; to be called with each heartbeat."""
 
     def __init__(self, service: Queue, registry: Registry) -> None:
         self._service = service
         self._registry = registry
         self._found: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._has_beaten = False
 
     def on_beat(self) -> None:
-        """Let the next `look` be one; from any thread."""
+        """Enable the next `look`. Safe on any thread."""
         self._has_beaten = True
 
     async def look(self) -> None:
-        """Log each workflow, once, of which an execution has been due for long."""
+        """Log, once for each workflow, that an execution stays due."""
         if not self._has_beaten:
             return
         self._has_beaten = False
         left = await self._service.left_due(self._registry.names)
         self._found = {each.id: self._found.get(each.id, 0) + 1 for each in left}
         for each in left:
-            if self._found[each.id] >= BEATS and each.workflow_name not in self._told:
-                self._told.add(each.workflow_name)
-                self._tell(each)
+            if self._found[each.id] >= BEATS and each.workflow_name not in self._reported:
+                self._reported.add(each.workflow_name)
+                self._report(each)
 
-    def _tell(self, left: ExecutionSummary) -> None:
+    def _report(self, left: ExecutionSummary) -> None:
         logger.warning(
-            "execution %r of %r has been due for %d s, and no worker takes it: this one has no "
-            "workflow %r; whatever invoked it waits until a worker that has it runs on this "
+            "execution %r of %r has been due for %d s, and no worker claims it: this one has no "
+            "workflow %r; whatever invoked it waits until a worker with that workflow runs on this "
             "database (pyworkflow worker FILE, or workflows=[...])",
             left.name,
             left.workflow_name,

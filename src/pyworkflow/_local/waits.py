@@ -1,10 +1,9 @@
-"""Steps that wait for executions: what they occupy is lent to those that they wait for.
+"""Steps that wait for executions lend their thread and slot meanwhile.
 
-A body that waits for another execution keeps its thread, and its own execution keeps a slot of
-its worker. Were nothing lent, waiting bodies would in the end occupy all of both, while what they
-wait for is queued behind them. So each lends its thread and its execution's slot while it waits.
-Both have a limit; beyond that a wait is refused at once, so that at least one thread and one slot
-are always left for the rest.
+A body that waits for another execution occupies a thread, and its own execution a slot of its
+worker. Otherwise waiting bodies could occupy all threads and slots, while the executions that they
+wait for are queued behind them. So each lends both while it waits. Both have a limit; beyond it a
+wait is refused at once, so that one thread and one slot always remain.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ class Lender(Protocol):
     """A worker of this process."""
 
     def serves(self, workflow_name: str) -> bool:
-        """Whether it runs executions of that workflow."""
+        """Return whether it runs executions of that workflow."""
         ...
 
     def lend(self, execution_id: str) -> bool | None:
-        """Lend the slot of an execution: False if too many are, `None` if it is not run here."""
+        """Lend an execution's slot; False if too many are lent, `None` if it does not run here."""
         ...
 
     def take_back(self, execution_id: str) -> None:
-        """Take back what `lend` lent."""
+        """Take back the slot that `lend` lent."""
         ...
 
 
@@ -59,10 +58,10 @@ _waiting: dict[object, tuple[str, Awaited]] = {}
 
 @contextmanager
 def waiting_for(awaited: Awaited) -> Iterator[None]:
-    """Lend what the current step occupies while it waits; raises `DeadlockError` at the limit.
+    """Lend the current step's thread and slot while it waits; raises `DeadlockError` at the limit.
 
-    Both clients enter it: the synchronous one in the body's thread, and its async one on a loop.
-    Outside of a step it does nothing.
+    Both kinds of client use it: the synchronous one in the body's thread, the async one on a loop.
+    Outside a step it does nothing.
     """
     step = running_step.get()
     if not isinstance(step, CurrentStep):
@@ -96,7 +95,7 @@ def _lent_slot(execution_id: str) -> Iterator[bool]:
 
 
 def _is_served_here(awaited: Awaited) -> bool:
-    """Whether this process may have to run it; if not, nothing here keeps it from going on."""
+    """Return whether this process may have to run it; if not, nothing here can block it."""
     return any(lender.serves(awaited.workflow_name) for lender in list(lenders))
 
 
@@ -109,7 +108,7 @@ def _refuse(step: CurrentStep, awaited: Awaited, lent: str) -> NoReturn:
     raise DeadlockError(
         f"step {step.name!r} of execution {step.execution_id!r} can't wait for execution "
         f"{awaited.id!r} of {awaited.workflow_name!r}: {lent} of this process are lent by steps "
-        f"that wait for executions ({', '.join(shown)}{more}), and with one more what they all "
-        "wait for might never run. Let the workflow wait instead of a step: "
+        f"that wait for executions ({', '.join(shown)}{more}), and with one more, the "
+        "executions that they wait for might never run. Let the workflow wait instead of a step: "
         f"ctx.invoke({awaited.workflow_name!r}, ...) takes neither a thread nor a slot"
     )

@@ -43,19 +43,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.worker")
 
 BEATS = 2
-"""At how many beats in a row the loop owes a sign before it counts as frozen: 6.7 s."""
+"""Beats in a row without an answer after which the loop counts as frozen: 6.7 s."""
 
 _BODIES = {StepRunner.run_async.__code__, StepRunner.run_sync.__code__}
 
 
 class Watch:
-    """Watches the loop on which it is made, for a worker whose executions ``runners`` returns."""
+    """Watches the loop on which it is made, for a worker whose runners ``runners`` returns."""
 
     def __init__(
         self, service: Service, owner: str, runners: Callable[[], Mapping[str, Runner]]
     ) -> None:
         self.rounds = 0
-        """How often it was decided what is handed back."""
+        """The number of times that executions to hand back were chosen."""
         self._service = service
         self._owner = owner
         self._runners = runners
@@ -67,7 +67,7 @@ class Watch:
         self._taken: set[str] = set()
 
     async def beat(self, beat_seconds: float) -> None:
-        """Look after the loop; called once a beat, on another thread than the loop's."""
+        """Check the loop; called once a beat, on another thread."""
         if self._has_answered:
             if self._missed >= BEATS:
                 logger.warning("the loop of worker %r answers again", self._owner)
@@ -87,7 +87,7 @@ class Watch:
         self._has_answered = False
         try:
             self._loop.call_soon_threadsafe(self._answer)
-        except RuntimeError:  # the loop is closed, and the worker with it
+        except RuntimeError:  # the loop is closed, and so is the worker
             self._has_answered = True
 
     def _answer(self) -> None:
@@ -99,7 +99,7 @@ class Watch:
         holder = find_holder(self._thread_id, self._runners())
         said = (
             f"The loop of the worker {self._owner!r} has not answered for {seconds:.0f} s: "
-            f"{holder.what} keeps it. Steps that run there keep their leases until it answers "
+            f"{holder.what} blocks it. Steps that run there keep their leases until it answers "
             "again or its process ends. End that process, or let another worker run one of them a "
             "second time: pyworkflow release EXECUTION"
         )
@@ -125,11 +125,11 @@ class Watch:
         taken = busy.difference(self._taken, (execution_id for execution_id, _ in leased))
         for execution_id in taken:
             self._taken.add(execution_id)
-            await self._tell_taken(execution_id, runners[execution_id])
+            await self._report_taken(execution_id, runners[execution_id])
 
-    async def _tell_taken(self, execution_id: str, runner: Runner) -> None:
+    async def _report_taken(self, execution_id: str, runner: Runner) -> None:
         summary = await self._service.get(execution_id)
-        if summary.status is ExecutionStatus.RUNNING:  # else its end is recorded, or it was stopped
+        if summary.status is ExecutionStatus.RUNNING:  # else it ended or was stopped
             logger.warning(
                 "%s was taken from this worker, whose loop does not answer; what it has not "
                 "recorded is lost: %s",
@@ -148,14 +148,14 @@ class Watch:
 
 
 class Holder(NamedTuple):
-    """What keeps a loop, and its stack, innermost last."""
+    """The code that blocks a loop, and its stack, innermost last."""
 
     what: str
     stack: tuple[str, ...]
 
 
 def find_holder(thread_id: int, runners: Mapping[str, Runner]) -> Holder:
-    """Return what a thread runs at this moment."""
+    """Return the code that a thread is running."""
     frame = sys._current_frames().get(thread_id)
     what, frames = "", []
     while frame is not None and not what:
@@ -165,7 +165,7 @@ def find_holder(thread_id: int, runners: Mapping[str, Runner]) -> Holder:
             frames.append((frame, frame.f_lineno))
         frame = frame.f_back
     if not what:
-        # Code of a workflow runs on a stack of its own, whose frames end there.
+        # Workflow code runs on a stack of its own, whose frames end there.
         inside = [runner.title for runner in runners.values() if runner.is_inside]
         what = f"code of {inside[0]}" if inside else "code that belongs to no execution"
     stack = traceback.StackSummary.extract(iter(reversed(frames)))

@@ -1,30 +1,30 @@
 """The worker: claims executions that are due, drives many at once, and hands them back.
 
-It sleeps until it is woken, and then looks once: it passes news on to its runs, claims what is due
-as far as it has room, and sets an alarm for what is due next. A wake-up can't be lost:
+It sleeps until it is woken, and then looks once: it passes news to its runners, claims what is due
+while it has room, and sets an alarm for what is due next. No wake-up is lost:
 
-* Between a look and the sleep: the flag is cleared *before* the look, so whatever the service tells
-  from then on leads to another look.
-* Between a claim and its run: the run is registered in the tick in which the claim is answered, and
-  a run that has not begun yet remembers that it was told to look again.
-* Between a run's last commit and its release: `release` compares, and what nobody has read makes
-  the execution due at once.
-* No room: each run that ends wakes the worker, so no alarm is needed then.
-* Beyond all that (a change that the service did not notice, a lease that ran out, an error of the
-  service, a machine that slept): each heartbeat wakes the worker, too.
+* Between a look and the sleep: the flag is cleared *before* the look, so any later change leads to
+  another look.
+* Between a claim and its run: the runner is registered in the tick in which the claim is answered,
+  and remembers to look again if it has not begun yet.
+* Between a runner's last commit and its release: `release` compares, and a change that was not read
+  makes the execution due at once.
+* No room: each run that ends wakes the worker, so no alarm is needed.
+* In all other cases (a change that the service did not notice, an expired lease, an error of the
+  service, a machine that slept): each heartbeat wakes the worker.
 
-What goes wrong with an execution is its own affair: it is released with the problem, due again
-later, and nothing recorded is lost. A refused token means that it was stopped, or that another
-process has it: what this one still knows of it is dropped.
+A fault of one execution stays with it: it is released with the problem and due again later, and
+nothing recorded is lost. A refused token means that the execution was stopped or that another
+process has it: unrecorded work is dropped.
 
-An execution that lost its process may be what ended it. Such a *suspect* is claimed alone: while
-one is on probation, no other is. The probation lasts until its invocation ends, and at most for a
-second, twice as long after each further loss: longer than it takes to kill the process, in the end.
-So a process that dies takes one suspect along, and its neighbours of the last time are claimed one
-after the other.
+An execution that lost its process may have killed it. Such a *suspect* is claimed alone: one at a
+time is on probation. The probation lasts until its invocation ends, and at most a second, doubled
+after each further loss: eventually longer than it takes to kill the process. So a process that dies
+takes one suspect with it, and the executions that ran beside it last time are claimed one by one.
 
-Runs are told by plain callbacks of the loop, for the engine never advances inside of a task.
-Virtual time stands still from each wake-up to the end of its look, and while a run begins or ends.
+Runners are notified by plain callbacks of the loop, because the engine never advances inside a
+task. Virtual time stands still from each wake-up to the end of its look, and while a run begins or
+ends.
 """
 
 from __future__ import annotations
@@ -64,23 +64,23 @@ logger = logging.getLogger("pyworkflow.worker")
 
 MAX_CONCURRENT = 200
 UNWINDING_SECONDS = 5
-"""How long steps that are cancelled at the end may take to clean up; one may never be over."""
+"""Time for steps that are cancelled at the end to clean up; one may never end."""
 CLAIM = 50
-"""How many executions one claim takes at most: histories are read with it."""
+"""Maximum number of executions per claim, which also reads their histories."""
 
 
 LONGEST_PROBATION_SECONDS = 300
 
 
 def probation_seconds(losses: int) -> int:
-    """Return how long a suspect is run alone after that many losses in a row."""
+    """Return how long a suspect runs alone after that many losses in a row."""
     return min(1 << min(losses - 1, 20), LONGEST_PROBATION_SECONDS)
 
 
 class Worker:
-    """Runs the executions of the workflows in ``registry``; those added later, too.
+    """Runs the executions of the workflows in ``registry``, including those added later.
 
-    ``max_concurrent`` is how many it drives at once; executions that are suspended count not.
+    ``max_concurrent`` is the number of executions driven at once; suspended ones don't count.
     """
 
     def __init__(
@@ -105,15 +105,15 @@ class Worker:
         self._grace_seconds: float | None = None
         self._unclaimed = Unclaimed(service, registry)
         self._lent: dict[str, int] = {}
-        """How many bodies of which execution wait for other executions; from any thread."""
+        """The number of bodies that wait for other executions, by execution; used on any thread."""
         self._lending = threading.Lock()
         self._suspect: Runner | None = None
-        """The one that is on probation."""
+        """The runner of the execution on probation."""
 
     async def run(self) -> None:
-        """Work until `stop`; cancelled, hand back at once what runs.
+        """Work until `stop`; if cancelled, hand back at once what is running.
 
-        Raises `ServiceError` when the service refuses for good.
+        Raises `ServiceError` when the service fails for good.
         """
         for name in self._registry.names:
             self._workflow(name)
@@ -138,32 +138,32 @@ class Worker:
     def stop(self, grace_seconds: float) -> None:
         """Claim nothing more, let steps in flight end within ``grace_seconds``, and end `run`.
 
-        Those that do not are cancelled and recorded as interrupted, as far as they were recorded at
-        all; a sync body can't be cancelled, and is left to itself.
+        Later ones are cancelled, and recorded as interrupted if their start was recorded. A sync
+        body can't be cancelled and is abandoned.
         """
         self._grace_seconds = grace_seconds
-        self._tell_to_wind_down()
+        self._wind_down_runners()
         self.wake()
 
     def wake(self) -> None:
-        """Look again, soon; to be called on the worker's loop."""
+        """Look again soon. To be called on the worker's loop."""
         if not self._woken.is_set():
             self._clock.hold()
             self._woken.set()
 
     @property
     def driven(self) -> Collection[str]:
-        """The ids of the executions that it drives now."""
+        """The ids of the executions that it is driving."""
         return tuple(self._driven)
 
-    # -- slots of executions that wait; see `waits` ----------------------------------------------
+    # -- slots of executions that wait, see `waits` ----------------------------------------------
 
     def serves(self, workflow_name: str) -> bool:
-        """Whether it runs executions of that workflow."""
+        """Return whether it runs executions of that workflow."""
         return workflow_name in self._registry.names
 
     def lend(self, execution_id: str) -> bool | None:
-        """Lend the slot of an execution: False if too many are, `None` if it is not run here."""
+        """Lend an execution's slot; False if too many are lent, `None` if it does not run here."""
         if execution_id not in self._driven:
             return None
         with self._lending:
@@ -176,7 +176,7 @@ class Worker:
         return True
 
     def take_back(self, execution_id: str) -> None:
-        """Take back what `lend` lent."""
+        """Take back the slot that `lend` lent."""
         with self._lending:
             self._lent[execution_id] -= 1
             if not self._lent[execution_id]:
@@ -187,7 +187,7 @@ class Worker:
         return self._max_concurrent + min(len(self._lent), LENT_SLOTS)
 
     def _runners(self) -> dict[str, Runner]:
-        """Return what it drives; on any thread."""
+        """Return the runners by execution. Safe on any thread."""
         return {execution_id: each.runner for execution_id, each in list(self._driven.items())}
 
     def _on_beat(self) -> None:
@@ -195,10 +195,10 @@ class Worker:
         self._wake_soon()
 
     def _wake_soon(self) -> None:
-        """Do as `wake`, from any thread."""
+        """Wake the worker, from any thread."""
         try:
             self._loop.call_soon_threadsafe(self.wake)
-        except RuntimeError:  # the loop is closed, and the worker with it
+        except RuntimeError:  # the loop is closed, and so is the worker
             return
 
     # -- looking ---------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class Worker:
             except ServiceError as error:
                 if error.is_final and not isinstance(error, DamagedExecutionError):
                     raise
-                logger.warning("the service can't be asked for work now: %s", error)
+                logger.warning("can't ask the service for work now: %s", error)
             finally:
                 self._clock.release()
 
@@ -232,7 +232,7 @@ class Worker:
             )
             for invocation in claimed:
                 self._begin(invocation)
-            if rounds != self._watch.rounds:  # what was claimed may have been handed back by then
+            if rounds != self._watch.rounds:  # claims may have been handed back meanwhile
                 for invocation in claimed:
                     self._driven[invocation.execution_id].runner.give_up()
             if len(claimed) < wanted:
@@ -253,7 +253,7 @@ class Worker:
         due_ms = await self._next_due(names)
         for_suspended = False
         if due_ms is not None and self._clock.skips_waits:
-            # The timeout of an execution whose body runs is not to be skipped.
+            # Never skip to the timeout of an execution whose body is running.
             deadline_ms = await self._service.next_deadline()
             for_suspended = deadline_ms is None or due_ms < deadline_ms
         self._set_alarm(due_ms, for_suspended=for_suspended)
@@ -317,12 +317,12 @@ class Worker:
     # -- leaving ---------------------------------------------------------------------------------
 
     async def _leave(self, runner: Runner, end: End | BaseException) -> None:
-        """Tell the service how an invocation ended."""
+        """Report the end of an invocation to the service."""
         try:
             match end:
                 case Succeeded() | Failed():
                     await runner.record(end)
-                    if isinstance(end, Failed):  # as its client is told, too
+                    if isinstance(end, Failed):  # clients report it as well
                         logger.info("%s failed", runner.title, exc_info=end.error)
                     else:
                         logger.info("%s succeeded", runner.title)
@@ -354,7 +354,7 @@ class Worker:
         )
         try:
             await self._release(runner, problem=error)
-        except ServiceError as fault:  # then its lease runs out
+        except ServiceError as fault:  # then its lease expires
             logger.warning("%s could not be handed back: %s", runner.title, fault)
 
     async def _release(
@@ -376,16 +376,16 @@ class Worker:
     # -- the end ---------------------------------------------------------------------------------
 
     async def _wind_down(self) -> None:
-        self._tell_to_wind_down()  # those claimed since `stop`
+        self._wind_down_runners()  # including those claimed since `stop`
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._grace_seconds)
 
-    def _tell_to_wind_down(self) -> None:
+    def _wind_down_runners(self) -> None:
         for driven in self._driven.values():
             self._loop.call_soon(driven.runner.wind_down)
 
     async def _abandon(self) -> None:
-        """Cancel what is driven still, and see it handed back."""
+        """Cancel what is still driven, and wait until it is handed back."""
         self._set_alarm(None)
         for driven in self._driven.values():
             driven.task.cancel()
@@ -394,8 +394,8 @@ class Worker:
         _, stuck = await asyncio.wait(self._tasks, timeout=UNWINDING_SECONDS)
         if stuck:
             logger.warning(
-                "a step goes on although it was cancelled, in %s: nothing is handed back; others "
-                "take over when this process has ended, or %d s from now",
+                "a cancelled step goes on in %s, so nothing is handed back; other workers take "
+                "over when this process has ended, or in %d s",
                 ", ".join(self._driven),
                 LEASE_MS // 1000,
             )
@@ -403,7 +403,7 @@ class Worker:
     async def _retire(self) -> None:
         try:
             await self._service.retire(self.owner)
-        except ServiceError as error:  # others do it some time
+        except ServiceError as error:  # other workers do it later
             logger.warning("the worker %r could not be signed off: %s", self.owner, error)
 
 
