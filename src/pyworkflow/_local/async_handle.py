@@ -30,7 +30,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Identity(NamedTuple):
-    """Which execution it is."""
+    """The id and names of an execution."""
 
     id: str
     name: str
@@ -38,14 +38,14 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, summary: ExecutionSummary) -> Identity:
-        """Return which execution the summary is of."""
+        """Return the identity of the summary's execution."""
         return cls(summary.id, summary.name, summary.workflow_name)
 
 
 class AsyncHandle(Generic[R_co]):
-    """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it.
+    """An execution, with its ``id``, ``name`` and ``workflow_name``. Clients return it.
 
-    Its methods raise `ExecutionNotFoundError` if the service has no such execution any more.
+    Its methods raise `ExecutionNotFoundError` if the execution no longer exists.
     """
 
     def __init__(
@@ -66,17 +66,18 @@ class AsyncHandle(Generic[R_co]):
     async def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end of the execution and return its result.
 
-        It has the workflow's result type where the workflow is known to the client, else it is
-        plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
-        in a step, if too many steps of this process wait for executions.
+        It has the workflow's result type if the client knows the workflow, else it is plain JSON.
+
+        Raises the workflow's own error (`ExecutionFailedError` if its class is not known here),
+        `ExecutionStoppedError` or `ExecutionTimedOutError`; `TimeoutError` after ``timeout``, a
+        duration in real time, while the execution goes on; and, in a step, `DeadlockError` if too
+        many steps of this process wait for executions.
         """
         with waiting_for(self):
             return await self.wait_for_result(timeout)
 
     async def wait_for_result(self, timeout: Duration | None) -> R_co:
-        """Do as `result`, for a caller that has lent what it occupies."""
+        """Wait like `result`, for a caller that has already lent its thread and slot."""
         if timeout is None:
             summary = await self._completions.wait(self.id)
         else:
@@ -91,12 +92,12 @@ class AsyncHandle(Generic[R_co]):
             if not scope.expired():
                 raise
             raise TimeoutError(
-                f"{self!r} did not end within {format_duration(seconds)}; it goes on, ask "
+                f"{self!r} did not end within {format_duration(seconds)}; it goes on, so ask "
                 "again later"
             ) from None
 
     async def status(self) -> ExecutionStatus:
-        """Return where the execution stands."""
+        """Return the execution's status."""
         return (await self.summary()).status
 
     async def summary(self) -> ExecutionSummary:
@@ -104,41 +105,41 @@ class AsyncHandle(Generic[R_co]):
         return await self._service.get(self.id)
 
     async def operations(self) -> Sequence[Operation]:
-        """Return the durable operations in the order of their start, the EXECUTION one first."""
+        """Return the durable operations in the order of their starts, EXECUTION first."""
         return await _whole(self._service.operations, self.id)
 
     async def history(self) -> Sequence[HistoryEvent]:
-        """Return what happened, in order, as AWS records it."""
+        """Return the events in order, as AWS records them."""
         return await _whole(self._service.history, self.id)
 
     async def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
-        """End the execution as STOPPED, and return it; one that is over stays as it is.
+        """End the execution as STOPPED and return its summary; a finished one stays as it is.
 
-        What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
-        anything any more, so compensate from outside.
+        Running steps are cancelled. The workflow's ``finally`` and ``except`` blocks can issue no
+        more operations, so compensate from outside.
         """
         return await self._service.stop(self.id, record_report(reason, "Execution.Stopped"))
 
 
 def id_of(execution: str | Identified) -> str:
-    """Return the id of an execution that is given as a handle, or the text that stands for it."""
+    """Return the id of a handle; an id or a name stays as it is."""
     return execution if isinstance(execution, str) else execution.id
 
 
 class Identified(Protocol):
-    """A handle, async or not."""
+    """A handle of either kind."""
 
     id: str
 
 
 class _Read(Protocol[T_co]):
-    """A method that returns something of an execution in pages."""
+    """A method that returns parts of an execution in pages."""
 
     async def __call__(self, execution_id: str, *, after: str | None) -> Paged[T_co]: ...
 
 
 async def _whole(read: _Read[T], execution_id: str) -> tuple[T, ...]:
-    """Return all pages; each is a read of its own, so that nothing waits behind a long one."""
+    """Return all pages, each read separately, so that nothing waits behind a long read."""
     found: list[T] = []
     after = None
     markers = Markers(execution_id)

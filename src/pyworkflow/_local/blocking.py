@@ -1,4 +1,4 @@
-"""The blocking side of a client: what `Client` and `Handle` have beside their async twins' methods.
+"""Bases of `Client` and `Handle`: the loop thread on which they call their async twins.
 
 Everything happens on one loop in a thread, steps and workflow code included. So a call blocks only
 its caller. Called on a running loop (a notebook), it works while that loop stands still; called on

@@ -1,5 +1,5 @@
 # Generated from async_client.py: change that file, then run `make generate`.
-"""`Client`: start executions, follow them, answer their callbacks; and run them, if wanted."""
+"""`Client`: start, follow and run executions, and answer their callbacks."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Client(BlockingClient):
         max_concurrent: int = MAX_CONCURRENT,
         grace: Duration = GRACE,
     ) -> Self:
-        """Return a client of the executions in the SQLite file ``path``, which it makes if needed.
+        """Return a client of the executions in the SQLite file ``path``, created if needed.
 
         Args:
-            worker: run executions in this process; without it the client only talks, and other
-                processes run them.
+            path: the file.
+            worker: run executions in this process; without it other processes run them.
             workflows: workflows, modules, ``"FILE.py"`` or ``"package.module"``.
-            durability: ``"full"``: what was acknowledged survives a power cut; ``"normal"``: a
-                crash of the process, and is faster.
-            skip_time: let the time that executions wait for pass at once.
-            max_concurrent: how many executions run at once in this process; those that wait for
-                something count not.
-            grace: how long steps that run may take to finish when the client is closed.
+            durability: acknowledged writes survive a power cut (``"full"``), or a crash of the
+                process only (``"normal"``, which is faster).
+            skip_time: skip the time that executions wait for.
+            max_concurrent: the maximum number of executions run concurrently in this process;
+                suspended ones don't count.
+            grace: how long running steps may take to finish when the client is closed.
         """
         return cls(
             async_client.AsyncClient.local(
@@ -84,7 +84,7 @@ class Client(BlockingClient):
         max_concurrent: int = MAX_CONCURRENT,
         grace: Duration = GRACE,
     ) -> Self:
-        """Return a client whose executions are gone when it is closed: `local`, without a file."""
+        """Return a client whose executions exist until it is closed: `local` without a file."""
 
         return cls(
             async_client.AsyncClient.memory(
@@ -132,21 +132,21 @@ class Client(BlockingClient):
         execution_name: str | None = None,
         timeout: Duration | None = None,
     ) -> Handle[Any]:
-        """Start an execution and return it; it is durable by then.
+        """Start an execution and return its handle, once the start is durable.
 
         Args:
-            workflow: a workflow, which this client's worker then runs too, or the name of one.
-            input: any JSON value, or what the codec makes one of: an object binds to the
-                workflow's parameters by name.
-            execution_name: 1-64 of A-Z a-z 0-9 _ -. Starting it again with the same input returns
-                the same execution, whether it runs or is over.
+            workflow: a workflow, which this client's worker then also runs, or the name of one.
+            input: a value that can be stored as JSON; an object binds to the workflow's parameters
+                by name.
+            execution_name: 1-64 characters of A-Z a-z 0-9 _ -. Starting it again with the same
+                input returns the same execution, running or finished.
             timeout: a duration after which the execution ends as TIMED_OUT, at least a second.
 
         Raises:
             InputError: the input does not fit the workflow; nothing was recorded.
             SerializationError: the input can't be stored.
-            ExecutionAlreadyStartedError: the name stands for another input.
-            UsageError: no workflow has that name, and this client is the one to run it.
+            ExecutionAlreadyStartedError: the name was started with another input.
+            UsageError: no workflow has that name, but this client's worker would have to run it.
         """
         return Handle(
             self,
@@ -167,7 +167,7 @@ class Client(BlockingClient):
     def get(self, id_or_name: str, workflow: str | None = ...) -> Handle[Any]: ...
 
     def get(self, id_or_name: str, workflow: Any = None) -> Handle[Any]:
-        """Return the execution with that id, or with that name, of ``workflow`` if that is given.
+        """Return the execution with that id or name, of ``workflow`` if given.
 
         Raises `ExecutionNotFoundError`, and `UsageError` if executions of several workflows have
         the name.
@@ -189,30 +189,30 @@ class Client(BlockingClient):
         started_before: datetime | None = None,
         has_problem: bool | None = None,
     ) -> Paged[ExecutionSummary]:
-        """Return the executions that match every filter given, the newest first, as a tuple.
+        """Return the executions that match all given filters, newest first, as a tuple.
 
-        Without a ``limit`` that is all of them, in memory at once. They are read in pages of 500,
-        each on its own, so a long list delays neither a start nor a step. To read page by page,
-        pass a ``limit``, and each page's ``marker`` as ``after``.
+        Without a ``limit`` it has all of them, in memory at once. They are read in separate pages
+        of 500, so a long list delays neither a start nor a step. To read page by page, pass a
+        ``limit``, and each page's ``marker`` as ``after``.
 
         Args:
             workflow: a workflow, or the name of one.
             status: a status.
             execution_name: a whole name.
-            limit: the most executions to return; by default all. If there may be more, the tuple
-                has a ``marker``.
-            after: the ``marker`` of the page before.
-            payloads: read inputs and results, too; without it ``input_payload`` is empty and
+            limit: the maximum number of executions; by default all. If there may be more, the
+                tuple has a ``marker``.
+            after: the ``marker`` of the previous page.
+            payloads: include inputs and results; without it ``input_payload`` is empty and
                 ``result`` is `None`.
-            name_prefix: how the name begins.
-            id_prefix: how the id begins.
-            started_from: the start is at this time or later; a time with its zone.
-            started_before: the start is before this time.
-            has_problem: whether the execution has a problem that keeps it from going on.
+            name_prefix: the beginning of the name.
+            id_prefix: the beginning of the id.
+            started_from: the earliest start, a datetime with a time zone.
+            started_before: the start is before this datetime.
+            has_problem: whether the execution has a problem that prevents it from going on.
 
         Raises:
             ExecutionStatusError: the status does not exist.
-            UsageError: the limit is negative, or a time has no zone.
+            UsageError: the limit is negative, or a datetime has no time zone.
             ServiceError: ``after`` is not the marker of a page, or the service returned the same
                 marker twice.
         """
@@ -233,24 +233,24 @@ class Client(BlockingClient):
         )
 
     def release(self, execution: str | Handle[Any]) -> ExecutionSummary:
-        """Take an execution from the worker that has it, for others to go on with, and return it.
+        """Take an execution from its worker, so that others can continue it; return its summary.
 
-        For an execution whose worker is frozen: while that process lives, it keeps what it runs.
-        What it has not recorded is lost, and a step that runs there still runs a second time,
-        unless it is ``at_most_once``. Both sides log it. Takes a handle, an id or a name.
+        For an execution whose worker is frozen: a living process keeps its executions. Unrecorded
+        work is lost, and a step still running there runs a second time, unless it is
+        ``at_most_once``. Both workers log it. ``execution`` is a handle, an id or a name.
 
-        Raises `ExecutionNotFoundError`, and `ServiceError` when no worker has the execution.
+        Raises `ExecutionNotFoundError`, and `ServiceError` if no worker has the execution.
         """
         return self.call(lambda: self._client.release(id_of(execution)))
 
     # -- callbacks -------------------------------------------------------------------------------
 
     def complete_callback(self, callback_id: str, result: Any = None) -> None:
-        """Let a callback succeed with ``result``, any JSON value; bytes are sent as they are.
+        """Complete a callback with ``result``, any JSON value; bytes are sent as they are.
 
         It is durable when this returns. Raises `CallbackNotFoundError`,
-        `CallbackAlreadyCompletedError` and `ExecutionEndedError`; nothing was changed then.
-        `SerializationError` for a result without JSON, `UsageError` for bytes that are not UTF-8.
+        `CallbackAlreadyCompletedError` and `ExecutionEndedError`, and then changes nothing;
+        `SerializationError` if the result has no JSON, `UsageError` for bytes that are not UTF-8.
         """
         self.call(lambda: self._client.complete_callback(callback_id, result))
 
@@ -261,15 +261,15 @@ class Client(BlockingClient):
         *,
         error_type: str | None = None,
     ) -> None:
-        """Let a callback fail with a message or an exception; raises as `complete_callback`.
+        """Fail a callback with a message or an exception; raises as `complete_callback`.
 
-        ``error_type`` is what the sender calls it; default: the name of the exception's class. The
-        workflow gets a `CallbackError` that carries both.
+        ``error_type`` is the sender's name for the error, by default that of the exception's class.
+        The workflow gets a `CallbackError` with both.
         """
         self.call(lambda: self._client.fail_callback(callback_id, error, error_type=error_type))
 
     def heartbeat_callback(self, callback_id: str) -> None:
-        """Say that the sender of a callback is still at work; raises as `complete_callback`."""
+        """Report that a callback's sender is still at work; raises as `complete_callback`."""
         self.call(lambda: self._client.heartbeat_callback(callback_id))
 
     # -- the file --------------------------------------------------------------------------------
@@ -280,20 +280,20 @@ class Client(BlockingClient):
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Copy all executions into a new file, in the state that they have now.
+        """Copy all executions into a new file, in their present state.
 
-        It is safe while everything runs, in this process and in others, and delays nothing. The
-        file appears when it is complete and on the disk.
+        It is safe while executions run, in this process and in others, and delays nothing. The file
+        appears once it is complete and on disk.
 
         Args:
-            path: where to; nothing may be there.
-            on_progress: called now and then, on another thread, with the number of bytes that were
-                copied and that there are.
+            path: the new file; it must not exist.
+            on_progress: called repeatedly, on another thread, with the number of bytes copied and
+                the total.
 
         Raises:
-            UsageError: something is there already, or no folder for it; or this is a client of
-                executions in memory.
-            ServiceError: the copy can't be written, the disk is full for one.
+            UsageError: the file exists, its folder does not, or the client's executions are in
+                memory.
+            ServiceError: the copy can't be written, for example because the disk is full.
         """
         self.call(lambda: self._client.backup(path, on_progress=on_progress))
 

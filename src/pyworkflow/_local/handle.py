@@ -20,24 +20,25 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Handle(BlockingHandle[R_co]):
-    """An execution: ``id``, its ``name``, the ``workflow_name``. A client makes it.
+    """An execution, with its ``id``, ``name`` and ``workflow_name``. Clients return it.
 
-    Its methods raise `ExecutionNotFoundError` if the service has no such execution any more.
+    Its methods raise `ExecutionNotFoundError` if the execution no longer exists.
     """
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end of the execution and return its result.
 
-        It has the workflow's result type where the workflow is known to the client, else it is
-        plain JSON. Raises the workflow's own error (`ExecutionFailedError` where its class is not
-        known here), `ExecutionStoppedError`, `ExecutionTimedOutError`; `TimeoutError` after
-        ``timeout``, a duration of the machine's time: the execution goes on; and `DeadlockError`
-        in a step, if too many steps of this process wait for executions.
+        It has the workflow's result type if the client knows the workflow, else it is plain JSON.
+
+        Raises the workflow's own error (`ExecutionFailedError` if its class is not known here),
+        `ExecutionStoppedError` or `ExecutionTimedOutError`; `TimeoutError` after ``timeout``, a
+        duration in real time, while the execution goes on; and, in a step, `DeadlockError` if too
+        many steps of this process wait for executions.
         """
         return self._wait_for_result(timeout)
 
     def status(self) -> ExecutionStatus:
-        """Return where the execution stands."""
+        """Return the execution's status."""
         return self._client.call(lambda: self._handle.status())
 
     def summary(self) -> ExecutionSummary:
@@ -45,17 +46,17 @@ class Handle(BlockingHandle[R_co]):
         return self._client.call(lambda: self._handle.summary())
 
     def operations(self) -> Sequence[Operation]:
-        """Return the durable operations in the order of their start, the EXECUTION one first."""
+        """Return the durable operations in the order of their starts, EXECUTION first."""
         return self._client.call(lambda: self._handle.operations())
 
     def history(self) -> Sequence[HistoryEvent]:
-        """Return what happened, in order, as AWS records it."""
+        """Return the events in order, as AWS records them."""
         return self._client.call(lambda: self._handle.history())
 
     def stop(self, reason: str = "stopped by a client") -> ExecutionSummary:
-        """End the execution as STOPPED, and return it; one that is over stays as it is.
+        """End the execution as STOPPED and return its summary; a finished one stays as it is.
 
-        What runs of it is cancelled. No ``finally`` or ``except`` of the workflow may issue
-        anything any more, so compensate from outside.
+        Running steps are cancelled. The workflow's ``finally`` and ``except`` blocks can issue no
+        more operations, so compensate from outside.
         """
         return self._client.call(lambda: self._handle.stop(reason))

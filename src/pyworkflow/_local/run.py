@@ -1,4 +1,4 @@
-"""`run`: one workflow to its end, from a script."""
+"""`run`: run a workflow to its end from a script."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ def run(
     skip_time: bool = False,
     workflows: Iterable[Source] = (),
 ) -> Any:
-    """Run a workflow from a script: start it, see it to its end, and return its result.
+    """Run a workflow from a script: start it, wait for its end, and return its result.
 
     Args:
         workflow: a function with `@workflow`.
-        input: any JSON value, or what the codec makes one of: an object binds to the workflow's
-            parameters by name.
-        db: the SQLite file that keeps the execution; without it, memory does.
-        execution_name: with ``db``, running again under this name with the same input goes on with
-            the same execution, and returns its result if it is over.
-        skip_time: let the time that it waits for pass at once.
-        workflows: what it invokes, as for `Client.local`.
+        input: a value that can be stored as JSON; an object binds to the workflow's parameters by
+            name.
+        db: the SQLite file that keeps the execution; without it, it is kept in memory.
+        execution_name: with ``db``, running again under this name with the same input continues the
+            same execution, and returns its result if it is finished.
+        skip_time: skip the time that it waits for.
+        workflows: the workflows that it invokes, as for `Client.local`.
 
     Raises:
         InputError: the input does not fit; nothing was recorded.
-        ExecutionAlreadyStartedError: the name stands for another input.
+        ExecutionAlreadyStartedError: the name was started with another input.
 
-    What the workflow raises is raised here.
+    Raises the workflow's own errors.
     """
     if db is None:
         client = Client.memory(workflows=workflows, skip_time=skip_time)
