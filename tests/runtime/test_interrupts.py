@@ -24,7 +24,7 @@ HEAD = """
 import asyncio, threading
 import pyworkflow
 from pyworkflow import AsyncClient, Client, step, workflow
-from pyworkflow._runtime import loop_thread
+from pyworkflow._local import loop_thread
 from pyworkflow.aws.testing import create_test_handler
 
 # What waits out of courtesy waits for nothing here: every body runs for ever.
