@@ -43,7 +43,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
+def checked_status(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
     """Return the status to filter by, `None` for any.
 
     Raises `ExecutionStatusError` if the status does not exist.
@@ -59,14 +59,14 @@ def status_of(status: ExecutionStatus | str | None) -> ExecutionStatus | None:
         ) from None
 
 
-def limit_of(limit: int | None) -> int | None:
+def checked_limit(limit: int | None) -> int | None:
     """Return the most executions that a list may have, `None` for all; raises `UsageError`."""
     count = check_count(limit, "limit", 0, "list()")
     # No list is longer, and a service may use 64-bit numbers.
     return None if count is None else min(count, MAX_LIMIT)
 
 
-def time_of(time: datetime | None, what: str) -> int | None:
+def checked_time(time: datetime | None, what: str) -> int | None:
     """Return a time in milliseconds since the epoch, `None` for `None`.
 
     Raises `UsageError` if it is not a datetime with a time zone.
@@ -82,7 +82,7 @@ def time_of(time: datetime | None, what: str) -> int | None:
     return -((_EPOCH - time) // _MILLISECOND)
 
 
-def timeout_of(timeout: Duration | None) -> int | None:
+def checked_timeout(timeout: Duration | None) -> int | None:
     """Return an execution's timeout in whole seconds, `None` for no timeout.
 
     Raises `DurationError`, and `UsageError` for a timeout of zero.

@@ -15,10 +15,10 @@ from pyworkflow._api.completion import check_count
 from pyworkflow._local.arguments import (
     answer_of,
     check_input,
-    limit_of,
-    status_of,
-    time_of,
-    timeout_of,
+    checked_limit,
+    checked_status,
+    checked_time,
+    checked_timeout,
 )
 from pyworkflow._local.async_handle import AsyncHandle, Identity, id_of
 from pyworkflow._local.completion import Completions
@@ -83,7 +83,7 @@ class AsyncClient:
         self._max_concurrent = max_concurrent
         check_count(max_concurrent, "max_concurrent", 1, "a client")
         self.grace_seconds = parse_duration(grace)
-        self._open: _Open | None = None
+        self._open: _OpenClient | None = None
 
     @classmethod
     def local(
@@ -162,7 +162,7 @@ class AsyncClient:
             worker = Worker(
                 service, self._registry, self.clock, max_concurrent=self._max_concurrent
             )
-        self._open = _Open(service, completions, worker)
+        self._open = _OpenClient(service, completions, worker)
         return self
 
     async def __aexit__(
@@ -238,7 +238,7 @@ class AsyncClient:
             ExecutionAlreadyStartedError: the name was started with another input.
             UsageError: no workflow has that name, but this client's worker would have to run it.
         """
-        opened, seconds = self._opened, timeout_of(timeout)
+        opened, seconds = self._opened, checked_timeout(timeout)
         name, known = self._resolve(workflow)
         payload = codec.encode(input, what=f"the input of workflow {name!r}")
         if known is not None:
@@ -337,15 +337,15 @@ class AsyncClient:
         """
         service = self._opened.service
         name = None if workflow is None else self._resolve(workflow)[0]
-        most = limit_of(limit)
+        most = checked_limit(limit)
         filters: Filters = {
             "workflow_name": name,
-            "status": status_of(status),
+            "status": checked_status(status),
             "execution_name": execution_name,
             "name_prefix": name_prefix,
             "id_prefix": id_prefix,
-            "started_from_ms": time_of(started_from, "started_from"),
-            "started_before_ms": time_of(started_before, "started_before"),
+            "started_from_ms": checked_time(started_from, "started_from"),
+            "started_before_ms": checked_time(started_before, "started_before"),
             "has_problem": has_problem,
         }
         texts = (name, execution_name, name_prefix, id_prefix)
@@ -431,7 +431,7 @@ class AsyncClient:
     # -- parts -----------------------------------------------------------------------------------
 
     @property
-    def _opened(self) -> _Open:
+    def _opened(self) -> _OpenClient:
         if self._open is None:
             raise UsageError("this client is not open: use it inside `async with client:`")
         _processes.check_process(self._open.process, "this client")
@@ -476,7 +476,7 @@ class AsyncClient:
         return AsyncHandle(opened.service, opened.completions, identity, result_type)
 
 
-class _Open:
+class _OpenClient:
     """The parts of an open client."""
 
     def __init__(

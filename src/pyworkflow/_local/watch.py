@@ -96,10 +96,10 @@ class Watch:
     # -- a frozen loop ---------------------------------------------------------------------------
 
     async def _on_frozen(self, seconds: float) -> None:
-        holder = find_holder(self._thread_id, self._runners())
+        blocker = find_blocker(self._thread_id, self._runners())
         said = (
             f"The loop of the worker {self._owner!r} has not answered for {seconds:.0f} s: "
-            f"{holder.what} blocks it. Steps that run there keep their leases until it answers "
+            f"{blocker.what} blocks it. Steps that run there keep their leases until it answers "
             "again or its process ends. End that process, or let another worker run one of them a "
             "second time: pyworkflow release EXECUTION"
         )
@@ -107,10 +107,10 @@ class Watch:
             logger.warning(
                 "%s. Await what blocks, or make it a sync step, which runs in a thread:\n%s",
                 said,
-                "".join(holder.stack),
+                "".join(blocker.stack),
             )
         self._is_reported = True
-        report = ErrorRecord(said, "WorkerFrozen", stack_trace=holder.stack)
+        report = ErrorRecord(said, "WorkerFrozen", stack_trace=blocker.stack)
         await self._service.report(self._owner, report)
         await self._hand_back_idle()
 
@@ -147,14 +147,14 @@ class Watch:
                 await self._service.hand_back(self._owner, strays)
 
 
-class Holder(NamedTuple):
+class Blocker(NamedTuple):
     """The code that blocks a loop, and its stack, innermost last."""
 
     what: str
     stack: tuple[str, ...]
 
 
-def find_holder(thread_id: int, runners: Mapping[str, Runner]) -> Holder:
+def find_blocker(thread_id: int, runners: Mapping[str, Runner]) -> Blocker:
     """Return the code that a thread is running."""
     frame = sys._current_frames().get(thread_id)
     what, frames = "", []
@@ -169,7 +169,7 @@ def find_holder(thread_id: int, runners: Mapping[str, Runner]) -> Holder:
         inside = [runner.title for runner in runners.values() if runner.is_inside]
         what = f"code of {inside[0]}" if inside else "code that belongs to no execution"
     stack = traceback.StackSummary.extract(iter(reversed(frames)))
-    return Holder(what, tuple(stack.format()))
+    return Blocker(what, tuple(stack.format()))
 
 
 def _step_of(frame: FrameType, runners: Mapping[str, Runner]) -> str:
