@@ -166,7 +166,7 @@ def test_a_module_is_imported_from_the_current_folder(folder: Path) -> None:
 @pytest.mark.parametrize("stem", ["json", "asyncio", "sys", "__main__"])
 def test_a_stem_of_pythons_own_is_refused(folder: Path, stem: str) -> None:
     source = write(folder / f"{stem}.py", "order")
-    with pytest.raises(UsageError, match=f"can't be imported as '{stem}'.*rename the file"):
+    with pytest.raises(UsageError, match=f"can't be imported as '{stem}'.*give the file another"):
         Registry([source])
 
 

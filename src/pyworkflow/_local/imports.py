@@ -58,7 +58,7 @@ def _import_file(path: Path) -> ModuleType:
         found = None if spec is None else spec.origin
         raise UsageError(
             f"{path} can't be imported as {stem!r}: that is the name of another module, "
-            f"{found or 'which is built in'}; rename the file"
+            f"{found or 'which is built in'}; give the file another name"
         )
     return importlib.import_module(stem)  # noqa: TID251 - the command's user names it
 
