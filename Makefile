@@ -12,7 +12,7 @@ PARALLEL := -p xdist.plugin -n $(shell .ci/processes) --dist worksteal
 UNHURRIED := -o faulthandler_timeout=0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup runtime run test test-more proof crash histories check format bench profile \
+.PHONY: help setup runtime run test test-more proof crash histories check format generate bench profile \
     constraints clean
 .DEFAULT_GOAL := help
 
@@ -44,9 +44,10 @@ crash: setup ## only kill thousands of worker processes; takes long; KILLS=500, 
 histories: setup ## record histories for shapes that have none, or anew: SHAPES='gather children'
 	@$(BIN)/python -m tests.corpus.test_histories $(SHAPES)
 
-check: setup ## format, lint, types, architecture
+check: setup ## format, lint, generated files, types, architecture
 	@$(BIN)/ruff format --check --quiet . || { echo 'make format puts that right.'; exit 1; }
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/python tools/generate_sync.py --check
 	@$(BIN)/mypy --no-error-summary
 	@test ! -d tests/typing || $(BIN)/pyright
 	@$(PYTEST) tests/test_architecture.py
@@ -54,6 +55,9 @@ check: setup ## format, lint, types, architecture
 format: setup ## format the code and sort the imports
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet . || true
+
+generate: setup ## write the blocking twins of async modules
+	@$(BIN)/python tools/generate_sync.py
 
 bench: setup ## measure beside other libraries; ARGS='--publish' updates docs/performance.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)

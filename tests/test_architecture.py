@@ -41,7 +41,7 @@ HEAVY = {
 }
 """What a plain ``import pyworkflow`` must not cost."""
 
-TEXT_FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests")
+TEXT_FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests", "tools")
 NO_TEXT = {".pyc", ".zip", ".whl", ".db"}
 
 
