@@ -55,7 +55,33 @@ class Twin:
     """With ``delegate``, public methods to leave out."""
 
 
-TWINS: tuple[Twin, ...] = ()
+API = "src/pyworkflow/_api"
+TWINS = (
+    Twin(
+        f"{API}/context.py",
+        f"{API}/sync_context.py",
+        names={
+            "Callback": "SyncCallback",
+            "WorkflowContext": "SyncWorkflowContext",
+            "coroutine": "blocking",
+        },
+        texts={
+            "an ``async def`` workflow": "a ``def`` workflow",
+            """Methods that wait return coroutines, so `asyncio.gather`, `asyncio.wait_for` and
+`asyncio.create_task` take them. The exceptions block the calling task: `sleep`, `sleep_until`, and
+`callback` until the callback is recorded.
+""": """Methods that wait block the calling task, and no other.
+""",
+            "methods that wait return coroutines.": "methods that wait block.",
+            "Sleep durably when called, awaited or not. For `gather` use `pyworkflow.sleep`.": (
+                "Sleep durably."
+            ),
+            "-> Slept:": "-> None:",
+            "        return Slept()\n": "",
+        },
+        awaitables=frozenset({"Awaited", "Coroutine"}),
+    ),
+)
 
 PYTHON_NAMES = {
     "AsyncExitStack": "ExitStack",

@@ -7,16 +7,19 @@ recorded, and what they still had open is abandoned.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._api.code import code_of, drop
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.loop.tasks import call_plain
+from pyworkflow._engine.ops.child import ChildOp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.child import ChildOp
 
 
 async def run_child(
@@ -141,3 +144,59 @@ class _Child:
                 while self._task.cancelling() > self._cancelling:
                     self._task.uncancel()
             self._execution.leave(self._op, self._task, self._outer)
+
+
+class ChildCall:
+    """One call of ``ctx.child``, checked."""
+
+    def __init__(
+        self, target: Any, args: tuple[Any, ...], name: str | None, key: str | None
+    ) -> None:
+        try:
+            self._code = code_of(target, "ctx.child()", *args)
+            self._name = self._code.name if name is None else name
+            if self._name is not None:
+                check_name(self._name, "ctx.child()")
+            self._key = None if key is None else check_key(key, "ctx.child()")
+        except BaseException:
+            drop([target])
+            raise
+
+    def _op(self, execution: Execution) -> ChildOp:
+        op = ChildOp(execution, self._name, self._key, self._code.result_type)
+        op.source = self._code.source
+        return op
+
+    def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that runs the code."""
+        coroutine = self._run(execution)
+        what = f"ctx.child() of {self._name or 'code without a name'}"
+        execution.contexts.calls().expect(coroutine, what)
+        return coroutine
+
+    async def _run(self, execution: Execution) -> Any:
+        try:
+            return await run_child(execution, self._op(execution), self._code.run)
+        finally:
+            self._code.close()
+
+    def blocking(self, execution: Execution) -> Any:
+        """Run the code; block until its outcome is recorded."""
+
+        def inside() -> Any:
+            value = self._code.call()
+            if not inspect.isawaitable(value):
+                return value
+            # In a task of the engine's own: it takes no number.
+            task = execution.loop.make_task(_await(value), op.namespace, name=f"child {self._name}")
+            return execution.bridge.wait(task)
+
+        try:
+            op = self._op(execution)
+            return run_child_blocking(execution, op, inside)
+        finally:
+            self._code.close()
+
+
+async def _await(value: Any) -> Any:
+    return await value

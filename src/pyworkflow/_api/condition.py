@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import msgspec
 
 from pyworkflow._api.code import name_of, result_type_of
 from pyworkflow._api.functions import as_async
 from pyworkflow._api.names import check_key, check_name
-from pyworkflow._api.outside import _OfExecution
 from pyworkflow._engine.ops.condition import ConditionOp
 from pyworkflow._values import codec
 from pyworkflow._values.exception_classes import stand_for
@@ -26,14 +25,14 @@ from pyworkflow.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Unpack
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow.duration import Duration
 
 T = TypeVar("T")
 
-_NONE_GIVEN: Any = object()
+NOT_GIVEN: Any = object()
+"""The default of ``initial``: a check that may take a state needs one that is given."""
 _LONGEST_DELAY = 5 * 60
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -47,144 +46,6 @@ class ConditionKeywords(TypedDict, total=False):
     max_attempts: int | None
     name: str | None
     key: str | None
-
-
-class ConditionCalls(_OfExecution):
-    """Conditions of an ``async def`` workflow."""
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: type[T],
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Coroutine[Any, Any, T]],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., T],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = _NONE_GIVEN,
-        *,
-        every: Duration,
-        until: Callable[[Any], object] = bool,
-        result_type: Any = Any,
-        **options: Unpack[ConditionKeywords],
-    ) -> Any:
-        """Call ``check`` every so often until what it returns is enough; await what this returns.
-
-        Args:
-            check: sync or async; what it returns is the *state*. If it takes a parameter, it is
-                given the last state, ``initial`` (default: None) at first.
-            initial: the state for the first poll; any JSON value, or None.
-            every: a duration of at least a second, the delay between two polls. The first poll is
-                at once.
-            until: says of a state whether it is enough. Default: one that is true, as `bool` says.
-            backoff: a number from 1, by which the delay is multiplied after each poll. Default: 1.
-            max_every: the longest delay, a duration. Default: 5 minutes, or ``every`` if longer.
-            timeout: a duration, counted from the recorded start. The last poll is when it is over.
-            max_attempts: the largest number of polls.
-            name: the operation's name. Default: that of ``check``.
-            key: an identity that does not depend on the position; see `Step.options`.
-            result_type: the type of the states. Default: the return annotation of ``check``.
-
-        Returns:
-            The state that was enough.
-
-        Raises:
-            ConditionTimeoutError: ``timeout`` or ``max_attempts`` is reached.
-            Exception: what ``check`` or ``until`` raised, at once. `RetryableError` alone asks for
-                another poll with the same state; a longer ``retry_after`` delays it.
-            UsageError: an argument can't be used.
-        """
-        execution = self._running("ctx.wait_for_condition()")
-        call = ConditionCall(check, initial, until, result_type, _Schedule.of(every, options))
-        return call.coroutine(execution)
-
-
-class BlockingConditionCalls(_OfExecution):
-    """Conditions of a ``def`` workflow."""
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: type[T],
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Coroutine[Any, Any, T]],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., T],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = _NONE_GIVEN,
-        *,
-        every: Duration,
-        until: Callable[[Any], object] = bool,
-        result_type: Any = Any,
-        **options: Unpack[ConditionKeywords],
-    ) -> Any:
-        """Call ``check`` every so often until what it returns is enough; block until then.
-
-        The options and errors are those of `WorkflowContext.wait_for_condition`.
-        """
-        execution = self._running("ctx.wait_for_condition()")
-        call = ConditionCall(check, initial, until, result_type, _Schedule.of(every, options))
-        return call.blocking(execution)
 
 
 # -- a call, checked -----------------------------------------------------------------------------
@@ -213,10 +74,13 @@ class ConditionCall:
         self,
         check: Callable[..., Any],
         initial: Any,
+        *,
+        every: Duration,
         until: Callable[[Any], object],
         result_type: Any,
-        schedule: _Schedule,
+        options: ConditionKeywords,
     ) -> None:
+        schedule = _Schedule.of(every, options)
         if not callable(check):
             raise UsageError(f"ctx.wait_for_condition takes a function to call, not {check!r}")
         name = schedule.name
@@ -229,7 +93,7 @@ class ConditionCall:
                 'until=lambda state: state["done"]'
             )
         self._initial = initial
-        self._takes_state = _takes_state(check, initial is not _NONE_GIVEN, what)
+        self._takes_state = _takes_state(check, initial is not NOT_GIVEN, what)
         is_typed = result_type is not Any
         if not is_typed:
             result_type = result_type_of(check, what)
@@ -349,7 +213,7 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
 
 
 def _encoded(initial: Any, result_type: object, what: str) -> str:
-    if initial is _NONE_GIVEN or initial is None:
+    if initial is NOT_GIVEN or initial is None:
         return "null"
     text = codec.text_of(initial, what=what)
     codec.decode(text, result_type, what=what)
