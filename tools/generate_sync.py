@@ -8,7 +8,8 @@ readers see exact signatures. It is the source with these changes, in this order
 3. ``await`` and ``async`` go, also in the code of docstrings: in backquotes, after ``>>>`` and in
    indented blocks after ``::``. So does the awaitable around a return type: ``Coroutine[Any, Any,
    T]`` becomes ``T``. Parameters keep their types.
-4. `Twin.names`: identifiers are renamed, in code and in the code of docstrings.
+4. Identifiers are renamed, in code and in the code of docstrings: `Twin.names`, and Python's own
+   pairs, such as ``__aenter__`` and ``AsyncIterator``.
 5. With `Twin.delegate`, a public method's body is one call of the async object.
 6. ruff removes unused imports, sorts the others and formats.
 
@@ -46,7 +47,7 @@ class Twin:
     only: frozenset[str] = frozenset()
     """The classes and functions to write; by default all."""
     delegate: Mapping[str, str] = field(default_factory=dict)
-    """The name of a method's return type (the twin's), or ``"*"``, to the method's body.
+    """A method's name, the name of its return type (the twin's) or ``"*"`` to the method's body.
 
     The body is an expression. ``{call}`` in it is the method's call with its own arguments:
     ``get(id_or_name, workflow)``. Private methods are left out.
@@ -123,7 +124,12 @@ def blocking(source: str, twin: Twin) -> str:
     source = _renamed(source, {**PYTHON_NAMES, **twin.names})
     if twin.delegate:
         source = _edited(source, lambda tree, at: _delegated(tree, at, twin))
-    ast.parse(source)
+    try:
+        compile(source, twin.target, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise GenerationError(
+            f"{twin.target} would not be Python, line {error.lineno}: {error.msg}"
+        ) from None
     header = (
         f"# Generated from {Path(twin.source).name}: change that file, then run `make generate`.\n"
     )
@@ -203,7 +209,7 @@ def _unwrapped(returns: ast.expr, at: Positions, awaitables: frozenset[str]) -> 
 
 
 def _with_only(source: str, twin: Twin) -> str:
-    """Leave out what is not asked for; import from the source what the rest needs of it."""
+    """Leave out the other definitions; import from the source those that are used."""
     tree = ast.parse(source)
     ours = [node for node in tree.body if _name_of(node) in twin.only]
     if missing := twin.only - {_name_of(node) for node in ours}:
@@ -212,7 +218,7 @@ def _with_only(source: str, twin: Twin) -> str:
     module = ".".join(Path(twin.source).with_suffix("").parts[1:])
 
     def edits(tree: ast.Module, at: Positions) -> Iterator[Edit]:
-        # The second are those that exist for type checkers alone.
+        # Under `if TYPE_CHECKING:`; imports of these belong there.
         checked = [each for node in tree.body if isinstance(node, ast.If) for each in node.body]
         for nodes in (tree.body[1:], checked):
             missing: list[str] = []
@@ -238,9 +244,8 @@ def _whole(node: ast.stmt, at: Positions) -> tuple[int, int]:
     """Return where the lines of ``node`` begin and end, its decorators included."""
     decorators = node.decorator_list if isinstance(node, DEFINITIONS) else []
     assert node.end_lineno is not None
-    return at.line(min([node.lineno, *(each.lineno for each in decorators)])), at.line(
-        node.end_lineno + 1
-    )
+    first = min([node.lineno, *(each.lineno for each in decorators)])
+    return at.line(first), at.line(node.end_lineno + 1)
 
 
 def _name_of(node: ast.stmt) -> str | None:
@@ -314,7 +319,8 @@ def _delegated(tree: ast.Module, at: Positions, twin: Twin) -> Iterator[Edit]:
             yield start, end, ""
         elif not _is_overload(method):
             body = method.body[ast.get_docstring(method) is not None :]
-            template = twin.delegate.get(_result_of(method), twin.delegate["*"])
+            keys = (method.name, _result_of(method), "*")
+            template = next(twin.delegate[key] for key in keys if key in twin.delegate)
             returns = "" if _result_of(method) == "None" else "return "
             call = template.format(call=_call_of(method))
             indent = " " * (method.col_offset + 4)
