@@ -1,7 +1,7 @@
-"""What both kinds of ``ctx`` share: the execution, time and chance, patches, sagas.
+"""`BaseContext`: the part that both kinds of ``ctx`` share.
 
-Time and chance are recorded, not asked: `now` is the time of the last delivered event, `uuid4` and
-`random` are seeded by the execution and the task. They cost no operation, and replay the same.
+Time and chance replay unchanged and cost no operation: `now` is the time of the last delivered
+event; `uuid4` and `random` are seeded by the execution and the task.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _logger = logging.getLogger("pyworkflow.workflow")
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that is silent while the workflow replays or is disposed of."""
+    """A logger that is silent during replay and while the run is disposed of."""
 
     def __init__(self, execution: Execution) -> None:
         super().__init__(_logger, {})
@@ -56,7 +56,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class BaseContext:
-    """What both kinds of context offer."""
+    """Base of `WorkflowContext` and `SyncWorkflowContext`."""
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -71,12 +71,12 @@ class BaseContext:
 
     @property
     def execution_name(self) -> str:
-        """The name that this execution was started with."""
+        """The name given when this execution was started."""
         return self._execution.name
 
     @property
     def is_replaying(self) -> bool:
-        """Whether recorded history is still ahead of the code."""
+        """Whether the code has yet to consume recorded history."""
         return self._execution.journal.is_replaying
 
     @property
@@ -86,7 +86,7 @@ class BaseContext:
 
     @property
     def logger(self) -> WorkflowLogger:
-        """A logger (``pyworkflow.workflow``) that says each thing once: it is silent on replay."""
+        """The logger ``pyworkflow.workflow``; silent on replay, so each message appears once."""
         return self._logger
 
     # -- time and chance -------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class BaseContext:
         running = current_execution()
         if running is not None:
             self._check_owner(running, "ctx.now()")
-        elif running_step.get() is None:  # a step may read it: it stands still meanwhile
+        elif running_step.get() is None:  # a step may read it: it does not change meanwhile
             raise self._elsewhere("ctx.now()")
         return self._execution.now()
 
@@ -118,9 +118,9 @@ class BaseContext:
     def patched(self, patch_id: str) -> bool:
         """Whether this execution follows the code after the patch ``patch_id``.
 
-        True for new executions, and recorded; False for one that came past this place before the
-        patch was there. Keep the old code in the other branch until those are done. Asked again in
-        the same workflow or child context, the answer stays the same.
+        True, and recorded, for new executions; False for one that passed this place before the
+        patch existed. Keep the old code in the other branch until those have ended. Repeated calls
+        in the same workflow or child context return the same answer.
         """
         execution = self._running("ctx.patched()")
         decisions = execution.loop.namespace().scope.patches
@@ -132,7 +132,7 @@ class BaseContext:
         ):
             decisions[patch_id] = False
             return False
-        # Before it is durable: what another task does upon it is recorded after it.
+        # Before it is durable: an operation of a task that reads it is recorded after it.
         decisions[patch_id] = True
         execution.issue(op)
         return bool(execution.wait(op))
@@ -161,7 +161,7 @@ class BaseContext:
         return running
 
     def _elsewhere(self, what: str) -> UsageError:
-        """Return the error of a call that no workflow code made."""
+        """Return the error of a call made outside workflow code."""
         if running_step.get() is not None:
             return outside_error(what)
         name = self._execution.name

@@ -1,7 +1,7 @@
 """Running code as a child context: inline in the task that calls it, in a namespace of its own.
 
-What the code leaves behind ends with it: its tasks are cancelled and awaited before its outcome is
-recorded, and what they still had open is abandoned.
+Tasks that the code leaves behind end with it: they are cancelled and awaited before its outcome is
+recorded, and their open operations are abandoned.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def run_child(
 ) -> Any:
     """Run ``function`` as the child context ``op``; return its value or raise its error.
 
-    A recorded outcome is given without running it.
+    A recorded outcome is returned without running it.
     """
     execution.issue(op)
     return await run_issued(execution, op, function)
@@ -36,7 +36,7 @@ async def run_child(
 async def run_issued(
     execution: Execution, op: ChildOp, function: Callable[[], Awaitable[Any]]
 ) -> Any:
-    """Do what `run_child` does, for an operation that was issued already."""
+    """As `run_child`, for an operation that was already issued."""
     child = _Child(execution, op)
     try:
         if child.begins():
@@ -61,7 +61,7 @@ async def run_issued(
 
 
 def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[], Any]) -> Any:
-    """Do what `run_child` does, for code that blocks."""
+    """As `run_child`, for code that blocks."""
     child = _Child(execution, op)
     execution.issue(op)
     try:
@@ -98,7 +98,7 @@ class _Child:
         self._cancelling = self._task.cancelling()
 
     def begins(self) -> bool:
-        """Return whether the code has to run; enter the namespace then."""
+        """Return whether the code has to run; if so, enter the namespace."""
         if self._execution.is_broken or self._op.ended:
             return False
         self._execution.contexts.enter(self._op, self._task)
@@ -115,9 +115,9 @@ class _Child:
             yield asyncio.gather(*left, return_exceptions=True)
 
     def succeed(self, value: Any) -> None:
-        """Record the code's value; one that can't be stored is the child's failure.
+        """Record the code's value.
 
-        So is a call that the code did not await.
+        A value that can't be stored fails the child, as does a call that was never awaited.
         """
         op = self._op
         scope = op.namespace.scope
@@ -131,23 +131,23 @@ class _Child:
             op.succeed(payload, value)
 
     def fail(self, error: BaseException) -> None:
-        """Record what the code raised."""
+        """Record the code's error."""
         self.ends()
         self._op.fail(error)
 
     def ends(self) -> None:
-        """Come back to the namespace around."""
+        """Return to the enclosing namespace."""
         if self._is_inside:
             self._is_inside = False
             if not self._op.namespace.scope.is_disturbed:
-                # What the code did to its task, as TaskGroup does up to 3.12, no replay repeats.
+                # Replay does not repeat cancellations of the task, such as TaskGroup's up to 3.12.
                 while self._task.cancelling() > self._cancelling:
                     self._task.uncancel()
             self._execution.leave(self._op, self._task, self._outer)
 
 
 class ChildCall:
-    """One call of ``ctx.child``, checked."""
+    """A checked call of ``ctx.child``."""
 
     def __init__(
         self, target: Any, args: tuple[Any, ...], name: str | None, key: str | None
@@ -187,7 +187,7 @@ class ChildCall:
             value = self._code.call()
             if not inspect.isawaitable(value):
                 return value
-            # In a task of the engine's own: it takes no number.
+            # A task of the engine takes no number.
             task = execution.loop.make_task(_await(value), op.namespace, name=f"child {self._name}")
             return execution.bridge.wait(task)
 

@@ -1,8 +1,8 @@
-"""`ctx.wait_for_condition`: look again and again, with nothing running in between.
+"""`ctx.wait_for_condition`: poll until a condition holds, with nothing running in between.
 
-``check`` looks at the world and returns what it sees, the *state*; ``until`` says of a state
-whether it is enough. A check that takes a parameter is given the state that the last poll left, so
-that it can count, compare or go on from a cursor. Each poll runs as a step's body does.
+``check`` observes the world and returns the *state*; ``until`` returns whether a state is final. A
+check that takes a parameter receives the last state, so it can count, compare or continue from a
+cursor. Each poll runs like the body of a step.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NOT_GIVEN: Any = object()
-"""The default of ``initial``: a check that may take a state needs one that is given."""
+"""The default of ``initial``: `None` differs, as a state that was given."""
 _LONGEST_DELAY = 5 * 60
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class ConditionKeywords(TypedDict, total=False):
-    """The options of `wait_for_condition` that do not concern its type."""
+    """The options of `wait_for_condition` that do not affect its type."""
 
     backoff: float
     max_every: Duration | None
@@ -52,7 +52,7 @@ class ConditionKeywords(TypedDict, total=False):
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What the engine and the runtime are told."""
+    """The settings that the engine and the runtime read."""
 
     name: str
     key: str | None
@@ -68,7 +68,7 @@ class _Settings(msgspec.Struct, frozen=True):
 
 
 class ConditionCall:
-    """One call of ``ctx.wait_for_condition``."""
+    """A checked call of ``ctx.wait_for_condition``."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class ConditionCall:
         self._poll = _polling(check, result_type, f"the state of {what}", converts=is_typed)
 
     def blocking(self, execution: Execution) -> Any:
-        """Wait; block until the condition is met."""
+        """Block until the condition is met."""
         return execution.wait(self._issue(execution))
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
@@ -152,7 +152,7 @@ class _Schedule(msgspec.Struct, frozen=True):
         return cls(every, **options)
 
     def retry(self, what: str) -> Retry:
-        """Return when polls follow each other, and how many there may be."""
+        """Return the delays between polls and their largest number, as a retry policy."""
         delay = whole_seconds(self.every)
         if delay == 0:
             raise UsageError(f"every= of {what} must be longer than 0: the service counts seconds")
@@ -178,7 +178,7 @@ class _Schedule(msgspec.Struct, frozen=True):
             ) from None
 
     def limit_seconds(self, what: str) -> int | None:
-        """Return how long the condition may take, `None` for as long as it likes."""
+        """Return the timeout in seconds; `None` for no limit."""
         if self.timeout is None:
             return None
         seconds = whole_seconds(self.timeout)
@@ -191,7 +191,7 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
     """Whether ``check`` is called with the state: its signature decides."""
     try:
         parameters = inspect.signature(check).parameters.values()
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         return is_given
     by_position = [p for p in parameters if p.kind in _BY_POSITION]
     needed = [p for p in by_position if p.default is p.empty]
@@ -223,7 +223,7 @@ def _encoded(initial: Any, result_type: object, what: str) -> str:
 def _polling(
     check: Callable[..., Any], result_type: object, what: str, *, converts: bool
 ) -> Callable[..., Any]:
-    """Return the body of a poll. It has a state of its own, and may change it."""
+    """Return the body of a poll. It works on a copy of the state, which it may change."""
     look = as_async(check)
 
     async def poll(*states: Any) -> Any:

@@ -23,13 +23,13 @@ def current_context(kind: type[C]) -> C: ...
 
 
 def current_context(kind: type[BaseContext] = BaseContext) -> BaseContext:
-    """Return the ``ctx`` of the running workflow, of the kind that suits the running code.
+    """Return the ``ctx`` of the running workflow, of the kind that fits the running code.
 
-    In an ``async def`` it is a `WorkflowContext`. In a ``def`` workflow, child context or branch,
-    and in what these call, it is a `SyncWorkflowContext`, whose methods block. There, ask for
-    ``current_context(SyncWorkflowContext)``: type checkers can't see which it is.
+    In ``async def`` code it is a `WorkflowContext`. In a ``def`` workflow, child context or branch,
+    and in the functions these call, it is a `SyncWorkflowContext`, whose methods block. Call
+    ``current_context(SyncWorkflowContext)`` there: type checkers can't infer the kind.
 
-    Raises `UsageError` outside of workflow code, and if the ctx is not of this ``kind``.
+    Raises `UsageError` outside workflow code, and if the ctx is not of this ``kind``.
     """
     execution = require_execution("pyworkflow.current_context()")
     blocks = getattr(asyncio.current_task(), "blocks", False)
