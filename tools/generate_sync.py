@@ -8,7 +8,8 @@ readers see exact signatures. It is the source with these changes, in this order
 3. ``await`` and ``async`` go, also in the code of docstrings: in backquotes, after ``>>>`` and in
    indented blocks after ``::``. So does the awaitable around a return type: ``Coroutine[Any, Any,
    T]`` becomes ``T``. Parameters keep their types.
-4. `Twin.names`: identifiers are renamed, in code and in the code of docstrings.
+4. Identifiers are renamed, in code and in the code of docstrings: `Twin.names`, and Python's own
+   pairs, such as ``__aenter__`` and ``AsyncIterator``.
 5. With `Twin.delegate`, a public method's body is one call of the async object.
 6. ruff removes unused imports, sorts the others and formats.
 
@@ -55,8 +56,33 @@ class Twin:
     """With ``delegate``, public methods to leave out."""
 
 
+API = "src/pyworkflow/_api"
 LOCAL = "src/pyworkflow/_local"
-TWINS: tuple[Twin, ...] = (
+TWINS = (
+    Twin(
+        f"{API}/context.py",
+        f"{API}/sync_context.py",
+        names={
+            "Callback": "SyncCallback",
+            "WorkflowContext": "SyncWorkflowContext",
+            "coroutine": "blocking",
+        },
+        texts={
+            "an ``async def`` workflow": "a ``def`` workflow",
+            """Methods that wait return coroutines, so `asyncio.gather`, `asyncio.wait_for` and
+`asyncio.create_task` take them. The exceptions block the calling task: `sleep`, `sleep_until`, and
+`callback` until the callback is recorded.
+""": """Methods that wait block the calling task, and no other.
+""",
+            "methods that wait return coroutines.": "methods that wait block.",
+            "Sleep durably when called, awaited or not. For `gather` use `pyworkflow.sleep`.": (
+                "Sleep durably."
+            ),
+            "-> Slept:": "-> None:",
+            "        return Slept()\n": "",
+        },
+        awaitables=frozenset({"Awaited", "Coroutine"}),
+    ),
     Twin(
         f"{LOCAL}/async_client.py",
         f"{LOCAL}/client.py",
@@ -143,7 +169,12 @@ def blocking(source: str, twin: Twin) -> str:
     source = _renamed(source, {**PYTHON_NAMES, **twin.names})
     if twin.delegate:
         source = _edited(source, lambda tree, at: _delegated(tree, at, twin))
-    ast.parse(source)
+    try:
+        compile(source, twin.target, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise GenerationError(
+            f"{twin.target} would not be Python, line {error.lineno}: {error.msg}"
+        ) from None
     header = (
         f"# Generated from {Path(twin.source).name}: change that file, then run `make generate`.\n"
     )
@@ -223,7 +254,7 @@ def _unwrapped(returns: ast.expr, at: Positions, awaitables: frozenset[str]) -> 
 
 
 def _with_only(source: str, twin: Twin) -> str:
-    """Leave out what is not asked for; import from the source what the rest needs of it."""
+    """Leave out the other definitions; import from the source those that are used."""
     tree = ast.parse(source)
     ours = [node for node in tree.body if _name_of(node) in twin.only]
     if missing := twin.only - {_name_of(node) for node in ours}:
@@ -232,7 +263,7 @@ def _with_only(source: str, twin: Twin) -> str:
     module = ".".join(Path(twin.source).with_suffix("").parts[1:])
 
     def edits(tree: ast.Module, at: Positions) -> Iterator[Edit]:
-        # The second are those that exist for type checkers alone.
+        # Under `if TYPE_CHECKING:`; imports of these belong there.
         checked = [each for node in tree.body if isinstance(node, ast.If) for each in node.body]
         for nodes in (tree.body[1:], checked):
             missing: list[str] = []
@@ -258,9 +289,8 @@ def _whole(node: ast.stmt, at: Positions) -> tuple[int, int]:
     """Return where the lines of ``node`` begin and end, its decorators included."""
     decorators = node.decorator_list if isinstance(node, DEFINITIONS) else []
     assert node.end_lineno is not None
-    return at.line(min([node.lineno, *(each.lineno for each in decorators)])), at.line(
-        node.end_lineno + 1
-    )
+    first = min([node.lineno, *(each.lineno for each in decorators)])
+    return at.line(first), at.line(node.end_lineno + 1)
 
 
 def _name_of(node: ast.stmt) -> str | None:

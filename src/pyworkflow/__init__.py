@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyworkflow._api.batch import BatchResult
-from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext, current_context
+from pyworkflow._api.context import WorkflowContext
+from pyworkflow._api.current_context import current_context
 from pyworkflow._api.current_step import CurrentStep, current_step
 from pyworkflow._api.sleep import sleep
 from pyworkflow._api.step import Step, step
 from pyworkflow._api.step_future import StepFuture
+from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow._api.workflow import Workflow, workflow
 from pyworkflow.errors import (
     BatchError,

@@ -162,10 +162,3 @@ def test_arguments_that_cannot_be_are_told_before_anything_is_recorded(
     with pytest.raises(error, match=f"(?i){says}"):
         run(buys, {}, mock_ctx)
     assert mock_ctx.operations == ()
-
-
-def test_a_context_has_its_calls_from_its_execution_alone() -> None:
-    from pyworkflow._api.outside import _OfExecution
-
-    with pytest.raises(NotImplementedError):
-        _OfExecution()._running("x")

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from pyworkflow import InputError, SerializationError, UsageError, WorkflowContext, step, workflow
-from pyworkflow._api.context import SyncWorkflowContext
+from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import BatchError
 from tests.api.world import World

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow._api import step as step_module
-from pyworkflow._api.context import BaseContext
+from pyworkflow._api.base_context import BaseContext
 from pyworkflow._engine import execution as execution_module
 from pyworkflow._engine.attempts import Bodies
 from pyworkflow._engine.delivery_order import DeliveryOrder, Place

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from pyworkflow._api.context import SyncWorkflowContext, WorkflowContext
+from pyworkflow._api.context import WorkflowContext
+from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.messages import (
     Committed,

@@ -14,7 +14,7 @@ import pytest
 from greenlet import greenlet
 
 from pyworkflow import UsageError, WorkflowContext, sleep, step, workflow
-from pyworkflow._api.context import SyncWorkflowContext
+from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.loop import greenlets
 from pyworkflow._engine.loop.greenlets import REFUSALS, Closing

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from msgspec.structs import replace
 
@@ -19,7 +19,24 @@ from pyworkflow._engine.ops.fan_out import FanOutOp, MapOp
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+
+class FanOutKeywords(TypedDict, total=False):
+    """The options of `parallel`."""
+
+    name: str | None
+    key: str | None
+    max_concurrency: int | None
+    min_successful: int | None
+    tolerated_failure_count: int | None
+    tolerated_failure_percentage: float | None
+
+
+class MapKeywords(FanOutKeywords, total=False):
+    """The options of `map`."""
+
+    item_name: Callable[[Any], str] | Callable[[Any, int], str] | None
 
 
 def parallel_call(

@@ -1,10 +1,10 @@
-"""Callbacks: somebody outside is given an id, and completes it one day.
+"""Callbacks: a sender outside of the workflow receives an id, and completes the callback later.
 
-``ctx.callback`` blocks until the service keeps the callback, and then there is an id to hand out.
-Its result is awaited whenever the workflow likes. ``ctx.wait_for_callback`` does all of it in one:
-a child context that creates a callback, runs a step that hands out the id, and awaits the result.
+``ctx.callback`` blocks until the callback is recorded, and its id exists. The workflow may wait for
+the result at any time. ``ctx.wait_for_callback`` combines both: a child context that creates a
+callback, passes the id to a step, and waits for the result.
 
-What the sender sends is text. JSON is converted to ``result_type``; what is no JSON stays text.
+A sender sends text. JSON is converted to ``result_type``; any other text is returned unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class CallbackKeywords(TypedDict, total=False):
-    """The options of ``ctx.callback`` beside the type of its result; see there."""
+    """The options of ``ctx.callback``, without the type of its result."""
 
     timeout: Duration | None
     heartbeat_timeout: Duration | None
@@ -41,13 +41,13 @@ class CallbackKeywords(TypedDict, total=False):
 
 
 class WaitKeywords(CallbackKeywords, total=False):
-    """The options of ``ctx.wait_for_callback`` beside the type of its result; see there."""
+    """The options of ``ctx.wait_for_callback``, without the type of its result."""
 
     retry: Retry | int | bool | None
 
 
 class _Callback:
-    """A callback that the service keeps. ``id`` is what the sender needs to complete it."""
+    """A recorded callback."""
 
     def __init__(self, execution: Execution, op: CallbackOp, callback_id: str) -> None:
         self._execution = execution
@@ -55,7 +55,7 @@ class _Callback:
         self.id = callback_id
 
     def _waiter(self) -> asyncio.Future[Any]:
-        """Return a future for the result; tell the operation in the end to forget it."""
+        """Return a future for the result; the caller must have the operation forget it."""
         if current_execution() is not self._execution:
             raise UsageError(
                 f"the result of {self!r} was asked for outside of the run that created it, that of "
@@ -70,12 +70,13 @@ class _Callback:
 
 
 class SyncCallback(_Callback, Generic[T]):
-    """A callback of a ``def`` workflow. ``id`` is what the sender needs to complete it."""
+    """A callback of a ``def`` workflow. The sender needs its ``id`` to complete it."""
 
     def result(self) -> T:
-        """Block until the callback is completed; return what the sender sent.
+        """Wait until the callback is completed and return the sender's result.
 
-        Raises `CallbackTimeoutError` and `CallbackError`, each time that it is asked.
+        Cancelling the wait leaves the callback open: call this again. Raises `CallbackTimeoutError`
+        and `CallbackError`, at every call.
         """
         waiter = self._waiter()
         try:
@@ -85,13 +86,13 @@ class SyncCallback(_Callback, Generic[T]):
 
 
 class Callback(_Callback, Generic[T]):
-    """A callback of an ``async def`` workflow. ``id`` is what the sender needs to complete it."""
+    """A callback of an ``async def`` workflow. The sender needs its ``id`` to complete it."""
 
     def result(self) -> Coroutine[Any, Any, T]:
-        """Return a coroutine that waits for the callback and gives what the sender sent.
+        """Wait until the callback is completed and return the sender's result.
 
-        It may be cancelled, by `asyncio.wait_for` say, and asked for again: the callback stays
-        open. Raises `CallbackTimeoutError` and `CallbackError`, each time that it is awaited.
+        Cancelling the wait leaves the callback open: call this again. Raises `CallbackTimeoutError`
+        and `CallbackError`, at every call.
         """
         coroutine = self._result()
         self._execution.contexts.calls().expect(coroutine, f"the result of {self!r}")
@@ -111,7 +112,7 @@ def callback_options(
     heartbeat_timeout: Duration | None,
     result_type: Any,
 ) -> CallbackOptions:
-    """Return the options of a callback; raise `UsageError` where they can't be or contradict."""
+    """Return the options of a callback; raise `UsageError` if one is invalid or two conflict."""
     what = _what(name)
     check_outside(result_type, what=f"the result of {what}")
     whole = _seconds(what, "timeout", timeout)
@@ -140,7 +141,7 @@ def _seconds(what: str, option: str, duration: Duration | None) -> int | None:
 def create_callback(
     execution: Execution, name: str | None, key: str | None, options: CallbackOptions
 ) -> tuple[CallbackOp, str]:
-    """Create a callback and block until the service keeps it; return it with its id."""
+    """Create a callback and block until it is recorded; return it with its id."""
     if key is not None:
         check_key(key, _what(name))
     op = CallbackOp(execution, name, key, options)
@@ -149,7 +150,7 @@ def create_callback(
 
 
 class CallbackWait:
-    """One call of ``ctx.wait_for_callback``: a callback, a step that hands out its id, a wait."""
+    """A call of ``ctx.wait_for_callback``: a callback, a step that sends its id, a wait."""
 
     def __init__(
         self,
@@ -173,7 +174,7 @@ class CallbackWait:
         self._submitter = step(name=f"{start}submitter", retry=retry)(without_result(submit))
 
     def blocking(self, execution: Execution) -> Any:
-        """Do it all; block until the result is there."""
+        """Do it all; block until the result arrives."""
 
         def inside() -> Any:
             op, callback_id = self._create(execution)

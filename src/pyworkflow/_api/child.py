@@ -1,22 +1,25 @@
 """Running code as a child context: inline in the task that calls it, in a namespace of its own.
 
-What the code leaves behind ends with it: its tasks are cancelled and awaited before its outcome is
-recorded, and what they still had open is abandoned.
+Tasks that the code leaves behind end with it: they are cancelled and awaited before its outcome is
+recorded, and their open operations are abandoned.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from pyworkflow._api.code import code_of, drop
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.loop.tasks import call_plain
+from pyworkflow._engine.ops.child import ChildOp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.child import ChildOp
 
 
 async def run_child(
@@ -24,7 +27,7 @@ async def run_child(
 ) -> Any:
     """Run ``function`` as the child context ``op``; return its value or raise its error.
 
-    A recorded outcome is given without running it.
+    A recorded outcome is returned without running it.
     """
     execution.issue(op)
     return await run_issued(execution, op, function)
@@ -33,7 +36,7 @@ async def run_child(
 async def run_issued(
     execution: Execution, op: ChildOp, function: Callable[[], Awaitable[Any]]
 ) -> Any:
-    """Do what `run_child` does, for an operation that was issued already."""
+    """As `run_child`, for an operation that was already issued."""
     child = _Child(execution, op)
     try:
         if child.begins():
@@ -58,7 +61,7 @@ async def run_issued(
 
 
 def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[], Any]) -> Any:
-    """Do what `run_child` does, for code that blocks."""
+    """As `run_child`, for code that blocks."""
     child = _Child(execution, op)
     execution.issue(op)
     try:
@@ -95,7 +98,7 @@ class _Child:
         self._cancelling = self._task.cancelling()
 
     def begins(self) -> bool:
-        """Return whether the code has to run; enter the namespace then."""
+        """Return whether the code has to run; if so, enter the namespace."""
         if self._execution.is_broken or self._op.ended:
             return False
         self._execution.contexts.enter(self._op, self._task)
@@ -112,9 +115,9 @@ class _Child:
             yield asyncio.gather(*left, return_exceptions=True)
 
     def succeed(self, value: Any) -> None:
-        """Record the code's value; one that can't be stored is the child's failure.
+        """Record the code's value.
 
-        So is a call that the code did not await.
+        A value that can't be stored fails the child, as does a call that was never awaited.
         """
         op = self._op
         scope = op.namespace.scope
@@ -128,16 +131,72 @@ class _Child:
             op.succeed(payload, value)
 
     def fail(self, error: BaseException) -> None:
-        """Record what the code raised."""
+        """Record the code's error."""
         self.ends()
         self._op.fail(error)
 
     def ends(self) -> None:
-        """Come back to the namespace around."""
+        """Return to the enclosing namespace."""
         if self._is_inside:
             self._is_inside = False
             if not self._op.namespace.scope.is_disturbed:
-                # What the code did to its task, as TaskGroup does up to 3.12, no replay repeats.
+                # Replay does not repeat cancellations of the task, such as TaskGroup's up to 3.12.
                 while self._task.cancelling() > self._cancelling:
                     self._task.uncancel()
             self._execution.leave(self._op, self._task, self._outer)
+
+
+class ChildCall:
+    """A checked call of ``ctx.child``."""
+
+    def __init__(
+        self, target: Any, args: tuple[Any, ...], name: str | None, key: str | None
+    ) -> None:
+        try:
+            self._code = code_of(target, "ctx.child()", *args)
+            self._name = self._code.name if name is None else name
+            if self._name is not None:
+                check_name(self._name, "ctx.child()")
+            self._key = None if key is None else check_key(key, "ctx.child()")
+        except BaseException:
+            drop([target])
+            raise
+
+    def _op(self, execution: Execution) -> ChildOp:
+        op = ChildOp(execution, self._name, self._key, self._code.result_type)
+        op.source = self._code.source
+        return op
+
+    def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that runs the code."""
+        coroutine = self._run(execution)
+        what = f"ctx.child() of {self._name or 'code without a name'}"
+        execution.contexts.calls().expect(coroutine, what)
+        return coroutine
+
+    async def _run(self, execution: Execution) -> Any:
+        try:
+            return await run_child(execution, self._op(execution), self._code.run)
+        finally:
+            self._code.close()
+
+    def blocking(self, execution: Execution) -> Any:
+        """Run the code; block until its outcome is recorded."""
+
+        def inside() -> Any:
+            value = self._code.call()
+            if not inspect.isawaitable(value):
+                return value
+            # A task of the engine takes no number.
+            task = execution.loop.make_task(_await(value), op.namespace, name=f"child {self._name}")
+            return execution.bridge.wait(task)
+
+        try:
+            op = self._op(execution)
+            return run_child_blocking(execution, op, inside)
+        finally:
+            self._code.close()
+
+
+async def _await(value: Any) -> Any:
+    return await value

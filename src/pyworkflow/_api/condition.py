@@ -1,22 +1,21 @@
-"""`ctx.wait_for_condition`: look again and again, with nothing running in between.
+"""`ctx.wait_for_condition`: poll until a condition holds, with nothing running in between.
 
-``check`` looks at the world and returns what it sees, the *state*; ``until`` says of a state
-whether it is enough. A check that takes a parameter is given the state that the last poll left, so
-that it can count, compare or go on from a cursor. Each poll runs as a step's body does.
+``check`` observes the world and returns the *state*; ``until`` returns whether a state is final. A
+check that takes a parameter receives the last state, so it can count, compare or continue from a
+cursor. Each poll runs like the body of a step.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import msgspec
 
 from pyworkflow._api.code import name_of, result_type_of
 from pyworkflow._api.functions import as_async
 from pyworkflow._api.names import check_key, check_name
-from pyworkflow._api.outside import _OfExecution
 from pyworkflow._engine.ops.condition import ConditionOp
 from pyworkflow._values import codec
 from pyworkflow._values.exception_classes import stand_for
@@ -26,20 +25,20 @@ from pyworkflow.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Unpack
 
     from pyworkflow._engine.execution import Execution
     from pyworkflow.duration import Duration
 
 T = TypeVar("T")
 
-_NONE_GIVEN: Any = object()
+NOT_GIVEN: Any = object()
+"""The default of ``initial``: `None` differs, as a state that was given."""
 _LONGEST_DELAY = 5 * 60
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class ConditionKeywords(TypedDict, total=False):
-    """The options of `wait_for_condition` that do not concern its type."""
+    """The options of `wait_for_condition` that do not affect its type."""
 
     backoff: float
     max_every: Duration | None
@@ -49,149 +48,11 @@ class ConditionKeywords(TypedDict, total=False):
     key: str | None
 
 
-class ConditionCalls(_OfExecution):
-    """Conditions of an ``async def`` workflow."""
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: type[T],
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Coroutine[Any, Any, T]],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., T],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> Coroutine[Any, Any, T]: ...
-
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = _NONE_GIVEN,
-        *,
-        every: Duration,
-        until: Callable[[Any], object] = bool,
-        result_type: Any = Any,
-        **options: Unpack[ConditionKeywords],
-    ) -> Any:
-        """Call ``check`` every so often until what it returns is enough; await what this returns.
-
-        Args:
-            check: sync or async; what it returns is the *state*. If it takes a parameter, it is
-                given the last state, ``initial`` (default: None) at first.
-            initial: the state for the first poll; any JSON value, or None.
-            every: a duration of at least a second, the delay between two polls. The first poll is
-                at once.
-            until: says of a state whether it is enough. Default: one that is true, as `bool` says.
-            backoff: a number from 1, by which the delay is multiplied after each poll. Default: 1.
-            max_every: the longest delay, a duration. Default: 5 minutes, or ``every`` if longer.
-            timeout: a duration, counted from the recorded start. The last poll is when it is over.
-            max_attempts: the largest number of polls.
-            name: the operation's name. Default: that of ``check``.
-            key: an identity that does not depend on the position; see `Step.options`.
-            result_type: the type of the states. Default: the return annotation of ``check``.
-
-        Returns:
-            The state that was enough.
-
-        Raises:
-            ConditionTimeoutError: ``timeout`` or ``max_attempts`` is reached.
-            Exception: what ``check`` or ``until`` raised, at once. `RetryableError` alone asks for
-                another poll with the same state; a longer ``retry_after`` delays it.
-            UsageError: an argument can't be used.
-        """
-        execution = self._running("ctx.wait_for_condition()")
-        call = ConditionCall(check, initial, until, result_type, _Schedule.of(every, options))
-        return call.coroutine(execution)
-
-
-class BlockingConditionCalls(_OfExecution):
-    """Conditions of a ``def`` workflow."""
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: type[T],
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., Coroutine[Any, Any, T]],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    @overload
-    def wait_for_condition(
-        self,
-        check: Callable[..., T],
-        initial: Any = ...,
-        *,
-        every: Duration,
-        until: Callable[[T], object] = ...,
-        result_type: Any = ...,
-        **options: Unpack[ConditionKeywords],
-    ) -> T: ...
-
-    def wait_for_condition(
-        self,
-        check: Callable[..., Any],
-        initial: Any = _NONE_GIVEN,
-        *,
-        every: Duration,
-        until: Callable[[Any], object] = bool,
-        result_type: Any = Any,
-        **options: Unpack[ConditionKeywords],
-    ) -> Any:
-        """Call ``check`` every so often until what it returns is enough; block until then.
-
-        The options and errors are those of `WorkflowContext.wait_for_condition`.
-        """
-        execution = self._running("ctx.wait_for_condition()")
-        call = ConditionCall(check, initial, until, result_type, _Schedule.of(every, options))
-        return call.blocking(execution)
-
-
 # -- a call, checked -----------------------------------------------------------------------------
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What the engine and the runtime are told."""
+    """The settings that the engine and the runtime read."""
 
     name: str
     key: str | None
@@ -207,16 +68,19 @@ class _Settings(msgspec.Struct, frozen=True):
 
 
 class ConditionCall:
-    """One call of ``ctx.wait_for_condition``."""
+    """A checked call of ``ctx.wait_for_condition``."""
 
     def __init__(
         self,
         check: Callable[..., Any],
         initial: Any,
+        *,
+        every: Duration,
         until: Callable[[Any], object],
         result_type: Any,
-        schedule: _Schedule,
+        options: ConditionKeywords,
     ) -> None:
+        schedule = _Schedule.of(every, options)
         if not callable(check):
             raise UsageError(f"ctx.wait_for_condition takes a function to call, not {check!r}")
         name = schedule.name
@@ -229,7 +93,7 @@ class ConditionCall:
                 'until=lambda state: state["done"]'
             )
         self._initial = initial
-        self._takes_state = _takes_state(check, initial is not _NONE_GIVEN, what)
+        self._takes_state = _takes_state(check, initial is not NOT_GIVEN, what)
         is_typed = result_type is not Any
         if not is_typed:
             result_type = result_type_of(check, what)
@@ -246,7 +110,7 @@ class ConditionCall:
         self._poll = _polling(check, result_type, f"the state of {what}", converts=is_typed)
 
     def blocking(self, execution: Execution) -> Any:
-        """Wait; block until the condition is met."""
+        """Block until the condition is met."""
         return execution.wait(self._issue(execution))
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
@@ -288,7 +152,7 @@ class _Schedule(msgspec.Struct, frozen=True):
         return cls(every, **options)
 
     def retry(self, what: str) -> Retry:
-        """Return when polls follow each other, and how many there may be."""
+        """Return the delays between polls and their largest number, as a retry policy."""
         delay = whole_seconds(self.every)
         if delay == 0:
             raise UsageError(f"every= of {what} must be longer than 0: the service counts seconds")
@@ -314,7 +178,7 @@ class _Schedule(msgspec.Struct, frozen=True):
             ) from None
 
     def limit_seconds(self, what: str) -> int | None:
-        """Return how long the condition may take, `None` for as long as it likes."""
+        """Return the timeout in seconds; `None` for no limit."""
         if self.timeout is None:
             return None
         seconds = whole_seconds(self.timeout)
@@ -327,7 +191,7 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
     """Whether ``check`` is called with the state: its signature decides."""
     try:
         parameters = inspect.signature(check).parameters.values()
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         return is_given
     by_position = [p for p in parameters if p.kind in _BY_POSITION]
     needed = [p for p in by_position if p.default is p.empty]
@@ -349,7 +213,7 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
 
 
 def _encoded(initial: Any, result_type: object, what: str) -> str:
-    if initial is _NONE_GIVEN or initial is None:
+    if initial is NOT_GIVEN or initial is None:
         return "null"
     text = codec.text_of(initial, what=what)
     codec.decode(text, result_type, what=what)
@@ -359,7 +223,7 @@ def _encoded(initial: Any, result_type: object, what: str) -> str:
 def _polling(
     check: Callable[..., Any], result_type: object, what: str, *, converts: bool
 ) -> Callable[..., Any]:
-    """Return the body of a poll. It has a state of its own, and may change it."""
+    """Return the body of a poll. It works on a copy of the state, which it may change."""
     look = as_async(check)
 
     async def poll(*states: Any) -> Any:

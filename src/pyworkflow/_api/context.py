@@ -1,208 +1,57 @@
-"""`ctx`: what a workflow asks of its execution.
+"""`WorkflowContext`: the ``ctx`` of an ``async def`` workflow.
 
-Time and chance are recorded, not asked: `now` is the time of the last delivered event, `uuid4` and
-`random` are seeded by the execution and the task. They cost no operation, and replay the same.
+Each method checks its arguments when it is called, and raises `UsageError` before anything starts.
+Methods that wait return coroutines, so `asyncio.gather`, `asyncio.wait_for` and
+`asyncio.create_task` take them. The exceptions block the calling task: `sleep`, `sleep_until`, and
+`callback` until the callback is recorded.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
-from uuid import UUID
 
-from pyworkflow._api.condition import BlockingConditionCalls, ConditionCalls
-from pyworkflow._api.inside import BlockingChildCalls, ChildCalls
-from pyworkflow._api.names import check_key
-from pyworkflow._api.outside import BlockingOutsideCalls, OutsideCalls
-from pyworkflow._api.saga import SagaCalls
-from pyworkflow._api.sleep import Slept, seconds_until, start_wait
-from pyworkflow._engine.current import (
-    current_execution,
-    outside_error,
-    require_execution,
-    running_step,
-)
-from pyworkflow._engine.ops.patch import PatchOp
-from pyworkflow.duration import parse_duration
-from pyworkflow.errors import UsageError
+from pyworkflow._api.base_context import BaseContext
+from pyworkflow._api.branches import map_call, parallel_call
+from pyworkflow._api.callback import Callback, CallbackWait, callback_options, create_callback
+from pyworkflow._api.child import ChildCall
+from pyworkflow._api.condition import NOT_GIVEN, ConditionCall
+from pyworkflow._api.invoke import InvokeCall
+from pyworkflow._api.sleep import Slept
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
-    from random import Random
+    from typing import Unpack
 
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._api.batch import BatchResult
+    from pyworkflow._api.branches import FanOutKeywords, MapKeywords
+    from pyworkflow._api.callback import CallbackKeywords, WaitKeywords
+    from pyworkflow._api.condition import ConditionKeywords
+    from pyworkflow._api.invoke import Callee, InvokeKeywords
     from pyworkflow.duration import Duration
+    from pyworkflow.retry import Retry
 
-C = TypeVar("C", bound="BaseContext")
+    Awaited = Coroutine[Any, Any, "T"]
 
-_logger = logging.getLogger("pyworkflow.workflow")
-
-
-class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that is silent while the workflow replays or is disposed of."""
-
-    def __init__(self, execution: Execution) -> None:
-        super().__init__(_logger, {})
-        self._execution = execution
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
-        """Whether a record of ``level`` would be logged now."""
-        execution = self._execution
-        if execution.is_closing or execution.journal.is_replaying:
-            return False
-        return super().isEnabledFor(level)
-
-    def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the execution to the record."""
-        execution = self._execution
-        ours = {"execution_id": execution.id, "execution_name": execution.name}
-        kwargs["extra"] = {**ours, **(kwargs.get("extra") or {})}
-        return msg, kwargs
+A = TypeVar("A")
+T = TypeVar("T")
 
 
-class BaseContext:
-    """What both kinds of context offer."""
+class WorkflowContext(BaseContext):
+    """The ``ctx`` of an ``async def`` workflow: methods that wait return coroutines."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._logger = WorkflowLogger(execution)
-
-    # -- the execution ---------------------------------------------------------------------------
-
-    @property
-    def execution_id(self) -> str:
-        """The service's id of this execution; on Lambda its ARN."""
-        return self._execution.id
-
-    @property
-    def execution_name(self) -> str:
-        """The name that this execution was started with."""
-        return self._execution.name
-
-    @property
-    def is_replaying(self) -> bool:
-        """Whether recorded history is still ahead of the code."""
-        return self._execution.journal.is_replaying
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether this run is being disposed of: ``finally`` blocks run, nothing is recorded."""
-        return self._execution.is_closing
-
-    @property
-    def logger(self) -> WorkflowLogger:
-        """A logger (``pyworkflow.workflow``) that says each thing once: it is silent on replay."""
-        return self._logger
-
-    # -- time and chance -------------------------------------------------------------------------
-
-    def now(self) -> datetime:
-        """Return the time (UTC) of the last event that the workflow has seen."""
-        running = current_execution()
-        if running is not None:
-            self._check_owner(running, "ctx.now()")
-        elif running_step.get() is None:  # a step may read it: it stands still meanwhile
-            raise self._elsewhere("ctx.now()")
-        return self._execution.now()
-
-    def uuid4(self) -> UUID:
-        """Return a random UUID that is the same on each replay."""
-        return UUID(int=self._chance("uuid4").getrandbits(128), version=4)
-
-    @property
-    def random(self) -> Random:
-        """A generator for this task, seeded by the execution: the same on each replay."""
-        return self._chance("random")
-
-    def _chance(self, purpose: str) -> Random:
-        execution = self._running(f"ctx.{purpose}")
-        return execution.loop.namespace().chance(execution.id, purpose)
-
-    # -- operations ------------------------------------------------------------------------------
-
-    def patched(self, patch_id: str) -> bool:
-        """Whether this execution follows the code after the patch ``patch_id``.
-
-        True for new executions, and recorded; False for one that came past this place before the
-        patch was there. Keep the old code in the other branch until those are done. Asked again in
-        the same workflow or child context, the answer stays the same.
-        """
-        execution = self._running("ctx.patched()")
-        decisions = execution.loop.namespace().scope.patches
-        if check_key(patch_id, "ctx.patched()") in decisions:
-            return decisions[patch_id]
-        op = PatchOp(execution, patch_id)
-        if not execution.journal.knows(op.id) and execution.journal.has_unconsumed_in(
-            op.scope.operation_id
-        ):
-            decisions[patch_id] = False
-            return False
-        # Before it is durable: what another task does upon it is recorded after it.
-        decisions[patch_id] = True
-        execution.issue(op)
-        return bool(execution.wait(op))
-
-    def _sleep(self, duration: Duration, name: str | None, key: str | None) -> None:
-        execution = self._running("ctx.sleep()")
-        op = start_wait(execution, parse_duration(duration), name, key)
-        if op is not None:
-            execution.wait(op)
-
-    def _sleep_until(self, when: datetime, name: str | None, key: str | None) -> None:
-        execution = self._running("ctx.sleep_until()")
-        op = start_wait(execution, seconds_until(execution, when), name, key)
-        if op is not None:
-            execution.wait(op)
-
-    def _running(self, what: str) -> Execution:
-        running = current_execution()
-        if running is None:
-            raise self._elsewhere(what)
-        self._check_owner(running, what)
-        return running
-
-    def _elsewhere(self, what: str) -> UsageError:
-        """Return the error of a call that no workflow code made."""
-        if running_step.get() is not None:
-            return outside_error(what)
-        name = self._execution.name
-        if self._execution.is_closing:
-            return UsageError(
-                f"{what} was called outside of a running workflow: this ctx belongs to a run of "
-                f"execution {name!r} that is over, since the workflow has suspended or ended. Use "
-                "the ctx that the workflow is called with, during that call alone"
-            )
-        return UsageError(
-            f"{what} was called outside of a running workflow: this ctx of execution {name!r} was "
-            f"used in {_whereabouts()}, which the workflow does not run. Use it in the workflow's "
-            "own code and in the asyncio tasks that this creates; do what needs other tasks or "
-            "threads in a @step"
-        )
-
-    def _check_owner(self, running: Execution, what: str) -> None:
-        if running is not self._execution:
-            raise UsageError(
-                f"{what}: this ctx belongs to another run, of execution {self._execution.name!r}; "
-                f"the running code is one of execution {running.name!r}. Use the ctx that the "
-                "workflow was called with, and keep none from one run for another"
-            )
-
-
-class WorkflowContext(BaseContext, ChildCalls, OutsideCalls, ConditionCalls, SagaCalls):
-    """The ``ctx`` of an ``async def`` workflow."""
+    # -- waiting ---------------------------------------------------------------------------------
 
     def sleep(
         self, duration: Duration, *, name: str | None = None, key: str | None = None
     ) -> Slept:
-        """Sleep durably, right here; ``await`` it or not. For `gather` use `pyworkflow.sleep`.
+        """Sleep durably when called, awaited or not. For `gather` use `pyworkflow.sleep`.
 
         ``duration``: seconds, ``"90s"``, ``"5m"``, ``"1h30m"``, ``"7d"`` or a timedelta; rounded up
-        to whole seconds, 366 days at most; 0 returns at once.
+        to whole seconds, 366 days at most. 0 returns at once.
+
+        Raises `DurationError` if the duration is malformed, negative or too long.
         """
         self._sleep(duration, name, key)
         return Slept()
@@ -210,59 +59,346 @@ class WorkflowContext(BaseContext, ChildCalls, OutsideCalls, ConditionCalls, Sag
     def sleep_until(
         self, when: datetime, *, name: str | None = None, key: str | None = None
     ) -> Slept:
-        """Sleep durably until ``when``, a datetime with a time zone; the past returns at once."""
+        """Sleep durably until ``when``, a datetime with a time zone. The past returns at once."""
         self._sleep_until(when, name, key)
         return Slept()
 
+    @overload
+    def wait_for_condition(
+        self,
+        check: Callable[..., Any],
+        initial: Any = ...,
+        *,
+        every: Duration,
+        until: Callable[[T], object] = ...,
+        result_type: type[T],
+        **options: Unpack[ConditionKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
 
-class SyncWorkflowContext(
-    BaseContext, BlockingChildCalls, BlockingOutsideCalls, BlockingConditionCalls, SagaCalls
-):
-    """The ``ctx`` of a ``def`` workflow: the same names, and they block."""
+    @overload
+    def wait_for_condition(
+        self,
+        check: Callable[..., Coroutine[Any, Any, T]],
+        initial: Any = ...,
+        *,
+        every: Duration,
+        until: Callable[[T], object] = ...,
+        result_type: Any = ...,
+        **options: Unpack[ConditionKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
 
-    def sleep(self, duration: Duration, *, name: str | None = None, key: str | None = None) -> None:
-        """Sleep durably; see `WorkflowContext.sleep`."""
-        self._sleep(duration, name, key)
+    @overload
+    def wait_for_condition(
+        self,
+        check: Callable[..., T],
+        initial: Any = ...,
+        *,
+        every: Duration,
+        until: Callable[[T], object] = ...,
+        result_type: Any = ...,
+        **options: Unpack[ConditionKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
 
-    def sleep_until(
-        self, when: datetime, *, name: str | None = None, key: str | None = None
-    ) -> None:
-        """Sleep durably until ``when``, a datetime with a time zone; the past returns at once."""
-        self._sleep_until(when, name, key)
+    def wait_for_condition(
+        self,
+        check: Callable[..., Any],
+        initial: Any = NOT_GIVEN,
+        *,
+        every: Duration,
+        until: Callable[[Any], object] = bool,
+        result_type: Any = Any,
+        **options: Unpack[ConditionKeywords],
+    ) -> Any:
+        """Poll ``check`` until the state that it returns satisfies ``until``.
 
+        Args:
+            check: sync or async; its return value is the *state*. If it takes a parameter, it
+                receives the last state, at first ``initial``.
+            initial: the state for the first poll, any JSON value. Default: None.
+            every: the delay between two polls, a duration of at least a second. The first poll is
+                immediate.
+            until: returns whether a state is final. Default: `bool`.
+            backoff: the delay is multiplied by this number, at least 1, after each poll.
+                Default: 1.
+            max_every: the longest delay, a duration. Default: 5 minutes, or ``every`` if longer.
+            timeout: a duration from the recorded start; there is a last poll when it is over.
+            max_attempts: the largest number of polls.
+            name: the operation's name. Default: that of ``check``.
+            key: an identity that does not depend on the position; see `Step.options`.
+            result_type: the type of the states. Default: the return annotation of ``check``.
 
-@overload
-def current_context() -> WorkflowContext: ...
+        Returns:
+            The final state.
 
+        Raises:
+            ConditionTimeoutError: ``timeout`` or ``max_attempts`` is reached.
+            Exception: any error of ``check`` or ``until``, at once; except that after a
+                `RetryableError` the same state is polled again, no sooner than its
+                ``retry_after``.
+            UsageError: an argument is invalid.
+        """
+        execution = self._running("ctx.wait_for_condition()")
+        call = ConditionCall(
+            check, initial, every=every, until=until, result_type=result_type, options=options
+        )
+        return call.coroutine(execution)
 
-@overload
-def current_context(kind: type[C]) -> C: ...
+    # -- child contexts --------------------------------------------------------------------------
 
+    @overload
+    def child(
+        self, code: Awaited[T], /, *, name: str | None = None, key: str | None = None
+    ) -> Awaited[T]: ...
 
-def current_context(kind: type[BaseContext] = BaseContext) -> BaseContext:
-    """Return the ``ctx`` of the running workflow, of the kind that suits the running code.
+    @overload
+    def child(
+        self,
+        code: Callable[..., Awaited[T]],
+        /,
+        *args: Any,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Awaited[T]: ...
 
-    In an ``async def`` it is a `WorkflowContext`. In a ``def`` workflow, child context or branch,
-    and in what these call, it is a `SyncWorkflowContext`, whose methods block. There, ask for
-    ``current_context(SyncWorkflowContext)``: type checkers can't see which it is.
+    @overload
+    def child(
+        self,
+        code: Callable[..., T],
+        /,
+        *args: Any,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Awaited[T]: ...
 
-    Raises `UsageError` outside of workflow code, and if the ctx is not of this ``kind``.
-    """
-    execution = require_execution("pyworkflow.current_context()")
-    blocks = getattr(asyncio.current_task(), "blocks", False)
-    found = SyncWorkflowContext(execution) if blocks else WorkflowContext(execution)
-    if isinstance(found, kind):
-        return found
-    raise UsageError(
-        f"current_context({kind.__name__}) was called in code whose ctx is a "
-        f"{type(found).__name__}: a SyncWorkflowContext belongs to a `def` workflow, child context "
-        "or branch and what that calls, a WorkflowContext to `async def` code"
-    )
+    def child(
+        self, code: Any, /, *args: Any, name: str | None = None, key: str | None = None
+    ) -> Any:
+        """Run ``code(*args)``, or a coroutine, as a child context and return its result.
 
+        The code may be sync or async. Its operations have a namespace of their own, and once its
+        outcome is recorded it never runs again. The result is converted to the return annotation.
+        A result of more than 256 KiB is not stored: a replay runs the code again over its recorded
+        operations.
 
-def _whereabouts() -> str:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop runs here
-        return f"the thread {threading.current_thread().name!r}"
-    return "a callback of another loop" if task is None else f"the task {task.get_name()!r}"
+        Raises:
+            UsageError: ``code`` is neither a function nor a coroutine, or a name or key is invalid.
+            Exception: any error of the code.
+        """
+        execution = self._running("ctx.child()")
+        return ChildCall(code, args, name, key).coroutine(execution)
+
+    @overload
+    def parallel(
+        self,
+        branches: Sequence[Awaited[T] | Callable[[], Awaited[T]]]
+        | Mapping[str, Awaited[T] | Callable[[], Awaited[T]]],
+        **options: Unpack[FanOutKeywords],
+    ) -> Awaited[BatchResult[T]]: ...
+
+    @overload
+    def parallel(
+        self,
+        branches: Sequence[Callable[[], T]] | Mapping[str, Callable[[], T]],
+        **options: Unpack[FanOutKeywords],
+    ) -> Awaited[BatchResult[T]]: ...
+
+    @overload  # of several kinds, which a type checker takes for objects
+    def parallel(
+        self, branches: Sequence[object] | Mapping[str, object], **options: Unpack[FanOutKeywords]
+    ) -> Awaited[BatchResult[Any]]: ...
+
+    def parallel(self, branches: Any, **options: Any) -> Any:
+        """Run branches concurrently, each as a child context, and return their results.
+
+        ``branches`` is a list of functions without parameters and of coroutines (calls of async
+        steps), or a dict of them by name. A branch that blocks does not block the others.
+        ``max_concurrency`` limits the number of branches that run at once.
+
+        By default the first failure ends the operation. With ``min_successful`` it ends when that
+        number of branches has succeeded; with ``tolerated_failure_count`` or
+        ``tolerated_failure_percentage`` (0 to 100, of all branches) when more have failed. Branches
+        that still run are then cancelled. ``name`` and ``key`` are those of the operation.
+
+        Raises:
+            UsageError: a branch or an option is invalid, or there are more branches than the
+                service allows.
+            BatchError: too many branches failed, or too few succeeded; see its ``result``.
+        """
+        execution = self._running("ctx.parallel()")
+        return parallel_call(branches, **options).coroutine(execution)
+
+    @overload
+    def map(
+        self,
+        function: Callable[[A], Awaited[T]] | Callable[[A, int], Awaited[T]],
+        items: Iterable[A],
+        **options: Unpack[MapKeywords],
+    ) -> Awaited[BatchResult[T]]: ...
+
+    @overload
+    def map(
+        self,
+        function: Callable[[A], T] | Callable[[A, int], T],
+        items: Iterable[A],
+        **options: Unpack[MapKeywords],
+    ) -> Awaited[BatchResult[T]]: ...
+
+    def map(self, function: Any, items: Any, **options: Any) -> Any:
+        """Run ``function(item)`` for each item concurrently and return the results.
+
+        ``function``, sync or async, also receives the item's index if it has a second parameter
+        that is required or named ``index``. ``item_name(item)`` or ``item_name(item, index)`` names
+        the branches. The other options and the errors are those of `parallel`.
+        """
+        execution = self._running("ctx.map()")
+        return map_call(function, items, **options).coroutine(execution)
+
+    # -- the world outside -----------------------------------------------------------------------
+
+    @overload
+    def callback(
+        self, name: str | None = None, *, result_type: type[T], **options: Unpack[CallbackKeywords]
+    ) -> Callback[T]: ...
+
+    @overload
+    def callback(
+        self,
+        name: str | None = None,
+        *,
+        result_type: Any = ...,
+        **options: Unpack[CallbackKeywords],
+    ) -> Callback[Any]: ...
+
+    def callback(
+        self,
+        name: str | None = None,
+        *,
+        timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+        result_type: Any = Any,
+        key: str | None = None,
+    ) -> Callback[Any]:
+        """Create a callback: its ``id`` is for the sender, its ``result()`` waits for the answer.
+
+        ``timeout`` and ``heartbeat_timeout`` are durations of at least a second; without them the
+        callback stays open until the execution ends. The sender's JSON is converted to
+        ``result_type``. Text that is not JSON is returned unchanged, if ``result_type`` is ``str``
+        or omitted.
+
+        Raises:
+            UsageError: an option is invalid, or two options conflict.
+            CallbackTimeoutError: from ``result()``: the callback was not completed in time.
+            CallbackError: from ``result()``: the sender reported a failure, or its answer does not
+                fit ``result_type``.
+        """
+        execution = self._running("ctx.callback()")
+        options = callback_options(name, timeout, heartbeat_timeout, result_type)
+        return Callback(execution, *create_callback(execution, name, key, options))
+
+    @overload
+    def wait_for_callback(
+        self,
+        submit: Callable[[str], Any],
+        name: str | None = None,
+        *,
+        result_type: type[T],
+        **options: Unpack[WaitKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def wait_for_callback(
+        self,
+        submit: Callable[[str], Any],
+        name: str | None = None,
+        *,
+        result_type: Any = ...,
+        **options: Unpack[WaitKeywords],
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def wait_for_callback(
+        self,
+        submit: Callable[[str], Any],
+        name: str | None = None,
+        *,
+        timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+        retry: Retry | int | bool | None = None,
+        result_type: Any = Any,
+        key: str | None = None,
+    ) -> Any:
+        """Create a callback, pass its id to ``submit``, and return the callback's result.
+
+        ``submit(callback_id)``, sync or async, runs as a step with the policy ``retry``; its return
+        value is ignored. The other options are those of `callback`. It all runs in a child context.
+
+        Raises:
+            UsageError: an option is invalid, or two options conflict.
+            CallbackTimeoutError: the callback was not completed in time.
+            CallbackError: the sender reported a failure, or its answer does not fit
+                ``result_type``.
+            Exception: the error of the last attempt of ``submit``.
+        """
+        execution = self._running("ctx.wait_for_callback()")
+        options = callback_options(name, timeout, heartbeat_timeout, result_type)
+        return CallbackWait(submit, name, key, options, retry).coroutine(execution)
+
+    @overload
+    def invoke(
+        self,
+        function: Callee[Coroutine[Any, Any, T]],
+        input: Any = None,
+        **options: Unpack[InvokeKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def invoke(
+        self,
+        function: Callee[T],
+        input: Any = None,
+        **options: Unpack[InvokeKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def invoke(
+        self,
+        function: object,
+        input: Any = None,
+        *,
+        result_type: type[T],
+        **options: Unpack[InvokeKeywords],
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def invoke(
+        self,
+        function: object,
+        input: Any = None,
+        *,
+        result_type: Any = ...,
+        **options: Unpack[InvokeKeywords],
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def invoke(
+        self,
+        function: object,
+        input: Any = None,  # noqa: A002 - the callee's word for it
+        *,
+        name: str | None = None,
+        tenant_id: str | None = None,
+        result_type: Any = Any,
+        key: str | None = None,
+    ) -> Any:
+        """Run another durable function as an execution of its own and return its result.
+
+        ``function`` is a function's name, including its version or alias, or a workflow, which
+        supplies its name and result type. ``input`` is any JSON value. ``name`` is the name of the
+        operation, ``tenant_id`` the tenant of a function with tenant isolation.
+
+        Raises:
+            InvokeError: the function failed, was stopped, or its result does not fit
+                ``result_type``.
+            UsageError: an argument is invalid.
+        """
+        execution = self._running("ctx.invoke()")
+        call = InvokeCall(function, input, name, key, tenant_id=tenant_id, result_type=result_type)
+        return call.coroutine(execution)

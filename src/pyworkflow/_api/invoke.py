@@ -7,7 +7,7 @@ is a child context of the caller's execution instead.)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, runtime_checkable
 
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.ops.invoke import InvokeOp, InvokeOptions
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
 class InvokeKeywords(TypedDict, total=False):
     """The options of ``ctx.invoke`` beside the type of its result; see there."""
 
@@ -29,14 +32,18 @@ class InvokeKeywords(TypedDict, total=False):
 
 
 @runtime_checkable
-class Callee(Protocol):
-    """What is needed of a workflow that is invoked."""
+class Callee(Protocol[R_co]):
+    """A workflow, as an invoke sees it."""
 
     name: str
 
     @property
     def result_type(self) -> object:
-        """To what its result is converted."""
+        """The type that its result is converted to."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R_co:
+        """Tell type checkers the type of the result."""
         ...
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self
 from pyworkflow._api.code import name_of
 from pyworkflow._api.functions import Described, without_result
 from pyworkflow._api.names import check_name
-from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
 from pyworkflow._engine.exits import is_from_signal
 from pyworkflow.errors import SagaError, UsageError
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
     from pyworkflow._engine.execution import Execution
 
 P = ParamSpec("P")
-
-
-class SagaCalls(_OfExecution):
-    """Sagas of either kind of workflow."""
-
-    def saga(self) -> Saga:
-        """Return a saga: use it in ``async with`` or ``with``, and `Saga.add` compensations."""
-        return Saga(self._running("ctx.saga()"))
 
 
 class Saga:

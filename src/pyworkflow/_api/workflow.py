@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from pyworkflow._api.base_context import BaseContext
 from pyworkflow._api.child import run_child, run_child_blocking
-from pyworkflow._api.context import BaseContext, SyncWorkflowContext, WorkflowContext
+from pyworkflow._api.context import WorkflowContext
 from pyworkflow._api.functions import Described, check_function, is_async, name_of, take_for
 from pyworkflow._api.input_binding import InputBinder
 from pyworkflow._api.names import check_key, check_name
+from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow._engine.current import current_execution
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._values.annotations import return_annotation
