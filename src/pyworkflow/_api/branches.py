@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from pyworkflow._api.code import Code, code_of, drop, name_of, result_type_of
+from pyworkflow._api.callables import Code, code_of, drop, name_of, result_type_of
 from pyworkflow._api.completion import Completion, check_count
 from pyworkflow._api.fan_out import FanOut
 from pyworkflow._api.names import check_key, check_name

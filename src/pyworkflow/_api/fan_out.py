@@ -24,7 +24,7 @@ from pyworkflow.errors import BatchError, ChildContextError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from pyworkflow._api.code import Code
+    from pyworkflow._api.callables import Code
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.ops.fan_out import BranchOp, FanOutOp, Outcome
 

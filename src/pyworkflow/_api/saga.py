@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
-from pyworkflow._api.code import name_of
-from pyworkflow._api.functions import Described, without_result
+from pyworkflow._api.callables import Described, name_of, without_result
 from pyworkflow._api.names import check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
