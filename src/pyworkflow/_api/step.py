@@ -54,7 +54,7 @@ T = TypeVar("T")
 _UNSET: Any = object()
 
 
-class StepSettings(msgspec.Struct, frozen=True, dict=True):
+class StepOptions(msgspec.Struct, frozen=True, dict=True):
     """How a step is run; see `step` for what each one means."""
 
     name: str
@@ -88,7 +88,7 @@ class Step(Described, Generic[P, R_co]):
     # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
     __slots__ = ("_function", "_settings")
 
-    def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
+    def __init__(self, function: Callable[P, R_co], settings: StepOptions) -> None:
         take_for(self, function)
         self._function = function
         self._settings = settings
@@ -296,7 +296,7 @@ def step(
                 "loop anyway"
             )
         check_result(function, f"step {step_name!r}")
-        settings = StepSettings(
+        settings = StepOptions(
             name=step_name,
             function=function,
             retry=_retry(None if retry is _UNSET else retry, at_most_once, retry),
