@@ -1,6 +1,6 @@
 """`map` and `parallel` as AWS's SDK has them: its completion policy, its summaries, its ids.
 
-A branch's id is its place, from 0, below the fan-out. Branches begin in that order, as many at once
+A branch's id is its place, from 0, below the fan-out. SdkBranches begin in that order, as many at once
 as ``max_concurrency`` allows, and one that waits keeps its slot. Each is a task; NESTED ones are
 child contexts, FLAT ones virtual. Ends reach the workflow one at a time, and after each the policy
 is asked. What runs when it has decided is cancelled, and reported as STARTED.
@@ -60,7 +60,7 @@ class Branch:
     given_name: str | None
 
 
-class FanOutOp(SdkChildOp):
+class SdkFanOutOp(SdkChildOp):
     """One `map` or `parallel`."""
 
     __slots__ = ("recorded",)
@@ -78,13 +78,13 @@ class FanOutOp(SdkChildOp):
         super().replay_end(record)
 
 
-class Branches:
+class SdkBranches:
     """The branches of one fan-out while it runs. ``context`` is that of the fan-out."""
 
     def __init__(
         self,
         context: DurableContext,
-        op: FanOutOp,
+        op: SdkFanOutOp,
         branches: Sequence[Branch],
         config: MapConfig[Any] | ParallelConfig,
         subtype: str,
