@@ -8,9 +8,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
-from pyworkflow._api.branches import map_call, parallel_call
 from pyworkflow._api.callables import code_of, drop
 from pyworkflow._api.child import run_child, run_child_blocking
+from pyworkflow._api.fan_out import map_call, parallel_call
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._engine.ops.child import ChildOp
