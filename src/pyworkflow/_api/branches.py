@@ -101,7 +101,7 @@ class Branches(ABC, Generic[Reason]):
     def _go_on(self) -> None:
         """End the fan-out if it is over, else start branches while there are slots."""
         try:
-            reason = self._reason()
+            reason = self.decide() if self._recorded is None else self._recorded_reason()
             if reason is not None:
                 self._over.set_result(reason)
                 return
@@ -113,9 +113,8 @@ class Branches(ABC, Generic[Reason]):
         except Exception as error:  # of the code's own policy, for example
             self._over.set_exception(error)
 
-    def _reason(self) -> Reason | None:
-        if self._recorded is None:
-            return self.decide()
+    def _recorded_reason(self) -> Reason | None:
+        assert self._recorded is not None
         total, reason = self._recorded
         return reason if self.succeeded + self.failed == total else None
 
