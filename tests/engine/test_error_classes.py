@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyworkflow import step, workflow
-from pyworkflow._api.functions import as_async, without_result
+from pyworkflow._api.callables import as_async, without_result
 from pyworkflow._values import exception_classes
 from pyworkflow._values.exception_classes import (
     NOWHERE,

@@ -1,174 +1,142 @@
-"""The calls of `ctx.parallel` and `ctx.map`, checked before anything starts."""
+"""The branches of a fan-out: which one begins when, and when the fan-out is over.
+
+A branch's id is its place, from 0, below the fan-out. Branches begin in that order, as many at once
+as there are slots; one that waits keeps its slot. Ends reach the workflow one at a time. After
+each, one more branch is counted and the policy is asked, so a replay over the same ends decides the
+same. Where a decision is recorded, only the branches that had ended run again, and the fan-out is
+over when the last of them ends.
+
+A branch that still runs then is cancelled by the child context around it. `ctx.parallel` and
+`ctx.map`, and those of AWS's SDK, add what a branch is, the policy, and the form of the outcome.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+import contextlib
+from abc import ABC, abstractmethod
+from collections import deque
 from functools import partial
-from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from msgspec.structs import replace
-
-from pyworkflow._api.code import Code, code_of, drop, name_of, result_type_of
-from pyworkflow._api.completion import Completion, check_count
-from pyworkflow._api.fan_out import FanOut
-from pyworkflow._api.names import check_key, check_name
-from pyworkflow._engine.ops.fan_out import FanOutOp, MapOp
+from pyworkflow._api.child import run_issued
+from pyworkflow._engine.ops.fan_out import FAILED, NOT_STARTED, STARTED, SUCCEEDED
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import asyncio
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from pyworkflow._engine.ops.child import ChildOp
+
+Reason = TypeVar("Reason")
 
 
-class FanOutKeywords(TypedDict, total=False):
-    """The options of `parallel`."""
+class Branches(ABC, Generic[Reason]):
+    """The branches of one fan-out while it runs, by their places.
 
-    name: str | None
-    key: str | None
-    max_concurrency: int | None
-    min_successful: int | None
-    tolerated_failure_count: int | None
-    tolerated_failure_percentage: float | None
+    Without ``slots`` all of them run at once. ``statuses`` has a letter of `Decision` for each.
+    """
 
+    def __init__(self, op: ChildOp, names: Sequence[str], slots: int | None) -> None:
+        self._execution = op.execution
+        self._names = names
+        self._slots = slots or len(names)
+        self._waiting = deque(range(len(names)))
+        self._recorded: tuple[int, Reason] | None = None
+        self._over: asyncio.Future[Reason] = op.execution.loop.create_future()
+        self.op = op
+        self.statuses = [NOT_STARTED] * len(names)
+        self.succeeded = 0
+        self.failed = 0
 
-class MapKeywords(FanOutKeywords, total=False):
-    """The options of `map`."""
+    def follow(self, ended: Collection[int], reason: Reason) -> None:
+        """Obey a recorded decision: run those that had ``ended``, then be over for ``reason``."""
+        self._waiting = deque(ended)
+        self._recorded = len(ended), reason
 
-    item_name: Callable[[Any], str] | Callable[[Any, int], str] | None
+    def begin(self) -> asyncio.Future[Reason]:
+        """Start the first branches; return the future that says why the fan-out is over."""
+        self._go_on()
+        return self._over
 
+    # -- what each kind of fan-out adds ----------------------------------------------------------
 
-def parallel_call(
-    branches: object,
-    *,
-    name: str | None = None,
-    key: str | None = None,
-    max_concurrency: int | None = None,
-    **options: Any,
-) -> FanOut:
-    """Return the checked call of ``ctx.parallel``."""
-    targets: Sequence[Any] = list(branches.values()) if isinstance(branches, Mapping) else ()
-    targets = branches if isinstance(branches, list | tuple) else targets
-    try:
-        what = _what("ctx.parallel()", name)
-        names: list[str]
-        match branches:
-            case Mapping():
-                names = [check_name(each, f"a branch of {what}") for each in branches]
-            case list() | tuple():
-                names = [f"parallel-branch-{index}" for index in range(len(branches))]
-            case _:
-                raise UsageError(
-                    f"{what} takes a list or tuple of branches, or a dict of them by name, not "
-                    f"{brief(branches)}"
-                )
-        completion = _completion(len(targets), what, key, max_concurrency, options)
-        codes = [
-            replace(code_of(target, f"branch {each!r} of {what}"), name=each)
-            for each, target in zip(names, targets, strict=True)
-        ]
-        if len({id(target) for target in targets if inspect.iscoroutine(target)}) < sum(
-            map(inspect.iscoroutine, targets)
-        ):
-            raise UsageError(
-                f"{what} got one coroutine as several branches; call the function anew for each"
-            )
-    except BaseException:
-        drop(targets)
-        raise
-    return FanOut(
-        FanOutOp, codes, name, key, completion=completion, max_concurrency=max_concurrency
-    )
+    @abstractmethod
+    def decide(self) -> Reason | None:
+        """Return why the fan-out is over, `None` while it goes on; errors raised here end it."""
 
+    @abstractmethod
+    def branch(self, index: int) -> tuple[ChildOp, Callable[[], Awaitable[Any]]]:
+        """Return a new branch: its operation, and the code to run if no outcome is recorded."""
 
-def map_call(
-    function: Any,
-    items: Any,
-    *,
-    name: str | None = None,
-    key: str | None = None,
-    max_concurrency: int | None = None,
-    item_name: Any = None,
-    **options: Any,
-) -> FanOut:
-    """Return the checked call of ``ctx.map``."""
-    if not callable(function):
-        hint = ": swap them" if callable(items) else ""
-        raise UsageError(f"ctx.map() takes a function and items, not {brief(function)} first{hint}")
-    name = name_of(function) if name is None else name
-    what = _what("ctx.map()", name)
-    if isinstance(items, AbstractSet) or not isinstance(items, Iterable):
-        raise UsageError(
-            f"{what} takes items in an order that each replay repeats, such as a list, not "
-            f"{type(items).__name__}" + (": sort it" if isinstance(items, AbstractSet) else "")
-        )
-    items = list(items)
-    completion = _completion(len(items), what, key, max_concurrency, options)
-    result_type = result_type_of(function, what)
-    takes_index = _takes_index(function, what)
-    codes = [
-        Code(each, result_type, partial(function, *((item, index) if takes_index else (item,))))
-        for index, (each, item) in enumerate(
-            zip(_names(items, item_name, what), items, strict=True)
-        )
-    ]
-    fan_out = FanOut(
-        MapOp, codes, name, key, completion=completion, max_concurrency=max_concurrency
-    )
-    fan_out.items = items
-    return fan_out
+    def start(self, index: int) -> None:
+        """Start a branch as a child context, and `watch` its end."""
+        execution, around = self._execution, self.op.namespace
+        around.go_to(index)
+        op, code = self.branch(index)
+        self.watch(index, op.future)
+        execution.issue(op)
+        if op.ended or execution.is_halted:
+            return
 
+        async def run() -> None:
+            with contextlib.suppress(Exception):  # `_on_end` has it from the operation's future
+                await run_issued(execution, op, code)
 
-def _what(call: str, name: str | None) -> str:
-    return call if name is None else f"{call} {check_name(name, call)!r}"
+        execution.loop.make_task(run(), around, index + 1, f"branch {self._names[index]}")
 
+    def on_end(self, index: int, future: asyncio.Future[Any]) -> None:
+        """Note the outcome of a branch, before the policy is asked."""
 
-def _completion(
-    total: int, what: str, key: str | None, max_concurrency: int | None, options: dict[str, Any]
-) -> Completion:
-    if key is not None:
-        check_key(key, what)
-    check_count(max_concurrency, "max_concurrency", 1, what)
-    completion = Completion(**options)
-    completion.check(total, what)
-    return completion
-
-
-def _names(items: list[Any], item_name: Any, what: str) -> list[str]:
-    if item_name is None:
-        return [f"map-item-{index}" for index in range(len(items))]
-    if not callable(item_name):
-        raise UsageError(f"item_name of {what} must be a function of an item, not {item_name!r}")
-    takes_index = _takes_index(item_name, f"item_name of {what}")
-    places: dict[str, int] = {}
-    for index, item in enumerate(items):
-        name = check_name(
-            item_name(item, index) if takes_index else item_name(item), f"item {index} of {what}"
-        )
-        if name in places:
-            raise UsageError(
-                f"item_name of {what} names two items {name!r}, those at {places[name]} and "
-                f"{index}; make the names differ, by the index for example: item_name(item, index)"
-            )
-        places[name] = index
-    return list(places)
-
-
-def _takes_index(function: Any, what: str) -> bool:
-    """Whether ``function`` is to be called with an item and its index; if not, with the item."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a builtin that does not say
+    def passes_through(self, error: BaseException) -> bool:
+        """Whether ``error``, raised by a branch, ends the fan-out and is raised by it unchanged."""
         return False
-    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in places if p.default is p.empty]
-    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if named or len(needed) > 2 or not (places or takes_any):
-        raise UsageError(
-            f"{what} calls its function with an item, or with an item and its index; "
-            f"{name_of(function) or 'this one'}{inspect.signature(function)} can't be called so. "
-            "Bind the other arguments: functools.partial(function, ...), or a lambda"
+
+    # -- which begins when -----------------------------------------------------------------------
+
+    def watch(self, index: int, future: asyncio.Future[Any]) -> None:
+        """Count the branch when ``future`` is done."""
+        future.add_done_callback(partial(self._on_end, index))
+
+    def _go_on(self) -> None:
+        """End the fan-out if it is over, else start branches while there are slots."""
+        try:
+            reason = self.decide() if self._recorded is None else self._recorded_reason()
+            if reason is not None:
+                self._over.set_result(reason)
+                return
+            while self._waiting and self._slots and not self._execution.is_halted:
+                index = self._waiting.popleft()
+                self.statuses[index] = STARTED
+                self._slots -= 1
+                self.start(index)
+        except Exception as error:  # of the code's own policy, for example
+            self._over.set_exception(error)
+
+    def _recorded_reason(self) -> Reason | None:
+        assert self._recorded is not None
+        total, reason = self._recorded
+        return reason if self.succeeded + self.failed == total else None
+
+    def _on_end(self, index: int, future: asyncio.Future[Any]) -> None:
+        error = self._cancellation(index) if future.cancelled() else future.exception()
+        if self._over.done():
+            return
+        if error is not None and (future.cancelled() or self.passes_through(error)):
+            self._over.set_exception(error)
+            return
+        if error is None:
+            self.statuses[index] = SUCCEEDED
+            self.succeeded += 1
+        else:
+            self.statuses[index] = FAILED
+            self.failed += 1
+        self.on_end(index, future)
+        self._slots += 1
+        self._go_on()
+
+    def _cancellation(self, index: int) -> UsageError:
+        return UsageError(
+            f"branch {self._names[index]!r} was cancelled by the workflow's own code while its "
+            "outcome was being recorded. To end a branch early, let its code return"
         )
-    return len(needed) == 2 or (len(places) > 1 and places[1].name == "index")

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from pyworkflow._api.callables import without_result
 from pyworkflow._api.child import run_child, run_child_blocking
-from pyworkflow._api.functions import without_result
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.step import step
 from pyworkflow._engine.current import current_execution

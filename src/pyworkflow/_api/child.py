@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._api.code import code_of, drop
+from pyworkflow._api.callables import code_of, drop
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.exits import FAILURES, pass_on_signal
 from pyworkflow._engine.loop.tasks import call_plain

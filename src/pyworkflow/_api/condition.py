@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import msgspec
 
-from pyworkflow._api.code import name_of, result_type_of
-from pyworkflow._api.functions import as_async
+from pyworkflow._api.callables import as_async, name_of, result_type_of
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.ops.condition import ConditionOp
 from pyworkflow._values import codec

@@ -12,10 +12,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyworkflow._api.base_context import BaseContext
-from pyworkflow._api.branches import map_call, parallel_call
 from pyworkflow._api.callback import Callback, CallbackWait, callback_options, create_callback
 from pyworkflow._api.child import ChildCall
 from pyworkflow._api.condition import NOT_GIVEN, ConditionCall
+from pyworkflow._api.fan_out import map_call, parallel_call
 from pyworkflow._api.invoke import InvokeCall
 from pyworkflow._api.sleep import Slept
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from pyworkflow._api.batch import BatchResult
-    from pyworkflow._api.branches import FanOutKeywords, MapKeywords
     from pyworkflow._api.callback import CallbackKeywords, WaitKeywords
     from pyworkflow._api.condition import ConditionKeywords
-    from pyworkflow._api.invoke import Callee, InvokeKeywords
+    from pyworkflow._api.fan_out import FanOutKeywords, MapKeywords
+    from pyworkflow._api.invoke import Invocable, InvokeKeywords
     from pyworkflow.duration import Duration
     from pyworkflow.retry import Retry
 
@@ -345,7 +345,7 @@ class WorkflowContext(BaseContext):
     @overload
     def invoke(
         self,
-        function: Callee[Coroutine[Any, Any, T]],
+        function: Invocable[Coroutine[Any, Any, T]],
         input: Any = None,
         **options: Unpack[InvokeKeywords],
     ) -> Coroutine[Any, Any, T]: ...
@@ -353,7 +353,7 @@ class WorkflowContext(BaseContext):
     @overload
     def invoke(
         self,
-        function: Callee[T],
+        function: Invocable[T],
         input: Any = None,
         **options: Unpack[InvokeKeywords],
     ) -> Coroutine[Any, Any, T]: ...

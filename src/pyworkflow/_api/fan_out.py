@@ -1,32 +1,44 @@
 """`parallel` and `map`: branches that run concurrently, each in a child context of its own.
 
-A branch's id is its place, from 0, below the fan-out. Branches begin in that order, as many at once
-as ``max_concurrency`` allows; one that waits keeps its slot. Ends reach the workflow one at a time,
-so exactly one branch is counted, and the policy is asked, after each: replayed over the same ends,
-it decides the same. What runs then is cancelled, and has cleaned up before the decision is written.
+A call is checked before anything starts. When the policy has decided, the branches that still run
+are cancelled and clean up before the decision is written.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
+import inspect
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from reprlib import repr as brief
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from msgspec.structs import replace
 
 from pyworkflow._api.batch import BatchItem, BatchResult, BranchStatus
-from pyworkflow._api.child import run_child, run_child_blocking, run_issued
-from pyworkflow._api.completion import Completion, CompletionReason
+from pyworkflow._api.branches import Branches
+from pyworkflow._api.callables import Code, code_of, drop, name_of, result_type_of
+from pyworkflow._api.child import run_child, run_child_blocking
+from pyworkflow._api.completion import Completion, CompletionReason, check_count
+from pyworkflow._api.names import check_key, check_name
 from pyworkflow._engine.exits import pass_on_signal
-from pyworkflow._engine.ops.fan_out import FAILED, NOT_STARTED, STARTED, SUCCEEDED, Decision
+from pyworkflow._engine.ops.fan_out import (
+    FAILED,
+    NOT_STARTED,
+    STARTED,
+    SUCCEEDED,
+    Decision,
+    FanOutOp,
+    MapOp,
+)
 from pyworkflow.errors import BatchError, ChildContextError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from pyworkflow._api.code import Code
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.fan_out import BranchOp, FanOutOp, Outcome
+    from pyworkflow._engine.ops.fan_out import BranchOp, Outcome
 
 _STATUSES = {
     SUCCEEDED: BranchStatus.SUCCEEDED,
@@ -36,93 +48,76 @@ _STATUSES = {
 }
 
 
-class Branches:
-    """The branches of one fan-out while it runs."""
+class FanOutKeywords(TypedDict, total=False):
+    """The options of `parallel`."""
+
+    name: str | None
+    key: str | None
+    max_concurrency: int | None
+    min_successful: int | None
+    tolerated_failure_count: int | None
+    tolerated_failure_percentage: float | None
+
+
+class MapKeywords(FanOutKeywords, total=False):
+    """The options of `map`."""
+
+    item_name: Callable[[Any], str] | Callable[[Any, int], str] | None
+
+
+class _Branches(Branches[CompletionReason]):
+    """The branches of a `parallel` or `map`; their outcomes are those of their operations."""
+
+    op: FanOutOp
 
     def __init__(
         self,
-        execution: Execution,
         op: FanOutOp,
         codes: Sequence[Code],
         completion: Completion,
         max_concurrency: int | None,
     ) -> None:
-        self._execution = execution
-        self._op = op
+        super().__init__(op, [str(code.name) for code in codes], max_concurrency)
         self._codes = codes
         self._completion = completion
-        self._slots = max_concurrency or len(codes)
-        self._statuses = [NOT_STARTED] * len(codes)
-        self._counts = {SUCCEEDED: 0, FAILED: 0}
-        self._waiting = deque(range(len(codes)))
-        self._ended: asyncio.Future[CompletionReason] = execution.loop.create_future()
 
     async def run(self) -> Decision:
         """Run the branches until the policy has decided; return the decision."""
-        self._begin()
-        return self._decision(await self._ended)
+        self._follow_recorded()
+        return self._decision(await self.begin())
 
     def run_blocking(self) -> Decision:
         """Do what `run` does, for code that blocks."""
-        self._begin()
-        return self._decision(self._execution.bridge.wait(self._ended))
+        self._follow_recorded()
+        return self._decision(self._execution.bridge.wait(self.begin()))
 
-    def _begin(self) -> None:
-        recorded = self._op.recorded
+    def _follow_recorded(self) -> None:
+        recorded = self.op.recorded
         if recorded is not None:
-            ended = (SUCCEEDED, FAILED)
-            self._waiting = deque(i for i, s in enumerate(recorded.statuses) if s in ended)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """End the fan-out if it is over, else start what there is room for."""
-        reason = self._reason()
-        if reason is not None:
-            self._ended.set_result(reason)
-            return
-        while self._waiting and self._slots and not self._execution.is_halted:
-            self._start(self._waiting.popleft())
-
-    def _reason(self) -> CompletionReason | None:
-        done, failed = self._counts.values()
-        recorded = self._op.recorded
-        if recorded is None:
-            return self._completion.reason(len(self._codes), done, failed)
-        if done + failed < recorded.success_count + recorded.failure_count:
-            return None
-        return CompletionReason(recorded.completion_reason)
+            ended = [i for i, s in enumerate(recorded.statuses) if s in (SUCCEEDED, FAILED)]
+            self.follow(ended, CompletionReason(recorded.completion_reason))
 
     def _decision(self, reason: CompletionReason) -> Decision:
-        done, failed = self._counts.values()
-        statuses = "".join(self._statuses)
-        return self._op.recorded or Decision(reason.value, done, failed, statuses)
+        statuses = "".join(self.statuses)
+        return self.op.recorded or Decision(reason.value, self.succeeded, self.failed, statuses)
 
-    # -- one branch ------------------------------------------------------------------------------
+    def decide(self) -> CompletionReason | None:
+        """Ask the policy."""
+        return self._completion.reason(len(self._codes), self.succeeded, self.failed)
 
-    def _start(self, index: int) -> None:
-        execution, op, code = self._execution, self._op, self._codes[index]
-        op.namespace.go_to(index)
-        branch = op.branch(execution, code.name, None, code.result_type)
+    def branch(self, index: int) -> tuple[BranchOp, Callable[[], Awaitable[Any]]]:
+        """Return the operation of a branch and its code."""
+        op, code = self.op, self._codes[index]
+        branch = op.branch(self._execution, code.name, None, code.result_type)
         branch.source = code.source
         op.branches[index] = branch
-        self._statuses[index] = STARTED
-        self._slots -= 1
-        branch.future.add_done_callback(partial(self._on_end, index))
-        execution.issue(branch)
-        if not branch.ended and not execution.is_halted:
-            execution.loop.make_task(
-                self._run_branch(branch, code), op.namespace, index + 1, f"branch {code.name}"
-            )
-
-    async def _run_branch(self, branch: BranchOp, code: Code) -> None:
-        with contextlib.suppress(Exception):  # `_on_end` is told by the branch's future
-            await run_issued(self._execution, branch, partial(self._call, code))
+        return branch, partial(self._call, code)
 
     async def _call(self, code: Code) -> Any:
         try:
             return await code.run()
         except asyncio.CancelledError:
-            if self._ended.done():
+            if self._over.done():
                 raise
             # Nobody would tell the fan-out of a branch that is neither done nor failed.
             raise ChildContextError(
@@ -137,24 +132,6 @@ class Branches:
                 raise
             # Of any other class the branch's record could tell the fan-out nothing.
             raise ChildContextError(str(error), error_type=type(error).__name__) from error
-
-    def _on_end(self, index: int, future: asyncio.Future[Any]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if self._ended.done():
-            return
-        if future.cancelled():
-            self._ended.set_exception(
-                UsageError(
-                    f"branch {self._codes[index].name!r} was cancelled by the workflow's own code "
-                    "while its outcome was recorded. End a branch from within: let it return"
-                )
-            )
-            return
-        status = SUCCEEDED if error is None else FAILED
-        self._statuses[index] = status
-        self._counts[status] += 1
-        self._slots += 1
-        self._go_on()
 
 
 class FanOut:
@@ -188,7 +165,7 @@ class FanOut:
     async def _run(self, execution: Execution) -> BatchResult[Any]:
         try:
             op = self._op(execution)
-            return self._result(await run_child(execution, op, self._branches(execution, op).run))
+            return self._result(await run_child(execution, op, self._branches(op).run))
         finally:
             self._drop()
 
@@ -196,13 +173,13 @@ class FanOut:
         """Run the branches; block until the policy has decided."""
         try:
             op = self._op(execution)
-            branches = self._branches(execution, op)
+            branches = self._branches(op)
             return self._result(run_child_blocking(execution, op, branches.run_blocking))
         finally:
             self._drop()
 
-    def _branches(self, execution: Execution, op: FanOutOp) -> Branches:
-        return Branches(execution, op, self._codes, self._completion, self._max_concurrency)
+    def _branches(self, op: FanOutOp) -> _Branches:
+        return _Branches(op, self._codes, self._completion, self._max_concurrency)
 
     def _op(self, execution: Execution) -> FanOutOp:
         types = [code.result_type for code in self._codes]
@@ -258,3 +235,141 @@ def _failure(
     error = BatchError(message, result)
     error.__cause__ = first.error
     return error
+
+
+# -- the calls, checked before anything starts ---------------------------------------------------
+
+
+def parallel_call(
+    branches: object,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    max_concurrency: int | None = None,
+    **options: Any,
+) -> FanOut:
+    """Return the checked call of ``ctx.parallel``."""
+    targets: Sequence[Any] = list(branches.values()) if isinstance(branches, Mapping) else ()
+    targets = branches if isinstance(branches, list | tuple) else targets
+    try:
+        what = _what("ctx.parallel()", name)
+        names: list[str]
+        match branches:
+            case Mapping():
+                names = [check_name(each, f"a branch of {what}") for each in branches]
+            case list() | tuple():
+                names = [f"parallel-branch-{index}" for index in range(len(branches))]
+            case _:
+                raise UsageError(
+                    f"{what} takes a list or tuple of branches, or a dict of them by name, not "
+                    f"{brief(branches)}"
+                )
+        completion = _completion(len(targets), what, key, max_concurrency, options)
+        codes = [
+            replace(code_of(target, f"branch {each!r} of {what}"), name=each)
+            for each, target in zip(names, targets, strict=True)
+        ]
+        if len({id(target) for target in targets if inspect.iscoroutine(target)}) < sum(
+            map(inspect.iscoroutine, targets)
+        ):
+            raise UsageError(
+                f"{what} got one coroutine as several branches; call the function anew for each"
+            )
+    except BaseException:
+        drop(targets)
+        raise
+    return FanOut(
+        FanOutOp, codes, name, key, completion=completion, max_concurrency=max_concurrency
+    )
+
+
+def map_call(
+    function: Any,
+    items: Any,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    max_concurrency: int | None = None,
+    item_name: Any = None,
+    **options: Any,
+) -> FanOut:
+    """Return the checked call of ``ctx.map``."""
+    if not callable(function):
+        hint = ": swap them" if callable(items) else ""
+        raise UsageError(f"ctx.map() takes a function and items, not {brief(function)} first{hint}")
+    name = name_of(function) if name is None else name
+    what = _what("ctx.map()", name)
+    if isinstance(items, AbstractSet) or not isinstance(items, Iterable):
+        raise UsageError(
+            f"{what} takes items in an order that each replay repeats, such as a list, not "
+            f"{type(items).__name__}" + (": sort it" if isinstance(items, AbstractSet) else "")
+        )
+    items = list(items)
+    completion = _completion(len(items), what, key, max_concurrency, options)
+    result_type = result_type_of(function, what)
+    takes_index = _takes_index(function, what)
+    codes = [
+        Code(each, result_type, partial(function, *((item, index) if takes_index else (item,))))
+        for index, (each, item) in enumerate(
+            zip(_names(items, item_name, what), items, strict=True)
+        )
+    ]
+    fan_out = FanOut(
+        MapOp, codes, name, key, completion=completion, max_concurrency=max_concurrency
+    )
+    fan_out.items = items
+    return fan_out
+
+
+def _what(call: str, name: str | None) -> str:
+    return call if name is None else f"{call} {check_name(name, call)!r}"
+
+
+def _completion(
+    total: int, what: str, key: str | None, max_concurrency: int | None, options: dict[str, Any]
+) -> Completion:
+    if key is not None:
+        check_key(key, what)
+    check_count(max_concurrency, "max_concurrency", 1, what)
+    completion = Completion(**options)
+    completion.check(total, what)
+    return completion
+
+
+def _names(items: list[Any], item_name: Any, what: str) -> list[str]:
+    if item_name is None:
+        return [f"map-item-{index}" for index in range(len(items))]
+    if not callable(item_name):
+        raise UsageError(f"item_name of {what} must be a function of an item, not {item_name!r}")
+    takes_index = _takes_index(item_name, f"item_name of {what}")
+    places: dict[str, int] = {}
+    for index, item in enumerate(items):
+        name = check_name(
+            item_name(item, index) if takes_index else item_name(item), f"item {index} of {what}"
+        )
+        if name in places:
+            raise UsageError(
+                f"item_name of {what} names two items {name!r}, those at {places[name]} and "
+                f"{index}; make the names differ, by the index for example: item_name(item, index)"
+            )
+        places[name] = index
+    return list(places)
+
+
+def _takes_index(function: Any, what: str) -> bool:
+    """Whether ``function`` is to be called with an item and its index; if not, with the item."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a builtin that does not say
+        return False
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in places if p.default is p.empty]
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if named or len(needed) > 2 or not (places or takes_any):
+        raise UsageError(
+            f"{what} calls its function with an item, or with an item and its index; "
+            f"{name_of(function) or 'this one'}{inspect.signature(function)} can't be called so. "
+            "Bind the other arguments: functools.partial(function, ...), or a lambda"
+        )
+    return len(needed) == 2 or (len(places) > 1 and places[1].name == "index")

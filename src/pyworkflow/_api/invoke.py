@@ -32,7 +32,7 @@ class InvokeKeywords(TypedDict, total=False):
 
 
 @runtime_checkable
-class Callee(Protocol[R_co]):
+class Invocable(Protocol[R_co]):
     """A workflow, as an invoke sees it."""
 
     name: str
@@ -61,7 +61,7 @@ class InvokeCall:
         result_type: Any,
     ) -> None:
         callee = getattr(function, "workflow", function)  # what a Lambda handler wraps
-        if isinstance(callee, Callee):
+        if isinstance(callee, Invocable):
             function_name, name = callee.name, callee.name if name is None else name
             result_type = callee.result_type if result_type is Any else result_type
         elif isinstance(callee, str) and callee:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
-from pyworkflow._api.code import name_of
-from pyworkflow._api.functions import Described, without_result
+from pyworkflow._api.callables import Described, name_of, without_result
 from pyworkflow._api.names import check_name
-from pyworkflow._api.step import Step, StepSettings
+from pyworkflow._api.step import Step, StepOptions
 from pyworkflow._engine.exits import is_from_signal
 from pyworkflow.errors import SagaError, UsageError
 from pyworkflow.retry import Retry
@@ -152,5 +151,5 @@ def _step_of(compensation: Callable[..., Any]) -> Step[..., Any]:
         )
     name = name_of(getattr(compensation, "func", compensation)) or "compensation"
     compensate = without_result(compensation)
-    settings = StepSettings(check_name(name, "a compensation"), compensate, Retry(), is_async=True)
+    settings = StepOptions(check_name(name, "a compensation"), compensate, Retry(), is_async=True)
     return Step(compensate, settings)

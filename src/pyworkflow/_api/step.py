@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import msgspec
 from msgspec.structs import replace
 
-from pyworkflow._api.functions import (
+from pyworkflow._api.callables import (
     Described,
     check_bound,
     check_function,
+    default_name,
     is_async,
-    name_of,
     take_for,
 )
 from pyworkflow._api.names import check_key, check_name
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Protocol
 
-    from pyworkflow._api.functions import OfClass
+    from pyworkflow._api.callables import OfClass
     from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.loop.unawaited import Calls
     from pyworkflow._values.codec import Decode
@@ -54,7 +54,7 @@ T = TypeVar("T")
 _UNSET: Any = object()
 
 
-class StepSettings(msgspec.Struct, frozen=True, dict=True):
+class StepOptions(msgspec.Struct, frozen=True, dict=True):
     """How a step is run; see `step` for what each one means."""
 
     name: str
@@ -88,7 +88,7 @@ class Step(Described, Generic[P, R_co]):
     # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
     __slots__ = ("_function", "_settings")
 
-    def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
+    def __init__(self, function: Callable[P, R_co], settings: StepOptions) -> None:
         take_for(self, function)
         self._function = function
         self._settings = settings
@@ -287,7 +287,8 @@ def step(
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
         check_function(function, "@step")
         step_name = check_name(
-            name_of(function, "step") if name is None else name, f"step {function.__qualname__}"
+            default_name(function, "step") if name is None else name,
+            f"step {function.__qualname__}",
         )
         if inline and is_async(function):
             raise UsageError(
@@ -295,7 +296,7 @@ def step(
                 "loop anyway"
             )
         check_result(function, f"step {step_name!r}")
-        settings = StepSettings(
+        settings = StepOptions(
             name=step_name,
             function=function,
             retry=_retry(None if retry is _UNSET else retry, at_most_once, retry),

@@ -11,10 +11,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyworkflow._api.base_context import BaseContext
-from pyworkflow._api.branches import map_call, parallel_call
 from pyworkflow._api.callback import CallbackWait, SyncCallback, callback_options, create_callback
 from pyworkflow._api.child import ChildCall
 from pyworkflow._api.condition import NOT_GIVEN, ConditionCall
+from pyworkflow._api.fan_out import map_call, parallel_call
 from pyworkflow._api.invoke import InvokeCall
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from pyworkflow._api.batch import BatchResult
-    from pyworkflow._api.branches import FanOutKeywords, MapKeywords
     from pyworkflow._api.callback import CallbackKeywords, WaitKeywords
     from pyworkflow._api.condition import ConditionKeywords
-    from pyworkflow._api.invoke import Callee, InvokeKeywords
+    from pyworkflow._api.fan_out import FanOutKeywords, MapKeywords
+    from pyworkflow._api.invoke import Invocable, InvokeKeywords
     from pyworkflow.duration import Duration
     from pyworkflow.retry import Retry
 
@@ -339,7 +339,7 @@ class SyncWorkflowContext(BaseContext):
     @overload
     def invoke(
         self,
-        function: Callee[Coroutine[Any, Any, T]],
+        function: Invocable[Coroutine[Any, Any, T]],
         input: Any = None,
         **options: Unpack[InvokeKeywords],
     ) -> T: ...
@@ -347,7 +347,7 @@ class SyncWorkflowContext(BaseContext):
     @overload
     def invoke(
         self,
-        function: Callee[T],
+        function: Invocable[T],
         input: Any = None,
         **options: Unpack[InvokeKeywords],
     ) -> T: ...

@@ -11,9 +11,9 @@ import functools
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from pyworkflow._api.base_context import BaseContext
+from pyworkflow._api.callables import Described, check_function, default_name, is_async, take_for
 from pyworkflow._api.child import run_child, run_child_blocking
 from pyworkflow._api.context import WorkflowContext
-from pyworkflow._api.functions import Described, check_function, is_async, name_of, take_for
 from pyworkflow._api.input_binding import InputBinder
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.sync_context import SyncWorkflowContext
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from pyworkflow._api.functions import OfClass
+    from pyworkflow._api.callables import OfClass
     from pyworkflow._engine.execution import Execution
 
 P = ParamSpec("P")
@@ -222,12 +222,9 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
         check_function(function, "@workflow")
+        given = default_name(function, "workflow") if name is None else name
         made: Workflow[Any, Any] = Workflow(
-            function,
-            check_name(
-                name_of(function, "workflow") if name is None else name,
-                f"workflow {function.__qualname__}",
-            ),
+            function, check_name(given, f"workflow {function.__qualname__}")
         )
         made.binder  # noqa: B018 - an unusable signature is told where it is written
         check_signature(function, f"workflow {made.name!r}")

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyworkflow._api.input_binding import InputBinder
-from pyworkflow._api.step import StepSettings
+from pyworkflow._api.step import StepOptions
 from pyworkflow._api.workflow import EntryPoint, Workflow
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _renew_all() -> None:
     for each in _all:
         each.renew()
     # Before 3.12 a cached property has a lock, which a thread of the parent may have held.
-    for owner in (InputBinder, StepSettings, Workflow, *EntryPoint.__subclasses__()):
+    for owner in (InputBinder, StepOptions, Workflow, *EntryPoint.__subclasses__()):
         for member in vars(owner).values():
             if isinstance(member, functools.cached_property) and hasattr(member, "lock"):
                 member.lock = threading.RLock()

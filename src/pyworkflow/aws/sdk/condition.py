@@ -13,7 +13,7 @@ from aws_durable_execution_sdk_python.exceptions import WaitForConditionError
 from pyworkflow._protocol.records import Action, Operation, SubType
 from pyworkflow.aws.sdk.errors import ends_invocation, surface
 from pyworkflow.aws.sdk.serdes import SerDesEncoding
-from pyworkflow.aws.sdk.steps import AttemptsOp, Settings, carried
+from pyworkflow.aws.sdk.steps import AttemptsOp, SdkStepSettings, carried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class SdkConditionOp(AttemptsOp):
         config: WaitForConditionConfig[Any],
         poll: Callable[[Any, CurrentStep], Any],
     ) -> None:
-        settings = Settings(name)
+        settings = SdkStepSettings(name)
         super().__init__(execution, settings, carried(self._run), (), {})
         self.name = name
         self.subtype = SubType.WAIT_FOR_CONDITION

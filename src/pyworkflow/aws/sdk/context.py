@@ -45,7 +45,7 @@ from pyworkflow._protocol.records import OperationType, SubType
 from pyworkflow.aws.sdk.callbacks import Callback, SdkCallbackOp, SdkInvokeOp
 from pyworkflow.aws.sdk.condition import SdkConditionOp
 from pyworkflow.aws.sdk.contexts import SdkChildOp, run_virtual
-from pyworkflow.aws.sdk.fan_out import Branch, Branches, FanOutOp
+from pyworkflow.aws.sdk.fan_out import Branch, SdkBranches, SdkFanOutOp
 from pyworkflow.aws.sdk.steps import SdkStepOp, carried
 from pyworkflow.errors import UsageError
 
@@ -307,9 +307,9 @@ class DurableContext(types.DurableContext):
     ) -> Any:
         subtype, branch_subtype, result_kind = kinds
         summary = envelope_summary_generator(result_kind, config.summary_generator)
-        op = self._make(FanOutOp, name, subtype, config.serdes, summary)
+        op = self._make(SdkFanOutOp, name, subtype, config.serdes, summary)
         return self._run_child(
-            op, lambda child: Branches(child, op, branches(), config, branch_subtype).run()
+            op, lambda child: SdkBranches(child, op, branches(), config, branch_subtype).run()
         )
 
     def _run_virtual(self, func: Callable[[Any], T], config: ChildConfig[T]) -> T:

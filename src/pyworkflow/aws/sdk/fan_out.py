@@ -1,18 +1,14 @@
 """`map` and `parallel` as AWS's SDK has them: its completion policy, its summaries, its ids.
 
-A branch's id is its place, from 0, below the fan-out. Branches begin in that order, as many at once
-as ``max_concurrency`` allows, and one that waits keeps its slot. Each is a task; NESTED ones are
-child contexts, FLAT ones virtual. Ends reach the workflow one at a time, and after each the policy
-is asked. What runs when it has decided is cancelled, and reported as STARTED.
+Each branch is a task; NESTED ones are child contexts, FLAT ones virtual. A branch that runs when
+the policy has decided is cancelled, and reported as STARTED.
 
-A result that is too large is not stored but for a summary, with the decision. A replay then runs
-the branches that had ended, over what is recorded below, and obeys that decision.
+Of a result that is too large, only a summary is stored, with the decision. A replay then runs the
+branches that had ended again, over what is recorded below them, and obeys that decision.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,25 +26,27 @@ from aws_durable_execution_sdk_python.config import (
     NestingType,
 )
 
-from pyworkflow._api.child import run_issued
+from pyworkflow._api.branches import Branches
 from pyworkflow._engine.ids import Namespace, hash_path
+from pyworkflow._engine.ops.fan_out import FAILED, NOT_STARTED, STARTED, SUCCEEDED
 from pyworkflow._protocol.records import Operation, Status
 from pyworkflow.aws.sdk.contexts import SdkChildOp, run_virtual
 from pyworkflow.aws.sdk.errors import error_object, passes_through
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aws_durable_execution_sdk_python.config import MapConfig, ParallelConfig
 
     from pyworkflow.aws.sdk.context import DurableContext
 
-SUCCEEDED, FAILED, STARTED = (
-    BatchItemStatus.SUCCEEDED,
-    BatchItemStatus.FAILED,
-    BatchItemStatus.STARTED,
-)
+_STATUSES = {
+    SUCCEEDED: BatchItemStatus.SUCCEEDED,
+    FAILED: BatchItemStatus.FAILED,
+    STARTED: BatchItemStatus.STARTED,
+    NOT_STARTED: None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Branch:
     given_name: str | None
 
 
-class FanOutOp(SdkChildOp):
+class SdkFanOutOp(SdkChildOp):
     """One `map` or `parallel`."""
 
     __slots__ = ("recorded",)
@@ -78,139 +76,111 @@ class FanOutOp(SdkChildOp):
         super().replay_end(record)
 
 
-class Branches:
-    """The branches of one fan-out while it runs. ``context`` is that of the fan-out."""
+class SdkBranches(Branches[CompletionReason]):
+    """The branches of a `map` or `parallel`. ``context`` is that of the fan-out."""
+
+    op: SdkFanOutOp
 
     def __init__(
         self,
         context: DurableContext,
-        op: FanOutOp,
+        op: SdkFanOutOp,
         branches: Sequence[Branch],
         config: MapConfig[Any] | ParallelConfig,
         subtype: str,
     ) -> None:
+        super().__init__(op, [branch.name for branch in branches], config.max_concurrency)
         self._context = context
-        self._execution = op.execution
-        self._op = op
         self._branches = branches
         self._config = config
+        self._serdes = config.item_serdes or config.serdes
         self._subtype = subtype
         self._policy = CompletionPolicy.from_config(len(branches), config.completion_config)
-        self._slots = config.max_concurrency or len(branches)
-        self._waiting = deque(range(len(branches)))
-        self._items: dict[int, BatchItem[Any]] = {}
-        self._counts = {SUCCEEDED: 0, FAILED: 0}
-        self._expected = len(branches)
-        self._ended: asyncio.Future[CompletionReason] = op.execution.loop.create_future()
+        self._ended: dict[int, BatchItem[Any]] = {}
 
     def run(self) -> BatchResult[Any]:
-        """Run the branches until the policy has decided; return what became of them."""
+        """Run the branches until the policy has decided; return their outcomes."""
         try:
-            if self._op.recorded is not None:
-                return self._run_again(self._op.recorded)
-            self._go_on()
-            return self._result(self._execution.bridge.wait(self._ended))
+            if self.op.recorded is not None:
+                return self._run_again(self.op.recorded)
+            return self._result(self._execution.bridge.wait(self.begin()))
         finally:
-            # Whatever else is recorded below is no business of the code any more.
-            self._execution.journal.consume_below(self._op.id)
+            # The code has no use for anything else that is recorded below.
+            self._execution.journal.consume_below(self.op.id)
 
     def _result(self, reason: CompletionReason) -> BatchResult[Any]:
-        return BatchResult([self._items[index] for index in sorted(self._items)], reason)
+        items = [
+            self._ended.get(index) or BatchItem(index, BatchItemStatus.STARTED)
+            for index, status in enumerate(self.statuses)
+            if status != NOT_STARTED
+        ]
+        return BatchResult(items, reason)
 
     # -- the policy ------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
-        """End the fan-out if it is over, else start what there is room for."""
-        try:
-            if not self._decide():
-                self._start_waiting()
-        except Exception as error:  # the code's own predicate raised
-            self._ended.set_exception(error)
-
-    def _decide(self) -> bool:
-        policy, done, failed = self._policy, *self._counts.values()
+    def decide(self) -> CompletionReason | None:
+        """Ask the policy, which may be a function of the code's own."""
+        policy, done, failed = self._policy, self.succeeded, self.failed
         snapshot = self._snapshot() if policy.should_complete is not None else ()
         decision = policy.evaluate(done, failed, snapshot)
         over = policy.is_complete(done, failed, snapshot, decision)
         if over or not policy.should_continue(failed):
-            self._ended.set_result(policy.reason(done, failed, snapshot, decision))
-        return self._ended.done()
+            return policy.reason(done, failed, snapshot, decision)
+        return None
 
     def _snapshot(self) -> tuple[CompletionItemStatus, ...]:
-        items = self._items
         return tuple(
-            CompletionItemStatus(
-                index, branch.given_name, items[index].status if index in items else None
+            CompletionItemStatus(index, branch.given_name, _STATUSES[status])
+            for index, (branch, status) in enumerate(
+                zip(self._branches, self.statuses, strict=True)
             )
-            for index, branch in enumerate(self._branches)
         )
 
-    def _start_waiting(self) -> None:
-        """Start branches in the order of their places."""
-        while self._waiting and self._slots and not self._execution.is_halted:
-            self._slots -= 1
-            self._start(self._waiting.popleft())
+    def on_end(self, index: int, future: asyncio.Future[Any]) -> None:
+        """Keep the value or error as the SDK gives it."""
+        error = future.exception()
+        if error is None:
+            item = BatchItem(index, BatchItemStatus.SUCCEEDED, future.result())
+        else:
+            assert isinstance(error, Exception)
+            item = BatchItem(index, BatchItemStatus.FAILED, error=error_object(error))
+        self._ended[index] = item
+
+    def passes_through(self, error: BaseException) -> bool:
+        """Whether ``error`` is not recorded, but raised in the code around as it is."""
+        return passes_through(error)
 
     # -- one branch ------------------------------------------------------------------------------
 
-    def _start(self, index: int) -> None:
-        self._items[index] = BatchItem(index, STARTED)
+    def start(self, index: int) -> None:
+        """Start a branch: NESTED as a child context, FLAT as a virtual one."""
         if self._config.nesting_type is NestingType.FLAT:
             self._start_flat(index)
         else:
-            self._start_nested(index)
+            super().start(index)
 
-    def _start_nested(self, index: int) -> None:
+    def branch(self, index: int) -> tuple[SdkChildOp, Callable[[], Awaitable[Any]]]:
+        """Return the operation of a NESTED branch and its code."""
         execution, branch = self._execution, self._branches[index]
-        self._op.namespace.go_to(index)
-        serdes = self._config.item_serdes or self._config.serdes
-        op = SdkChildOp(execution, branch.name or None, self._subtype, serdes)
-        op.future.add_done_callback(partial(self._on_end, index))
+        op = SdkChildOp(execution, branch.name or None, self._subtype, self._serdes)
         is_new = execution.journal.record_of(op.id) is None
-        execution.issue(op)
-        if op.ended or execution.is_halted:
-            return
-        context = self._context.within(op.namespace, is_new=is_new)
 
         async def code() -> Any:
-            return branch.code(context)
+            return branch.code(self._context.within(op.namespace, is_new=is_new))
 
-        async def run() -> None:
-            with contextlib.suppress(Exception):  # `_on_end` is told by the operation's future
-                await run_issued(execution, op, code)
-
-        execution.loop.make_task(run(), self._op.namespace, index + 1, f"branch {branch.name}")
+        return op, code
 
     def _start_flat(self, index: int) -> None:
-        execution, branch, around = self._execution, self._branches[index], self._op.namespace
+        execution, branch, around = self._execution, self._branches[index], self.op.namespace
         namespace = Namespace(hash_path(f"{around.prefix}-{index}"), around.scope)
         context = self._context.within(namespace)
-        serdes = self._config.item_serdes or self._config.serdes
 
         async def run() -> Any:
-            return run_virtual(execution, lambda: branch.code(context), namespace.prefix, serdes)
+            code = partial(branch.code, context)
+            return run_virtual(execution, code, namespace.prefix, self._serdes)
 
         task = execution.loop.make_task(run(), namespace, index + 1, f"branch {branch.name}")
-        task.add_done_callback(partial(self._on_end, index))
-
-    def _on_end(self, index: int, future: asyncio.Future[Any]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or self._ended.done():
-            return
-        if error is None:
-            item = BatchItem(index, SUCCEEDED, future.result())
-        elif passes_through(error) or not isinstance(error, Exception):
-            self._ended.set_exception(error)
-            return
-        else:
-            item = BatchItem(index, FAILED, error=error_object(error))
-        self._items[index] = item
-        self._counts[item.status] += 1
-        self._slots += 1
-        if self._op.recorded is None:
-            self._go_on()
-        elif sum(self._counts.values()) == self._expected:
-            self._ended.set_result(CompletionReason.ALL_COMPLETED)
+        self.watch(index, task)
 
     # -- a summary -------------------------------------------------------------------------------
 
@@ -221,22 +191,20 @@ class Branches:
         if record is not None:
             total = min(total, record.started_total)
             ended = [index for index in range(total) if index not in record.started_indexes]
-        else:  # written before summaries had the decision: the branches' own records say it
+            reason = record.completion_reason
+        else:  # a summary of an older version, without the decision: the branches' records give it
             ended = [index for index in range(total) if self._has_ended(index)]
-        self._expected = len(ended)
-        for index in range(total):
-            if index in ended:
-                self._start(index)
-            else:
-                self._items[index] = BatchItem(index, STARTED)
-        if ended:
-            self._execution.bridge.wait(self._ended)
+            reason = CompletionReason.ALL_COMPLETED
+        self.statuses[:total] = [STARTED] * total
+        self.follow(ended, reason)
+        result = self._result(self._execution.bridge.wait(self.begin()))
         if record is not None:
-            return self._result(record.completion_reason)
-        found = self._result(CompletionReason.ALL_COMPLETED).all
-        inferred: BatchResult[Any] = BatchResult.from_items(found, self._config.completion_config)
+            return result
+        inferred: BatchResult[Any] = BatchResult.from_items(
+            result.all, self._config.completion_config
+        )
         return inferred
 
     def _has_ended(self, index: int) -> bool:
-        record = self._execution.journal.record_of(hash_path(f"{self._op.id}-{index}"))
+        record = self._execution.journal.record_of(hash_path(f"{self.op.id}-{index}"))
         return record is not None and record.ended

@@ -41,7 +41,7 @@ T = TypeVar("T")
 _default_strategy = RetryPresets.default()
 
 
-class Settings:
+class SdkStepSettings:
     """How the runtime runs a body of the SDK's: in a thread, with no limit in time.
 
     ``retry`` is not asked: the operation asks the strategy.
@@ -82,7 +82,7 @@ def carried(code: Callable[[CurrentStep], T]) -> Callable[[], T]:
 class AttemptsOp(StepOp):
     """What steps and conditions have in common: attempts in threads, and the SDK's errors."""
 
-    settings: Settings
+    settings: SdkStepSettings
     raises: ClassVar[type[DurableOperationError]]
 
     __slots__ = ()
@@ -120,7 +120,7 @@ class SdkStepOp(AttemptsOp):
         self, execution: Execution, name: str | None, config: StepConfig, body: Callable[[], Any]
     ) -> None:
         careful = config.step_semantics is StepSemantics.AT_MOST_ONCE_PER_RETRY
-        settings = Settings(name, at_most_once=careful)
+        settings = SdkStepSettings(name, at_most_once=careful)
         super().__init__(execution, settings, body, (), {})
         self.name = name
         self.subtype = config.sub_type or SubType.STEP

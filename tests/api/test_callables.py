@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow import UsageError, step
-from pyworkflow._api.functions import (
+from pyworkflow._api.callables import (
     as_async,
     check_function,
+    default_name,
     is_async,
-    name_of,
     take_for,
     without_result,
 )
@@ -97,13 +97,13 @@ def test_generators_are_refused(function: Any) -> None:
 
 
 def test_the_name_is_the_functions() -> None:
-    assert name_of(plain, "step") == "plain"
-    assert name_of(passing_on(coro), "step") == "coro"
+    assert default_name(plain, "step") == "plain"
+    assert default_name(passing_on(coro), "step") == "coro"
 
 
 def test_a_lambda_needs_a_name() -> None:
     with pytest.raises(UsageError, match=r'a lambda has no name.*step\(name="..."\)'):
-        name_of(lambda: 1, "step")
+        default_name(lambda: 1, "step")
 
 
 @pytest.mark.parametrize(
