@@ -31,9 +31,9 @@ from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionFailedError, ReplayHazardError, UsageError
 from pyworkflow.testing import _audit
-from pyworkflow.testing._drive import CrashingService, Driver
 from pyworkflow.testing._external_events import OutsideWorld
 from pyworkflow.testing._fakes import Fake, Fakes, FakingStepRunner
+from pyworkflow.testing._invocations import CrashingService, InvocationLoop
 from pyworkflow.testing._planned_answers import Senders
 from pyworkflow.testing._strictness import Strictness
 from pyworkflow.testing._verify import Replay, check_replay
@@ -218,13 +218,15 @@ class MockDurableContext(Senders):
             ),
             observer=seen,
         )
-        driver = Driver(service, runner, clock, self._max_invocations, seen.on_invocation, world)
+        invocations = InvocationLoop(
+            service, runner, clock, self._max_invocations, seen.on_invocation, world
+        )
         seen.execution_id = service.start(
             workflow.name, payload, execution_id=seen.execution_id or None
         )
         self._enter(world)
         try:
-            end = await driver.run_to_end(seen.execution_id)
+            end = await invocations.run_to_end(seen.execution_id)
         finally:
             self._leave(world)
             await world.close()

@@ -68,7 +68,7 @@ class CrashingService:
         raise SimulatedCrashError
 
 
-class Driver:
+class InvocationLoop:
     """Invokes an execution until it ends."""
 
     def __init__(
