@@ -226,7 +226,7 @@ class Script:
 def drive(
     script: Script, prepare: Callable[[ImmediateMemoryService, str], None], most: int = 10
 ) -> tuple[Any, int, int]:
-    """What the loop of invocations returns, how often it invoked, and how many milliseconds passed."""
+    """Return the end, the number of invocations and the milliseconds that passed."""
     clock = VirtualClock(0)
     service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("greet", "1")
