@@ -23,9 +23,9 @@ SHOP = Path(__file__).with_name("shop.py").read_text("utf-8")
 
 CALLER = """
 from pyworkflow import WorkflowContext, workflow
-from pyworkflow._runtime import leases
+from pyworkflow._local import heartbeat
 
-leases.BEAT_SECONDS = 0.01  # nobody has to wait for this test
+heartbeat.BEAT_SECONDS = 0.01  # nobody has to wait for this test
 
 
 @workflow
