@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 MODULE_LINES = 800
 FUNCTION_LINES = 60
@@ -35,6 +35,7 @@ LAYERS = {
     "_local": 6,
     "testing": 7,
     "aws": 7,
+    "types": 7,
     "_cli": 8,
 }
 """A module imports from its own layer and from those with a lower number."""
@@ -344,21 +345,55 @@ def name_findings(modules: Mapping[str, Module]) -> list[str]:
     return findings
 
 
-def export_findings(root: Module) -> list[str]:
-    """Find a root ``__all__`` that is missing, too long, unsorted or repeats itself."""
-    for node in root.tree.body:
+def public_findings(
+    modules: Mapping[str, Module], public: Mapping[str, Collection[str]]
+) -> list[str]:
+    """Find public modules whose ``__all__`` differs from the list, or is not sorted."""
+    findings = []
+    for name, listed in public.items():
+        module = modules.get(name)
+        if module is None:
+            findings.append(f"{name}: it is public, but there is no such module")
+            continue
+        names = _exports(module)
+        if names is None:
+            findings.append(f"{module.path}: no __all__")
+            continue
+        if len(names) > ROOT_EXPORTS and not name:
+            findings.append(f"{module.path}: {len(names)} names, at most {ROOT_EXPORTS}")
+        if names != sorted(set(names)):
+            findings.append(f"{module.path}: __all__ is not sorted, or repeats a name")
+        unlisted, absent = {*names} - {*listed}, {*listed} - {*names}
+        findings += [f"{module.path}: {each} is not on the list" for each in sorted(unlisted)]
+        findings += [f"{module.path}: {each} is not in __all__" for each in sorted(absent)]
+    return findings
+
+
+def _exports(module: Module) -> list[str] | None:
+    """Return a module's ``__all__``, `None` for one without."""
+    for node in module.tree.body:
         match node:
             case ast.Assign(targets=[ast.Name("__all__")], value=value):
-                names = ast.literal_eval(value)
-                break
-    else:
-        return [f"{root.path}: no __all__"]
-    findings = []
-    if len(names) > ROOT_EXPORTS:
-        findings.append(f"{root.path}: {len(names)} names, at most {ROOT_EXPORTS}")
-    if names != sorted(set(names)):
-        findings.append(f"{root.path}: __all__ is not sorted, or repeats a name")
-    return findings
+                return list(ast.literal_eval(value))
+    return None
+
+
+def private_use_findings(
+    where: str, code: str, package: str, public: Mapping[str, Collection[str]]
+) -> list[str]:
+    """Find imports in a user's code of what is not public; ``where`` says where the code stands."""
+    known = {package, *(f"{package}.{module}" for module in public if module)}
+    known |= {
+        ".".join(filter(None, (package, module, name)))
+        for module, names in public.items()
+        for name in names
+    }
+    module = Module("", Path(where), code, ast.parse(code))
+    return [
+        f"{where}:{found.line}: {found.target} is not public"
+        for found in imports_of(module, package)
+        if found.target.partition(".")[0] == package and found.target not in known
+    ]
 
 
 def loaded_by_import(name: str, folder: Path) -> set[str]:

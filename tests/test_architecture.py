@@ -7,6 +7,7 @@ and must find that.
 from __future__ import annotations
 
 import os
+import pkgutil
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import pytest
 
 from tests import architecture
 from tests.architecture import Module, load_modules
+from tests.documents import read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,49 @@ NOT_ON_LAMBDA = {
     for module in ("_cli", "_local", "services.memory", "services.sqlite", "testing")
 }
 """What a Lambda function does without: ``import pyworkflow.aws`` does not load it."""
+
+PUBLIC = {
+    module: names.split()
+    for module, names in {
+        "": """
+        AsyncClient BatchError BatchResult CallbackError Client CurrentStep DeadlockError
+        FatalError InputError NonDeterminismError PyWorkflowError Retry RetryableError
+        SerializationError Step StepCancelledError StepError StepFuture StepInterruptedError
+        StepTimeoutError SyncWorkflowContext UsageError Workflow WorkflowContext current_context
+        current_step run sleep step workflow
+    """,
+        "errors": """
+        BatchError CallbackAlreadyCompletedError CallbackError CallbackNotFoundError
+        CallbackTimeoutError ChildContextError ConditionTimeoutError DamagedExecutionError
+        DeadlockError DurationError ExecutionAlreadyStartedError ExecutionEndedError
+        ExecutionFailedError ExecutionNameError ExecutionNotFoundError ExecutionStatusError
+        ExecutionStoppedError ExecutionTimedOutError FatalError InputError InvalidUpdateError
+        InvokeError NonDeterminismError OperationError OutOfTimeError PyWorkflowError
+        ReplayHazardError RequestRefusedError RetryableError SagaError SerializationError
+        ServiceBusyError ServiceError ServiceUnavailableError StaleTokenError StepCancelledError
+        StepError StepInterruptedError StepTimeoutError StorageError UsageError
+        WorkflowLoopError
+    """,
+        "retry": "Retry",
+        "duration": "Duration format_duration parse_duration",
+        "types": """
+        AsyncHandle Callback ExecutionStatus ExecutionSummary Handle HistoryEvent Operation
+        Paged SyncCallback
+    """,
+        "services": """
+        Capability Durability Executions History ImmediateHistory Queue Service open require
+        sqlite_url
+    """,
+        "testing": """
+        ExamService MockDurableContext ServiceConformance ServiceUnderTest create_test_handler
+    """,
+        "aws": "aws_workflow_handler",
+        "aws.testing": "MockDurableContext create_test_handler",
+        "aws.sdk": "DurableContext durable_execution install",
+    }.items()
+}
+"""All that is supported: the names of each public module (the first is the root). What is not here
+is private, with an underscore or without. New API is added here and to the module's `__all__`."""
 
 TEXT_FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests", "tools")
 NO_TEXT = {".pyc", ".zip", ".whl", ".db"}
@@ -331,21 +376,81 @@ def test_a_name_that_tells_nothing_is_found(tmp_path: Path, sources: dict[str, s
     assert len(architecture.name_findings(sample(tmp_path, **sources))) == 1
 
 
-def test_root_exports_are_few_and_sorted(modules: dict[str, Module]) -> None:
-    assert_none(architecture.export_findings(modules[""]))
+# -- what is public ------------------------------------------------------------------------------
+
+
+def test_public_is_what_the_list_names(modules: dict[str, Module]) -> None:
+    assert_none(architecture.public_findings(modules, PUBLIC))
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_what_is_public_is_there(module: str) -> None:
+    found = pkgutil.resolve_name(f"{NAME}.{module}".rstrip("."))
+    assert [name for name in PUBLIC[module] if not hasattr(found, name)] == []
+    with pytest.raises(AttributeError, match="no_such_name"):
+        found.no_such_name  # noqa: B018 - some have a __getattr__ of their own
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("root", "errors", "words"),
     [
-        "x = 1",
-        "__all__ = ['b', 'a']",
-        "__all__ = ['a', 'a']",
-        f"__all__ = {[f'name_{number:02}' for number in range(31)]}",
+        ("x = 1", "__all__ = ['c']", "no __all__"),
+        ("__all__ = ['a', 'b', 'planted']", "__all__ = ['c']", "planted is not on the list"),
+        ("__all__ = ['a', 'b']", "__all__ = ['c', 'd']", "d is not on the list"),
+        ("__all__ = ['a']", "__all__ = ['c']", "b is not in __all__"),
+        ("__all__ = ['b', 'a']", "__all__ = ['c']", "not sorted"),
+        ("__all__ = ['a', 'a', 'b']", "__all__ = ['c']", "repeats a name"),
+        ("__all__ = ['a', 'b']", None, "no such module"),
     ],
 )
-def test_bad_root_exports_are_found(tmp_path: Path, source: str) -> None:
-    assert len(architecture.export_findings(sample(tmp_path, root=source)[""])) == 1
+def test_a_difference_from_the_list_is_found(
+    tmp_path: Path, root: str, errors: str | None, words: str
+) -> None:
+    package = sample(tmp_path, root=root, **({} if errors is None else {"errors": errors}))
+    (found,) = architecture.public_findings(package, {"": ["a", "b"], "errors": ["c"]})
+    assert words in found
+
+
+def test_a_root_with_too_many_names_is_found(tmp_path: Path) -> None:
+    names = [f"name_{number:02}" for number in range(31)]
+    (found,) = architecture.public_findings(
+        sample(tmp_path, root=f"__all__ = {names}"), {"": names}
+    )
+    assert "31 names" in found
+
+
+def test_documents_and_typed_examples_use_what_is_public() -> None:
+    files = [*ROOT.glob("examples/**/*.py"), *ROOT.glob("tests/typing/*.py")]
+    codes = [(path, path.read_text("utf-8")) for path in files if path.name != "test_typing.py"]
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    codes += [
+        (block.path, block.code)
+        for page in pages
+        for block in read_blocks(page)
+        if block.language == "python"
+    ]
+    assert len(codes) > len(pages)
+    for path, code in codes:
+        where = str(path.relative_to(ROOT))
+        assert_none(architecture.private_use_findings(where, code, NAME, PUBLIC))
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [
+        (
+            "import pyworkflow\nfrom pyworkflow import step, errors\nimport pyworkflow.aws.testing",
+            0,
+        ),
+        ("from pyworkflow.errors import StepError", 0),
+        ("def f():\n    from pyworkflow import Handle", 1),
+        ("from pyworkflow._local.client import Handle", 1),
+        ("from pyworkflow.services.sqlite import SqliteService", 1),
+        ("import pyworkflow.services.port", 1),
+    ],
+)
+def test_use_of_what_is_private_is_found(code: str, count: int) -> None:
+    assert len(architecture.private_use_findings("page.md", code, NAME, PUBLIC)) == count
 
 
 # -- text ----------------------------------------------------------------------------------------

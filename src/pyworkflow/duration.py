@@ -14,6 +14,8 @@ from datetime import timedelta
 
 from pyworkflow.errors import DurationError
 
+__all__ = ["Duration", "format_duration", "parse_duration"]
+
 Duration = int | float | str | timedelta
 """Seconds as a number, text such as ``"90s"``, ``"1h30m"``, ``"7d"``, or a `timedelta`."""
 

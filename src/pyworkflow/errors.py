@@ -18,6 +18,51 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+__all__ = [
+    "BatchError",
+    "CallbackAlreadyCompletedError",
+    "CallbackError",
+    "CallbackNotFoundError",
+    "CallbackTimeoutError",
+    "ChildContextError",
+    "ConditionTimeoutError",
+    "DamagedExecutionError",
+    "DeadlockError",
+    "DurationError",
+    "ExecutionAlreadyStartedError",
+    "ExecutionEndedError",
+    "ExecutionFailedError",
+    "ExecutionNameError",
+    "ExecutionNotFoundError",
+    "ExecutionStatusError",
+    "ExecutionStoppedError",
+    "ExecutionTimedOutError",
+    "FatalError",
+    "InputError",
+    "InvalidUpdateError",
+    "InvokeError",
+    "NonDeterminismError",
+    "OperationError",
+    "OutOfTimeError",
+    "PyWorkflowError",
+    "ReplayHazardError",
+    "RequestRefusedError",
+    "RetryableError",
+    "SagaError",
+    "SerializationError",
+    "ServiceBusyError",
+    "ServiceError",
+    "ServiceUnavailableError",
+    "StaleTokenError",
+    "StepCancelledError",
+    "StepError",
+    "StepInterruptedError",
+    "StepTimeoutError",
+    "StorageError",
+    "UsageError",
+    "WorkflowLoopError",
+]
+
 
 class PyWorkflowError(Exception):
     """Base of all exceptions of this library."""

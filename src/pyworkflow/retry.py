@@ -23,6 +23,8 @@ from pyworkflow.errors import (
     UsageError,
 )
 
+__all__ = ["Retry"]
+
 # Running a body again mends no wrong use and makes no result storable: it repeats its side effects.
 _NEVER = (FatalError, UsageError)
 _ALWAYS = (RetryableError, StepTimeoutError, StepInterruptedError)

@@ -14,7 +14,7 @@ from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import StaleTokenError
 from pyworkflow.services.memory import ImmediateMemoryService
-from pyworkflow.testing._drive import CrashingService, SimulatedCrashError
+from pyworkflow.testing._invocations import CrashingService, SimulatedCrashError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -531,7 +531,7 @@ def test_a_defect_keeps_its_traceback_and_is_no_failed_workflow(
     def broken(*_: object, **__: object) -> None:
         raise AttributeError("oops")
 
-    monkeypatch.setattr("pyworkflow._cli.reading.list_executions", broken)
+    monkeypatch.setattr("pyworkflow._cli.executions.list_executions", broken)
     monkeypatch.setattr(sys, "argv", ["pyworkflow", "list"])
     with pytest.raises(SystemExit) as caught:
         pyworkflow._cli.main()

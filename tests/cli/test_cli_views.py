@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from pyworkflow._cli import documents, views, wording
-from pyworkflow._cli.timeline import WIDTH, timeline
 from pyworkflow._cli.times import moment, time_of_day
+from pyworkflow._cli.views import TIMELINE_WIDTH, timeline
 from pyworkflow._protocol.executions import ExecutionStatus, ExecutionSummary
 from pyworkflow._protocol.records import ErrorRecord, Operation, OperationType, Status, SubType
 from pyworkflow.services.history import HistoryEvent
@@ -370,8 +370,8 @@ def test_bars_are_to_scale() -> None:
     ]
     first, wait, last = render(timeline(operations, START_MS + 1_000)).split("\n")
     assert first.split() == ["a", "━", "0ms"]
-    assert wait.split() == ["wait", "5m", "─" * WIDTH, "1s"]
-    assert last.split() == ["b", "━" * (WIDTH // 2), "500ms"]
+    assert wait.split() == ["wait", "5m", "─" * TIMELINE_WIDTH, "1s"]
+    assert last.split() == ["b", "━" * (TIMELINE_WIDTH // 2), "500ms"]
 
 
 def test_a_long_timeline_ends_with_how_many_more() -> None:

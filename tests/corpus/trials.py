@@ -35,9 +35,9 @@ from pyworkflow._runtime.clock import DEFAULT_START_MS, Alarm, VirtualClock
 from pyworkflow._runtime.runner import Runner
 from pyworkflow._runtime.steps import timeout_error
 from pyworkflow._values.exceptions import KnownErrors
-from pyworkflow.testing._drive import CrashingService, Driver
-from pyworkflow.testing._external_events import COMPLETE, OutsideWorld, Plan
 from pyworkflow.testing._fakes import Fake, Fakes, FakingStepRunner
+from pyworkflow.testing._invocations import CrashingService, InvocationLoop
+from pyworkflow.testing._outside_world import COMPLETE, CallbackPlan, OutsideWorld
 from pyworkflow.testing._verify import Replay, check_replay
 from tests.corpus.registry import Raises, Shape
 from tests.corpus.watch import TOO_LATE, Watch
@@ -183,7 +183,7 @@ class Trial:
     async def run(self) -> Trial:
         clock = VirtualClock(DEFAULT_START_MS)
         plans = {
-            name: [Plan(COMPLETE, round(seconds * 1000), '"yes"')]
+            name: [CallbackPlan(COMPLETE, round(seconds * 1000), '"yes"')]
             for name, seconds in self.shape.callbacks
         }
         world = OutsideWorld(clock, plans, {}, _runs_nothing)
@@ -207,10 +207,10 @@ class Trial:
             if not self.crashes.resumes:
                 began_ms.clear()
 
-        driver = Driver(world.service, runner_for, clock, 500, on_invocation, world)
+        invocations = InvocationLoop(world.service, runner_for, clock, 500, on_invocation, world)
         watch.execution_id = world.service.start(self.shape.name, "{}")
         try:
-            end = await driver.run_to_end(watch.execution_id)
+            end = await invocations.run_to_end(watch.execution_id)
         finally:
             await world.close()
         watch.check_order()

@@ -10,7 +10,7 @@ from pyworkflow._engine.ops.step import StepCall, StepOp, StepSettings
 from pyworkflow._engine.ops.wait import WaitOp
 from pyworkflow._protocol.records import Operation, Status
 from pyworkflow._runtime.clock import VirtualClock
-from pyworkflow.testing._external_events import OutsideWorld
+from pyworkflow.testing._outside_world import OutsideWorld
 from pyworkflow.testing._strictness import Strictness
 
 TOO_LATE = '"too late"'

@@ -17,7 +17,7 @@ from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow.errors import ServiceError
 from pyworkflow.services.memory import MemoryService
 from pyworkflow.services.port import Capability, Executions, History, Queue
-from pyworkflow.testing.conformance import ServiceConformance, World
+from pyworkflow.testing.conformance import ServiceConformance, ServiceUnderTest
 from tests.services.test_memory import FakeClock
 
 if TYPE_CHECKING:
@@ -464,12 +464,12 @@ def methods_of(*ports: type) -> set[str]:
 def is_caught(plant: Callable[[MemoryService], None], scenarios: str = "test_") -> bool:
     """Whether a scenario of the exam whose name begins so fails for a service with that defect."""
 
-    def factory(page_size: int) -> World:
+    def factory(page_size: int) -> ServiceUnderTest:
         clock = FakeClock()
         service = MemoryService(clock.now_ms, page_size=page_size)
         close = service.close
         plant(service)
-        return World(service, clock.advance, close)
+        return ServiceUnderTest(service, clock.advance, close)
 
     exam = ServiceConformance()
     for name, scenario in inspect.getmembers(exam, inspect.ismethod):

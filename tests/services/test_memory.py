@@ -8,7 +8,7 @@ import pytest
 from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow.errors import CallbackAlreadyCompletedError, InvalidUpdateError
 from pyworkflow.services.memory import ImmediateMemoryService, MemoryService
-from pyworkflow.testing.conformance import ServiceConformance, World
+from pyworkflow.testing.conformance import ServiceConformance, ServiceUnderTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,11 @@ class FakeClock:
 
 class TestMemoryService(ServiceConformance):
     @pytest.fixture
-    def factory(self) -> Callable[[int], World]:
-        def make(page_size: int) -> World:
+    def factory(self) -> Callable[[int], ServiceUnderTest]:
+        def make(page_size: int) -> ServiceUnderTest:
             clock = FakeClock()
             service = MemoryService(clock.now_ms, page_size=page_size)
-            return World(service, clock.advance, service.close)
+            return ServiceUnderTest(service, clock.advance, service.close)
 
         return make
 

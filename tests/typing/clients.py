@@ -6,9 +6,8 @@ from typing import Any, assert_type
 
 import pyworkflow
 from pyworkflow import AsyncClient, Client, WorkflowContext, workflow
-from pyworkflow._local.async_handle import AsyncHandle
-from pyworkflow._local.handle import Handle
 from pyworkflow.aws import aws_workflow_handler
+from pyworkflow.types import AsyncHandle, Handle
 
 
 class Receipt:

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, assert_type
 
 from pyworkflow import SyncWorkflowContext, WorkflowContext, current_context, workflow
-from pyworkflow._api.callback import Callback, SyncCallback
+from pyworkflow.types import Callback, SyncCallback
 
 
 class Approval:

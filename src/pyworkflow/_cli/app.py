@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from pyworkflow._cli import copying, logs, reading, running, serving
+from pyworkflow._cli import executions, logs
 from pyworkflow._cli.console import (
     escape_what_cannot_be_encoded,
     flush_stdout,
@@ -22,7 +22,9 @@ from pyworkflow._cli.console import (
 )
 from pyworkflow._cli.exits import Exit, tell, tell_lost_output
 from pyworkflow._cli.loading import load_all, load_target
+from pyworkflow._cli.run import DEFAULT_DB, NO_INPUT, RunOptions, run_and_show
 from pyworkflow._cli.values import read_value
+from pyworkflow._cli.worker import serve
 from pyworkflow._local.worker import MAX_CONCURRENT
 from pyworkflow._protocol.executions import ExecutionStatus
 from pyworkflow._runtime.host_loop import run_to_end
@@ -133,10 +135,10 @@ def run_command(
 
     Progress goes to stderr, the result to stdout. Interrupted, it can be resumed.
     """
-    value = running.NO_INPUT if given is None else read_value(given, option="--input")
+    value = NO_INPUT if given is None else read_value(given, option="--input")
     module, workflow = load_target(target)
     logs.show_logs(worker=False)
-    asked = running.Run(
+    options = RunOptions(
         target=target,
         module=module,
         workflow=workflow,
@@ -145,13 +147,13 @@ def run_command(
         db=db,
         skip_time=skip_time,
     )
-    raise typer.Exit(running.run_and_show(asked, as_json=as_json))
+    raise typer.Exit(run_and_show(options, as_json=as_json))
 
 
 @app.command()
 def worker(
     sources: Annotated[list[str], typer.Argument(metavar="FILE_OR_MODULE...")],
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     concurrency: Annotated[
         int, typer.Option(min=1, help="How many executions run at once.")
     ] = MAX_CONCURRENT,
@@ -163,7 +165,7 @@ def worker(
     """
     modules = load_all(sources)
     logs.show_logs(worker=True)
-    run_to_end(partial(serving.serve, modules, db, concurrency))
+    run_to_end(partial(serve, modules, db, concurrency))
 
 
 @app.command("list")
@@ -180,7 +182,7 @@ def list_command(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The most to show.")] = 50,
     after: Annotated[str | None, typer.Option(help="Go on there; the page before says it.")] = None,
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """List executions, the newest first."""
@@ -193,89 +195,89 @@ def list_command(
         "has_problem": problem,
         "after": after,
     }
-    reading.list_executions(db, filters, limit, as_json=as_json)
+    executions.list_executions(db, filters, limit, as_json=as_json)
 
 
 @app.command()
 def show(
-    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+    execution: ExecutionArgument, db: DbOption = DEFAULT_DB, as_json: JsonOption = False
 ) -> None:
     """Show an execution and its operations."""
-    reading.show_execution(db, execution, as_json=as_json)
+    executions.show_execution(db, execution, as_json=as_json)
 
 
 @app.command()
 def history(
-    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+    execution: ExecutionArgument, db: DbOption = DEFAULT_DB, as_json: JsonOption = False
 ) -> None:
     """Show an execution's events."""
-    reading.show_history(db, execution, as_json=as_json)
+    executions.show_history(db, execution, as_json=as_json)
 
 
 @app.command()
 def stop(
     execution: ExecutionArgument,
     reason: Annotated[str, typer.Option(help="Recorded as the error.")] = "stopped by hand",
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """End an execution from outside.
 
     Nothing of it runs any more, no clean-up either.
     """
-    reading.stop_execution(db, execution, reason, as_json=as_json)
+    executions.stop_execution(db, execution, reason, as_json=as_json)
 
 
 @app.command()
 def release(
-    execution: ExecutionArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+    execution: ExecutionArgument, db: DbOption = DEFAULT_DB, as_json: JsonOption = False
 ) -> None:
     """Take an execution from the worker that has it.
 
     For one that is frozen: others go on at once, and what that worker has not recorded is lost.
     """
-    reading.release_execution(db, execution, as_json=as_json)
+    executions.release_execution(db, execution, as_json=as_json)
 
 
 @app.command()
 def backup(
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to; a new file.")],
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the database to a new file, while everything runs.
 
     The copy has one state of it. A file that is there already is not replaced.
     """
-    copying.back_up(db, destination, as_json=as_json)
+    executions.back_up(db, destination, as_json=as_json)
 
 
 @callbacks.command()
 def succeed(
     callback_id: CallbackArgument,
     result: Annotated[str, typer.Option(help="JSON, @FILE, or - for stdin.")] = "null",
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """Let a callback succeed with a result."""
     value = read_value(result, option="--result")
-    reading.complete_callback(db, callback_id, value, as_json=as_json)
+    executions.complete_callback(db, callback_id, value, as_json=as_json)
 
 
 @callbacks.command()
 def fail(
     callback_id: CallbackArgument,
     error: Annotated[str, typer.Option(help="What the workflow is told.")] = "failed by hand",
-    db: DbOption = running.DEFAULT_DB,
+    db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """Let a callback fail: the workflow gets a CallbackError."""
-    reading.fail_callback(db, callback_id, error, as_json=as_json)
+    executions.fail_callback(db, callback_id, error, as_json=as_json)
 
 
 @callbacks.command()
 def heartbeat(
-    callback_id: CallbackArgument, db: DbOption = running.DEFAULT_DB, as_json: JsonOption = False
+    callback_id: CallbackArgument, db: DbOption = DEFAULT_DB, as_json: JsonOption = False
 ) -> None:
     """Say that whoever answers a callback is still at work."""
-    reading.beat_callback(db, callback_id, as_json=as_json)
+    executions.beat_callback(db, callback_id, as_json=as_json)

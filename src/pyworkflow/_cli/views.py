@@ -1,4 +1,4 @@
-"""Tables and trees of what is recorded: `list`, `show`, `history`."""
+"""Tables, trees and the timeline of what is recorded: `list`, `show`, `history`, `run`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyworkflow._cli import wording
 from pyworkflow._cli.console import cut, escape, plain
 from pyworkflow._cli.times import moment, span, until, within
 from pyworkflow._cli.values import indented
-from pyworkflow._protocol.records import OperationType
+from pyworkflow._protocol.records import OperationType, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VALUE_LENGTH = 10_000
 NAME_WIDTH = 40
+TIMELINE_WIDTH = 40
+TIMELINE_LINES = 40
 
 
 # -- list ----------------------------------------------------------------------------------------
@@ -188,3 +190,46 @@ def _details(event: HistoryEvent) -> Text:
         value = escape(cut(event.payload, wording.PAYLOAD_LENGTH))
         details.append(f" = {value}" if said else f"= {value}")
     return details
+
+
+# -- after run -----------------------------------------------------------------------------------
+
+_FINE = {Status.SUCCEEDED: "green", Status.STARTED: "cyan"}
+
+
+def timeline(operations: Sequence[Operation], now_ms: int) -> Table:
+    """Return a bar for each of the first operations, from the first start to the last end."""
+    shown = [operation for operation in operations if operation.type is not _ROOT]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    if not shown:
+        return table
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    begin_ms = min(operation.start_ms for operation in shown)
+    end_ms = max(_end(operation, now_ms) for operation in shown)
+    for operation in shown[:TIMELINE_LINES]:
+        ended_ms = _end(operation, now_ms)
+        table.add_row(
+            wording.title(operation),
+            _bar(operation, begin_ms, max(1, end_ms - begin_ms), ended_ms),
+            span(ended_ms - operation.start_ms),
+        )
+    if len(shown) > TIMELINE_LINES:
+        table.add_row(Text(f"and {len(shown) - TIMELINE_LINES:,} more", style="dim"))
+    return table
+
+
+def _end(operation: Operation, now_ms: int) -> int:
+    return max(operation.start_ms, now_ms if operation.end_ms is None else operation.end_ms)
+
+
+def _bar(operation: Operation, begin_ms: int, whole_ms: int, end_ms: int) -> Text:
+    """Return the bar; what took next to nothing still gets a place of its own."""
+    first = min(TIMELINE_WIDTH - 1, (operation.start_ms - begin_ms) * TIMELINE_WIDTH // whole_ms)
+    after = max(first + 1, -(-(end_ms - begin_ms) * TIMELINE_WIDTH // whole_ms))
+    letter = "━" if operation.type is not OperationType.WAIT else "─"
+    style = _FINE.get(wording.status_of(operation), "red")
+    return Text(
+        " " * first + letter * (after - first) + " " * (TIMELINE_WIDTH - after), style=style
+    )

@@ -1,4 +1,4 @@
-"""The mock of `pyworkflow.testing`, for tests of workflows that run on AWS Lambda."""
+"""The mock of `pyworkflow.testing` under the name that tests of Lambda functions import."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ from pyworkflow.aws.handler import WorkflowHandler
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionFailedError, ReplayHazardError, UsageError
 from pyworkflow.testing import _audit
-from pyworkflow.testing._drive import CrashingService, Driver
-from pyworkflow.testing._external_events import OutsideWorld
 from pyworkflow.testing._fakes import Fake, Fakes, FakingStepRunner
-from pyworkflow.testing._planned_answers import Senders
+from pyworkflow.testing._invocations import CrashingService, InvocationLoop
+from pyworkflow.testing._outside_world import OutsideWorld
+from pyworkflow.testing._planned_answers import PlannedAnswers
 from pyworkflow.testing._strictness import Strictness
 from pyworkflow.testing._verify import Replay, check_replay
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _UNSET = Fake().result
 
 
-class MockDurableContext(Senders):
+class MockDurableContext(PlannedAnswers):
     """The durable service of a test, and what it saw of the last execution.
 
     ``max_invocations`` bounds how often one execution is invoked. ``strict`` lets a test fail when
@@ -219,7 +219,7 @@ class MockDurableContext(Senders):
             ),
             observer=seen,
         )
-        driver = Driver(
+        invocations = InvocationLoop(
             service, runner_for, clock, self._max_invocations, seen.on_invocation, world
         )
         seen.execution_id = service.start(
@@ -227,7 +227,7 @@ class MockDurableContext(Senders):
         )
         self._enter(world)
         try:
-            end = await driver.run_to_end(seen.execution_id)
+            end = await invocations.run_to_end(seen.execution_id)
         finally:
             self._leave(world)
             await world.close()

@@ -12,13 +12,13 @@ from pyworkflow._values import codec
 from pyworkflow._values.exceptions import record_error, record_report
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import UsageError
-from pyworkflow.testing._external_events import (
+from pyworkflow.testing._outside_world import (
     COMPLETE,
     EXPIRE,
     FAIL,
     HEARTBEAT,
-    Callee,
-    Plan,
+    CallbackPlan,
+    InvokePlan,
     add_plan,
 )
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyworkflow.duration import Duration
-    from pyworkflow.testing._external_events import OutsideWorld
+    from pyworkflow.testing._outside_world import OutsideWorld
 
 _UNSET: Any = msgspec.UNSET
 _is_callback_id = re.compile(r".*\.[0-9a-f]{64}").fullmatch
 
 
-class Senders:
+class PlannedAnswers:
     """Plans by the name of the callback, for each later execution.
 
     ``"approval"`` is the first callback of that name in an execution, ``"approval#2"`` the next.
@@ -43,9 +43,9 @@ class Senders:
     """
 
     def __init__(self) -> None:
-        self._plans: dict[str, list[Plan]] = {}
+        self._plans: dict[str, list[CallbackPlan]] = {}
         self._is_from_earlier: set[str] = set()
-        self._callees: dict[str, Callee] = {}
+        self._callees: dict[str, InvokePlan] = {}
         self._worlds: list[OutsideWorld] = []
         """Those of the running execution and of the workflows that it invokes."""
 
@@ -57,7 +57,7 @@ class Senders:
         Raises `UsageError` if the callback's end is planned already, or if bytes are not UTF-8.
         """
         payload = answer_of(result, f"the result of callback {name_or_id!r}")
-        self._plan(name_or_id, Plan(COMPLETE, _milliseconds(after), payload))
+        self._plan(name_or_id, CallbackPlan(COMPLETE, _milliseconds(after), payload))
 
     def fail_callback(
         self,
@@ -72,15 +72,15 @@ class Senders:
         ``error_type`` is what the sender calls it; default: the name of the exception's class.
         """
         record = record_report(error, error_type)
-        self._plan(name_or_id, Plan(FAIL, _milliseconds(after), error=record))
+        self._plan(name_or_id, CallbackPlan(FAIL, _milliseconds(after), error=record))
 
     def expire_callback(self, name_or_id: str, *, after: Duration = 0) -> None:
         """Let a callback time out, sooner than its own timeout would; it must have one."""
-        self._plan(name_or_id, Plan(EXPIRE, _milliseconds(after)))
+        self._plan(name_or_id, CallbackPlan(EXPIRE, _milliseconds(after)))
 
     def heartbeat_callback(self, name_or_id: str, *, after: Duration = 0) -> None:
         """Let the sender say that it is still at work; may be planned several times."""
-        self._plan(name_or_id, Plan(HEARTBEAT, _milliseconds(after)))
+        self._plan(name_or_id, CallbackPlan(HEARTBEAT, _milliseconds(after)))
 
     def mock_invoke(
         self,
@@ -110,16 +110,16 @@ class Senders:
         milliseconds = _milliseconds(takes)
         if result is not _UNSET:
             payload = codec.encode(result, what=f"the result of function {name!r}")
-            callee = Callee(milliseconds, payload)
+            callee = InvokePlan(milliseconds, payload)
         elif error is not None:
-            callee = Callee(milliseconds, error=record_error(error))
+            callee = InvokePlan(milliseconds, error=record_error(error))
         elif side_effect is not None:
-            callee = Callee(milliseconds, side_effect=side_effect)
+            callee = InvokePlan(milliseconds, side_effect=side_effect)
         else:
-            callee = Callee(milliseconds, workflow=workflow)
+            callee = InvokePlan(milliseconds, workflow=workflow)
         self._callees[name] = callee
 
-    def _plan(self, name_or_id: str, plan: Plan) -> None:
+    def _plan(self, name_or_id: str, plan: CallbackPlan) -> None:
         if _is_callback_id(name_or_id):
             for world in self._worlds:
                 if world.knows(name_or_id):

@@ -7,7 +7,7 @@ import pytest
 
 from pyworkflow.services.sqlite import SqliteService
 from pyworkflow.services.sqlite._liveness import start_of
-from pyworkflow.testing.conformance import ServiceConformance, World
+from pyworkflow.testing.conformance import ServiceConformance, ServiceUnderTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,10 @@ class FakeClock:
         self.ms += ms
 
 
-def _world(path: str | Path, page_size: int) -> World:
+def _world(path: str | Path, page_size: int) -> ServiceUnderTest:
     clock = FakeClock()
     service = SqliteService.open(path, clock.now_ms, page_size=page_size, durability="normal")
-    return World(service, clock.advance, service.close)
+    return ServiceUnderTest(service, clock.advance, service.close)
 
 
 class SqliteConformance(ServiceConformance):
@@ -37,11 +37,11 @@ class SqliteConformance(ServiceConformance):
 
 class TestSqliteFile(SqliteConformance):
     @pytest.fixture
-    def factory(self, tmp_path: Path) -> Callable[[int], World]:
+    def factory(self, tmp_path: Path) -> Callable[[int], ServiceUnderTest]:
         return lambda page_size: _world(tmp_path / "executions.db", page_size)
 
 
 class TestSqliteMemory(SqliteConformance):
     @pytest.fixture
-    def factory(self) -> Callable[[int], World]:
+    def factory(self) -> Callable[[int], ServiceUnderTest]:
         return lambda page_size: _world(":memory:", page_size)

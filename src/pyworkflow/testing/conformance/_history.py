@@ -1,9 +1,4 @@
-"""The exam of services: what the three ports promise, seen from outside.
-
-Subclass `ServiceConformance` in a test module and give it a fixture ``factory``: a function from a
-page size to a `World`, which is a fresh service and a way to advance its clock. It covers each
-method of `History`, `Queue` and `Executions`; nothing here knows how a service keeps its history.
-"""
+"""The part of the exam about `History`: legal moves, tokens, pages and timers."""
 
 from __future__ import annotations
 
@@ -22,9 +17,6 @@ from pyworkflow.errors import (
     ServiceError,
     StaleTokenError,
 )
-from pyworkflow.testing._driver import Driver, ExamService, World, scenario
-from pyworkflow.testing._executions import ExecutionConformance
-from pyworkflow.testing._queue import QueueConformance
 from pyworkflow.testing._updates import (
     CANCEL,
     ERROR,
@@ -37,16 +29,14 @@ from pyworkflow.testing._updates import (
     step,
     wait,
 )
+from pyworkflow.testing.conformance._driver import Driver, ServiceUnderTest, scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["ExamService", "ServiceConformance", "World"]
-
-
-class ServiceConformance(ExecutionConformance, QueueConformance):
-    """What each service does. ``page_size`` is what the factory is called with."""
+class HistoryConformance:
+    """What a run needs. ``page_size`` is passed to the factory."""
 
     page_size = 5
 
@@ -54,7 +44,7 @@ class ServiceConformance(ExecutionConformance, QueueConformance):
 
     @pytest.mark.parametrize("case", REFUSED)
     def test_an_illegal_batch_is_refused_as_a_whole(
-        self, factory: Callable[[int], World], case: str
+        self, factory: Callable[[int], ServiceUnderTest], case: str
     ) -> None:
         """Nothing of the batch is kept, and the token stays good."""
         before, illegal = REFUSED[case]

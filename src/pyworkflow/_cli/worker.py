@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyworkflow._cli.console import plain, stderr
 from pyworkflow._cli.exits import Exit
-from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
+from pyworkflow._cli.signals import asked_to_stop, end_now, say_that_it_stops
 from pyworkflow._local.async_client import AsyncClient
 from pyworkflow._local.registry import Registry
 

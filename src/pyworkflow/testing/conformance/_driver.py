@@ -1,4 +1,4 @@
-"""How the exam drives a service: a fresh world for each test, and one execution in it."""
+"""How the exam drives a service: a fresh service for each test, and one execution in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ExamService(Service, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ServiceUnderTest:
     """A fresh service; ``advance`` moves its clock by milliseconds, ``close`` disposes of it."""
 
     service: ExamService
@@ -43,7 +43,7 @@ class World:
     close: Callable[[], Awaitable[None]]
 
 
-class Holder:
+class LeasedExecution:
     """An execution that an owner has leased: the newest token is kept."""
 
     def __init__(self, service: ExamService, invocation: Invocation) -> None:
@@ -66,9 +66,9 @@ class Holder:
 class Driver:
     """One execution as a runner drives it: the newest token is kept."""
 
-    def __init__(self, world: World) -> None:
-        self.service = world.service
-        self.advance = world.advance
+    def __init__(self, subject: ServiceUnderTest) -> None:
+        self.service = subject.service
+        self.advance = subject.advance
         self.execution_id = ""
         self.token = ""
 
@@ -103,12 +103,12 @@ class Driver:
         """Claim all that is due of a workflow."""
         return [*await self.service.claim_due(owner, [workflow], 100)]
 
-    async def take(self, owner: str, workflow: str = "greet") -> Holder:
+    async def take(self, owner: str, workflow: str = "greet") -> LeasedExecution:
         """Claim the execution that is due the longest."""
         (invocation,) = await self.service.claim_due(owner, [workflow], 1)
-        return Holder(self.service, invocation)
+        return LeasedExecution(self.service, invocation)
 
-    async def hold(self, owner: str, workflow: str = "greet") -> Holder:
+    async def start_leased(self, owner: str, workflow: str = "greet") -> LeasedExecution:
         """Start an execution and claim it, where no other is due."""
         started_id = await self.service.start(workflow, "1")
         holder = await self.take(owner, workflow)
@@ -135,16 +135,16 @@ class _Suite(Protocol):
 
 def scenario(
     test: Callable[[Any, Driver], Coroutine[Any, Any, None]],
-) -> Callable[[Any, Callable[[int], World]], None]:
+) -> Callable[[Any, Callable[[int], ServiceUnderTest]], None]:
     """Make a plain test of a coroutine function that takes the suite and a `Driver`."""
 
-    def run(self: _Suite, factory: Callable[[int], World]) -> None:
+    def run(self: _Suite, factory: Callable[[int], ServiceUnderTest]) -> None:
         async def play() -> None:
-            world = factory(self.page_size)
+            subject = factory(self.page_size)
             try:
-                await test(self, Driver(world))
+                await test(self, Driver(subject))
             finally:
-                await world.close()
+                await subject.close()
 
         asyncio.run(play())
 

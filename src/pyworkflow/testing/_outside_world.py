@@ -43,7 +43,7 @@ _ANSWERED = {OperationType.CALLBACK, OperationType.CHAINED_INVOKE}
 """What somebody outside ends; both begin with a START, and send nothing else."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class CallbackPlan(msgspec.Struct, frozen=True):
     """What somebody outside will do to a callback, so long after it exists."""
 
     kind: str
@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     error: ErrorRecord = ErrorRecord()
 
 
-class Callee(msgspec.Struct, frozen=True):
+class InvokePlan(msgspec.Struct, frozen=True):
     """What answers an invoke, and after how long: one of them, the others are not set."""
 
     milliseconds: int
@@ -77,8 +77,8 @@ class OutsideWorld:
     def __init__(
         self,
         clock: Clock,
-        plans: Mapping[str, Sequence[Plan]],
-        callees: Mapping[str, Callee],
+        plans: Mapping[str, Sequence[CallbackPlan]],
+        callees: Mapping[str, InvokePlan],
         run_workflow: RunWorkflow,
     ) -> None:
         self.service = ImmediateMemoryService(self._now_ms)
@@ -89,8 +89,8 @@ class OutsideWorld:
         self._as_of_ms: int | None = None
         self._callbacks: dict[str, _Open] = {}
         self._labels: dict[str, _Open] = {}
-        self._due: list[tuple[int, int, _Open, Plan]] = []
-        self._answers: list[tuple[int, int, tuple[str, str], Callee]] = []
+        self._due: list[tuple[int, int, _Open, CallbackPlan]] = []
+        self._answers: list[tuple[int, int, tuple[str, str], InvokePlan]] = []
         self._invoked: dict[str, str | None] = {}
         self._names: InvokedNames | None = None
         self._count = 0
@@ -145,7 +145,7 @@ class OutsideWorld:
         """Whether this is the id of a callback of this execution."""
         return callback_id in self._callbacks
 
-    def plan(self, label_or_id: str, plan: Plan) -> None:
+    def plan(self, label_or_id: str, plan: CallbackPlan) -> None:
         """Plan something while the execution runs: from now, or from the callback's creation."""
         opened = self._callbacks.get(label_or_id) or self._labels.get(label_or_id)
         if opened is None:
@@ -154,7 +154,7 @@ class OutsideWorld:
         else:
             self._schedule(opened, plan, self._clock.now_ms())
 
-    def _schedule(self, opened: _Open, plan: Plan, from_ms: int) -> None:
+    def _schedule(self, opened: _Open, plan: CallbackPlan, from_ms: int) -> None:
         if plan.kind != HEARTBEAT:
             if opened.is_ordered:
                 raise UsageError(_twice(opened.id))
@@ -167,7 +167,7 @@ class OutsideWorld:
         self._count += 1
         heappush(self._due, (from_ms + plan.after_ms, self._count, opened, plan))
 
-    def _carry_out(self, callback_id: str, plan: Plan) -> None:
+    def _carry_out(self, callback_id: str, plan: CallbackPlan) -> None:
         service = self.service
         # It may be over by its own timeout: then the sender comes too late, and is told so.
         with contextlib.suppress(CallbackAlreadyCompletedError):
@@ -198,7 +198,7 @@ class OutsideWorld:
                 return
 
     async def _call(
-        self, caller: tuple[str, Operation], callee: Callee, payload: str, invoked_id: str
+        self, caller: tuple[str, Operation], callee: InvokePlan, payload: str, invoked_id: str
     ) -> None:
         execution_id, operation = caller
         over_ms = operation.start_ms + callee.milliseconds
@@ -207,15 +207,15 @@ class OutsideWorld:
             start_ms = operation.start_ms
             end, over_ms = await self._run_workflow(callee.workflow, payload, start_ms, invoked_id)
             if isinstance(end, Succeeded):
-                answer = Callee(0, end.payload)
+                answer = InvokePlan(0, end.payload)
             else:
-                answer = Callee(0, error=end.record)
+                answer = InvokePlan(0, error=end.record)
         elif callee.side_effect is not None:
             answer = await _outcome_of(callee.side_effect, payload)
         self._count += 1
         heappush(self._answers, (over_ms, self._count, (execution_id, operation.id), answer))
 
-    def _answer(self, target: tuple[str, str], answer: Callee) -> None:
+    def _answer(self, target: tuple[str, str], answer: InvokePlan) -> None:
         status = Status.SUCCEEDED if answer.error is None else Status.FAILED
         self.service.complete_invoke(
             *target, payload=answer.payload, status=status, error=answer.error
@@ -251,7 +251,7 @@ class OutsideWorld:
                 return
             self._as_of_ms, _, target, what = heappop(heap)
             try:
-                if isinstance(what, Plan):
+                if isinstance(what, CallbackPlan):
                     self._carry_out(target.id, what)
                 else:
                     self._answer(target, what)
@@ -273,16 +273,16 @@ class OutsideWorld:
         return list(self._plans)
 
 
-async def _outcome_of(side_effect: Callable[[Any], Any], payload: str) -> Callee:
+async def _outcome_of(side_effect: Callable[[Any], Any], payload: str) -> InvokePlan:
     try:
         value = side_effect(codec.decode(payload, what="the input of an invoke"))
         value = await value if inspect.isawaitable(value) else value
     except Exception as error:
-        return Callee(0, error=record_error(error))
-    return Callee(0, codec.encode(value, what="the result of a side_effect"))
+        return InvokePlan(0, error=record_error(error))
+    return InvokePlan(0, codec.encode(value, what="the result of a side_effect"))
 
 
-def add_plan(planned: list[Plan], label: str, plan: Plan) -> None:
+def add_plan(planned: list[CallbackPlan], label: str, plan: CallbackPlan) -> None:
     """Add ``plan`` to what is planned for ``label``; a second end is a `UsageError`."""
     if plan.kind != HEARTBEAT and any(each.kind != HEARTBEAT for each in planned):
         raise UsageError(_twice(label))

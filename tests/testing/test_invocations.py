@@ -20,7 +20,7 @@ from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.services.memory import ImmediateMemoryService
-from pyworkflow.testing._drive import CrashingService, Driver, SimulatedCrashError
+from pyworkflow.testing._invocations import CrashingService, InvocationLoop, SimulatedCrashError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,14 +229,14 @@ class Script:
 def drive(
     script: Script, prepare: Callable[[ImmediateMemoryService, str], None], most: int = 10
 ) -> tuple[Any, int, int]:
-    """What the driver returns, how often it invoked, and how many milliseconds passed."""
+    """Return the end, the number of invocations and the milliseconds that passed."""
     clock = VirtualClock(0)
     service = ImmediateMemoryService(clock.now_ms)
     execution_id = service.start("greet", "1")
     prepare(service, execution_id)
     invoked: list[int] = []
-    driver = Driver(service, script.runner_for, clock, most, lambda: invoked.append(1))
-    end = asyncio.run(driver.run_to_end(execution_id))
+    invocations = InvocationLoop(service, script.runner_for, clock, most, lambda: invoked.append(1))
+    end = asyncio.run(invocations.run_to_end(execution_id))
     return end, len(invoked), clock.now_ms()
 
 

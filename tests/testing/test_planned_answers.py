@@ -21,7 +21,7 @@ from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.aws.testing import MockDurableContext, create_test_handler
 from pyworkflow.errors import CallbackError, CallbackTimeoutError, InvokeError, ServiceError
-from pyworkflow.testing._external_events import OutsideWorld
+from pyworkflow.testing._outside_world import OutsideWorld
 from tests.api.world import run
 
 

@@ -28,10 +28,10 @@ from pyworkflow._cli.console import (
 from pyworkflow._cli.documents import execution_document
 from pyworkflow._cli.exits import Exit
 from pyworkflow._cli.progress import Progress
-from pyworkflow._cli.stopping import asked_to_stop, end_now, say_that_it_stops
-from pyworkflow._cli.timeline import timeline
+from pyworkflow._cli.signals import asked_to_stop, end_now, say_that_it_stops
 from pyworkflow._cli.times import moment
 from pyworkflow._cli.values import indented
+from pyworkflow._cli.views import timeline
 from pyworkflow._local.async_client import DEFAULT_PATH, AsyncClient
 from pyworkflow._local.client import Client
 from pyworkflow._local.completion import is_over
@@ -59,7 +59,7 @@ NO_INPUT = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunOptions:
     """What `run` was asked for; ``target`` as it was written."""
 
     target: str
@@ -81,17 +81,17 @@ class Run:
 DEFAULT_DB = Path(DEFAULT_PATH)
 
 
-def run_and_show(run: Run, *, as_json: bool) -> Exit:
+def run_and_show(options: RunOptions, *, as_json: bool) -> Exit:
     """Run and print what came of it; return the exit code."""
     # What the user's code prints is no result.
-    with _database(run) as db, contextlib.redirect_stdout(sys.stderr):
+    with _database(options) as db, contextlib.redirect_stdout(sys.stderr):
         if not db.exists():
-            _check_that_it_can_start(run)
-        if run.skip_time:
-            _check_that_no_other_time_is_skipped(run, db)
-        summary, operations, signal_number = run_to_end(partial(_follow, run, db))
+            _check_that_it_can_start(options)
+        if options.skip_time:
+            _check_that_no_other_time_is_skipped(options, db)
+        summary, operations, signal_number = run_to_end(partial(_follow, options, db))
     if signal_number is not None and not is_over(summary):
-        _say_how_to_go_on(run, summary)
+        _say_how_to_go_on(options, summary)
         end_now(128 + signal_number)  # threads of steps that run on must not hold it up
     end_when_nobody_reads()
     _show(summary, operations, as_json=as_json)
@@ -99,22 +99,26 @@ def run_and_show(run: Run, *, as_json: bool) -> Exit:
 
 
 @contextlib.contextmanager
-def _database(run: Run) -> Iterator[Path]:
+def _database(options: RunOptions) -> Iterator[Path]:
     """Provide the file: with skipped time and no name for it, one for the length of this run."""
-    if run.db is not None or not run.skip_time:
-        yield run.db or DEFAULT_DB
+    if options.db is not None or not options.skip_time:
+        yield options.db or DEFAULT_DB
         return
     with tempfile.TemporaryDirectory(prefix="pyworkflow-") as folder:
         yield Path(folder) / DEFAULT_DB
 
 
-async def _follow(run: Run, db: Path) -> tuple[ExecutionSummary, Sequence[Operation], int | None]:
+async def _follow(
+    options: RunOptions, db: Path
+) -> tuple[ExecutionSummary, Sequence[Operation], int | None]:
     with asked_to_stop() as asked:
-        async with AsyncClient.local(db, workflows=[run.module], skip_time=run.skip_time) as client:
+        async with AsyncClient.local(
+            db, workflows=[options.module], skip_time=options.skip_time
+        ) as client:
             with Progress(
-                client.clock, partial(_completing, db), with_dates=run.skip_time
+                client.clock, partial(_completing, db), with_dates=options.skip_time
             ) as progress:
-                handle = await _begin(run, client, progress)
+                handle = await _begin(options, client, progress)
                 await _watch(handle, progress, asked)
             if asked.done():
                 say_that_it_stops()
@@ -122,21 +126,23 @@ async def _follow(run: Run, db: Path) -> tuple[ExecutionSummary, Sequence[Operat
     return summary, operations, asked.result() if asked.done() else None
 
 
-def _check_that_it_can_start(run: Run) -> None:
+def _check_that_it_can_start(options: RunOptions) -> None:
     """Refuse what the service would refuse, before there is a file that has nothing in it."""
-    if run.name is not None:
-        check_execution_name(run.name)
-    given = None if run.given is NO_INPUT else run.given
-    run.workflow.binder.bind(codec.encode(given, what=f"the input of {run.workflow.name!r}"))
+    if options.name is not None:
+        check_execution_name(options.name)
+    given = None if options.given is NO_INPUT else options.given
+    options.workflow.binder.bind(
+        codec.encode(given, what=f"the input of {options.workflow.name!r}")
+    )
 
 
-def _check_that_no_other_time_is_skipped(run: Run, db: Path) -> None:
+def _check_that_no_other_time_is_skipped(options: RunOptions, db: Path) -> None:
     """Refuse to let the waits of other executions end early."""
     if not db.exists():
         return
     with Client.local(db, worker=False) as client:
         running = client.list(status=ExecutionStatus.RUNNING)
-    others = [each for each in running if run.name not in {each.id, each.name}]
+    others = [each for each in running if options.name not in {each.id, each.name}]
     if others:
         raise UsageError(
             f"--skip-time would also end the waits of {wording.count(len(others), 'execution')} "
@@ -144,35 +150,35 @@ def _check_that_no_other_time_is_skipped(run: Run, db: Path) -> None:
         )
 
 
-async def _begin(run: Run, client: AsyncClient, progress: Progress) -> AsyncHandle[Any]:
+async def _begin(options: RunOptions, client: AsyncClient, progress: Progress) -> AsyncHandle[Any]:
     """Start the execution, or find the one that has the name already."""
-    given = None if run.given is NO_INPUT else run.given
-    known = await _known(run, client)
+    given = None if options.given is NO_INPUT else options.given
+    known = await _known(options, client)
     if known is None:
-        handle = await client.start(run.workflow, given, execution_name=run.name)
-        progress.say(plain(f"{run.workflow.name}: started {handle.name}"))
+        handle = await client.start(options.workflow, given, execution_name=options.name)
+        progress.say(plain(f"{options.workflow.name}: started {handle.name}"))
         return handle
-    if run.given is not NO_INPUT:
+    if options.given is not NO_INPUT:
         # Refused, if it is another input than the one of that name.
-        await client.start(run.workflow, given, execution_name=known.name)
+        await client.start(options.workflow, given, execution_name=known.name)
     summary = await known.summary()
     started, over = moment(summary.start_ms), moment(summary.end_ms or summary.start_ms)
     progress.say(
         plain(
-            f"{run.workflow.name}: {known.name} was over at {over}; nothing is run"
+            f"{options.workflow.name}: {known.name} was over at {over}; nothing is run"
             if is_over(summary)
-            else f"{run.workflow.name}: going on with {known.name}, started at {started}"
+            else f"{options.workflow.name}: going on with {known.name}, started at {started}"
         )
     )
     progress.begin(await known.operations())
     return known
 
 
-async def _known(run: Run, client: AsyncClient) -> AsyncHandle[Any] | None:
-    if run.name is None:
+async def _known(options: RunOptions, client: AsyncClient) -> AsyncHandle[Any] | None:
+    if options.name is None:
         return None
     try:
-        return await client.get(run.name, run.workflow)
+        return await client.get(options.name, options.workflow)
     except ExecutionNotFoundError:
         return None
 
@@ -240,8 +246,8 @@ def _show_failure(summary: ExecutionSummary) -> None:
     print_lines(stderr(), lines)
 
 
-def _say_how_to_go_on(run: Run, summary: ExecutionSummary) -> None:
-    said = ["what is recorded is kept; go on with:", f"  {run.resuming(summary.name)}"]
-    if run.skip_time and run.db is None:
+def _say_how_to_go_on(options: RunOptions, summary: ExecutionSummary) -> None:
+    said = ["what is recorded is kept; go on with:", f"  {options.resuming(summary.name)}"]
+    if options.skip_time and options.db is None:
         said = ["nothing is kept of this trial run; name a file with --db to keep it"]
     print_lines(stderr(), map(plain, said))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from pyworkflow._cli import documents, views, wording
@@ -230,3 +231,23 @@ def _say_sent(what: str, callback_id: str, *, as_json: bool) -> None:
         print_document({"callback_id": callback_id})
     else:
         stderr().print(plain(f"{what} is recorded for {callback_id}"))
+
+
+# -- backup ----------------------------------------------------------------------------------------
+
+
+def back_up(db: Path, destination: Path, *, as_json: bool) -> None:
+    """Copy the database and print where to; a terminal sees how far it is."""
+    console = stderr()
+    columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with existing(db) as client, bar:
+        task = bar.add_task("")
+        client.backup(
+            destination, on_progress=lambda done, all_: bar.update(task, completed=done, total=all_)
+        )
+    size = destination.stat().st_size
+    if as_json:
+        print_document({"path": str(destination.absolute()), "bytes": size})
+    else:
+        stdout().print(plain(f"{destination} is a backup of {db}: {size:,} bytes"))

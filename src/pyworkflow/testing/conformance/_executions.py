@@ -30,7 +30,6 @@ from pyworkflow.errors import (
     UsageError,
 )
 from pyworkflow.services.port import Capability
-from pyworkflow.testing._driver import Driver, World, scenario
 from pyworkflow.testing._updates import (
     ERROR,
     FAIL,
@@ -42,6 +41,7 @@ from pyworkflow.testing._updates import (
     step,
     wait,
 )
+from pyworkflow.testing.conformance._driver import Driver, ServiceUnderTest, scenario
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -179,7 +179,9 @@ class ExecutionConformance:
         assert invocation.marker is None
 
     @pytest.mark.parametrize("action", [SUCCEED, FAIL])
-    def test_the_end_of_an_execution(self, factory: Callable[[int], World], action: Action) -> None:
+    def test_the_end_of_an_execution(
+        self, factory: Callable[[int], ServiceUnderTest], action: Action
+    ) -> None:
         """No token comes back, and nothing more is accepted."""
 
         async def play(_: object, driver: Driver) -> None:
@@ -285,7 +287,7 @@ class ExecutionConformance:
             with pytest.raises(UsageError):
                 await service.revoke("any")
             return
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         found = await service.revoke(holder.execution_id)
         assert (found.id, found.status) == (holder.execution_id, ExecutionStatus.RUNNING)
         assert found.problem is not None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyworkflow._runtime.runner import Runner
     from pyworkflow.services.memory import ImmediateMemoryService
     from pyworkflow.services.port import ImmediateHistory
-    from pyworkflow.testing._external_events import OutsideWorld
+    from pyworkflow.testing._outside_world import OutsideWorld
 
 
 class SimulatedCrashError(Exception):
@@ -68,7 +68,7 @@ class CrashingService:
         raise SimulatedCrashError
 
 
-class Driver:
+class InvocationLoop:
     """Invokes an execution until it ends."""
 
     def __init__(

@@ -9,8 +9,8 @@ import pytest
 from pyworkflow._protocol.executions import LEASE_MS, ExecutionStatus
 from pyworkflow._protocol.records import ErrorRecord, Status
 from pyworkflow.errors import ExecutionNotFoundError, StaleTokenError
-from pyworkflow.testing._driver import Driver, scenario
 from pyworkflow.testing._updates import ERROR, RETRY, SUCCEED, callback, end, invoke, step, wait
+from pyworkflow.testing.conformance._driver import Driver, scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ class QueueConformance:
     @scenario
     async def test_a_sleeping_execution_is_due_when_its_timer_is(self, driver: Driver) -> None:
         """Not sooner, whoever asks."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         started = await holder.commit(wait("w", wait_seconds=5))
         await holder.release()
         assert await driver.service.next_due() == started["w"].scheduled_end_ms
@@ -86,7 +86,7 @@ class QueueConformance:
     @scenario
     async def test_an_outside_event_makes_a_sleeping_execution_due(self, driver: Driver) -> None:
         """At the time of the event."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         opened = (await holder.commit(callback("k", heartbeat_timeout_seconds=10)))["k"]
         await holder.release()
         assert await driver.service.next_due() == opened.start_ms + 10_000
@@ -106,7 +106,7 @@ class QueueConformance:
     async def test_a_lease_runs_out_unless_it_is_renewed(self, driver: Driver) -> None:
         """Only its owner renews it; losing it is losing the token."""
         service = driver.service
-        kept, lost = await driver.hold("me"), await driver.hold("me")
+        kept, lost = await driver.start_leased("me"), await driver.start_leased("me")
         await lost.commit(step("a"))
         driver.advance(LEASE_MS - 1)
         await service.renew("me", [kept.execution_id, "unknown"])
@@ -123,7 +123,7 @@ class QueueConformance:
     @scenario
     async def test_an_execution_that_lost_its_process_is_a_suspect(self, driver: Driver) -> None:
         """It says so, is due later each time, and is cleared by an invocation in good order."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         driver.advance(LEASE_MS)
         (second,) = await driver.lease("next")
         assert second.losses == 1
@@ -153,7 +153,7 @@ class QueueConformance:
         """At most as many as asked for, and others beside them."""
         service = driver.service
         for _ in range(3):
-            await driver.hold("me")
+            await driver.start_leased("me")
         driver.advance(LEASE_MS)
         started = await service.start("greet", "1")
         assert await service.next_due(suspects=False) is not None
@@ -187,7 +187,7 @@ class QueueConformance:
     @scenario
     async def test_a_retired_owner_keeps_its_leases_for_their_time(self, driver: Driver) -> None:
         """Retiring gives up nothing that still runs, and a stranger may retire."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         await driver.service.retire("me")
         await driver.service.retire("nobody")
         assert list(await holder.commit(step("a"))) == ["a"]
@@ -200,9 +200,9 @@ class QueueConformance:
         """Not what was recorded since it was looked at, nor what others have."""
         service = driver.service
         idle, busy, foreign = (
-            await driver.hold("me"),
-            await driver.hold("me"),
-            await driver.hold("you"),
+            await driver.start_leased("me"),
+            await driver.start_leased("me"),
+            await driver.start_leased("you"),
         )
         leased = await service.held_by("me")
         assert sorted(leased) == sorted([(idle.execution_id, 1), (busy.execution_id, 1)])
@@ -224,7 +224,7 @@ class QueueConformance:
     async def test_an_owner_reports_why_it_does_not_go_on(self, driver: Driver) -> None:
         """The report is the problem of all that it has leased, until it is taken back."""
         service = driver.service
-        mine, other = await driver.hold("me"), await driver.hold("you")
+        mine, other = await driver.start_leased("me"), await driver.start_leased("you")
         await service.report("me", ERROR)
         await service.report("nobody", ERROR)
         assert (await service.get(mine.execution_id)).problem == ERROR
@@ -239,7 +239,7 @@ class QueueConformance:
     @scenario
     async def test_a_release_voids_the_token(self, driver: Driver) -> None:
         """Unfinished, it is due now; and a stale token releases nothing."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         await holder.release(is_unfinished=True)
         assert await driver.service.held_by("me") in ([], ())
         with pytest.raises(StaleTokenError):
@@ -256,7 +256,7 @@ class QueueConformance:
     @scenario
     async def test_what_nobody_has_read_makes_it_due_at_its_release(self, driver: Driver) -> None:
         """Nothing that came while it was leased is forgotten; without that it sleeps."""
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         opened = (await holder.commit(callback("k")))["k"]
         await driver.service.complete_callback(opened.callback_id or "", "raw")
         assert await driver.service.next_due() is None
@@ -271,7 +271,7 @@ class QueueConformance:
     async def test_a_release_with_a_problem_is_put_off(self, driver: Driver) -> None:
         """For longer each time; what happens meanwhile makes it due no sooner."""
         delays: list[int] = []
-        holder = await driver.hold("me")
+        holder = await driver.start_leased("me")
         for _ in range(3):
             await holder.release(problem=ERROR)
             summary = await driver.service.get(holder.execution_id)
@@ -345,12 +345,12 @@ class QueueConformance:
         """Of each other workflow, the one that is due the longest and that nobody has."""
         service = driver.service
         assert list(await service.left_due([])) == []
-        held = await driver.hold("me", "held")
+        held = await driver.start_leased("me", "held")
         oldest = await service.start("other", "1")
         driver.advance(1)
         await service.start("other", "2")
         await service.start("greet", "1")
-        asleep = await driver.hold("me", "asleep")
+        asleep = await driver.start_leased("me", "asleep")
         await asleep.commit(wait("w", wait_seconds=60))
         await asleep.release()
         found = await service.left_due(["greet"])
@@ -363,7 +363,7 @@ class QueueConformance:
     async def test_news_is_what_the_owner_has_not_read(self, driver: Driver) -> None:
         """Outside events, ends, and leases that somebody else has."""
         service = driver.service
-        quiet, called, stopped, lost = [await driver.hold("me") for _ in range(4)]
+        quiet, called, stopped, lost = [await driver.start_leased("me") for _ in range(4)]
         mine = [each.execution_id for each in (quiet, called, stopped, lost)]
         assert list(await service.news("me", mine)) == []
         opened = (await called.commit(callback("k"), step("a")))["k"]
