@@ -45,7 +45,7 @@ from pyworkflow._engine.messages import (
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
-from pyworkflow._engine.pending import Outside
+from pyworkflow._engine.pending import PendingOperations
 from pyworkflow._engine.scopes import Contexts
 from pyworkflow._protocol.limits import MAX_UPDATES, Limits, check_size
 from pyworkflow._protocol.records import OperationType
@@ -91,7 +91,7 @@ class Execution:
         self.outbox = Outbox()
         self.bodies = Bodies()
         self.calls = self.loop.root.calls
-        self.outside = Outside()
+        self.pending = PendingOperations()
         self.now_ms = 0
         self.clock_ms: int | None = None  # the host's, at the last fact; it decides nothing
         self.is_closing = False
@@ -184,7 +184,7 @@ class Execution:
             return True
         if self.creations.waiting:
             return self.creations.bring_next()
-        if not self.journal.order.ends or (self.outside.waiting and self._is_held()):
+        if not self.journal.order.ends or (self.pending.waiting and self._is_held()):
             return False
         if self._has_returned and are_done(self.loop.root.tasks):
             return False
@@ -202,7 +202,7 @@ class Execution:
     def _is_held(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
         next_ms = self.journal.order.next_ms()
-        wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
+        wait_ms = self.pending.next_wait_ms() if next_ms is not None else None
         return wait_ms is not None and next_ms is not None and wait_ms <= next_ms
 
     def pass_time(self, record: Operation) -> None:
@@ -219,8 +219,8 @@ class Execution:
         if record.ended:
             self.journal.queue_end(op, record, is_replay=False)
         else:
-            if op.is_outside:
-                self.outside.discard(op)
+            if op.is_pending:
+                self.pending.discard(op)
             op.on_change(record)
 
     # -- turns -----------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Execution:
             bodies.take_cancels(),
             write,
             outbox.is_lagging,
-            self.outside.next_due_ms() if are_running else None,
+            self.pending.next_due_ms() if are_running else None,
             None if are_running or outbox.in_flight else self._take_end(),
         )
 
@@ -254,8 +254,8 @@ class Execution:
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
         if self.bodies.are_held:
-            return OutOfTime(self.outside.next_due_ms())
-        if self.outside.waiting:
+            return OutOfTime(self.pending.next_due_ms())
+        if self.pending.waiting:
             return Suspended()
         error = deadlock_error(self.contexts.tasks())
         return Failed(record_error(error), error)
@@ -265,7 +265,7 @@ class Execution:
         unfinished = not are_done(self.loop.root.tasks)
         bodies, outbox = self.bodies, self.outbox
         expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or bodies.are_held or self.outside.waiting)
+        return unfinished and bool(expects or bodies.are_held or self.pending.waiting)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):
@@ -312,8 +312,8 @@ class Execution:
 
     def _leave(self, op: Op) -> None:
         op.scope.live.pop(op, None)
-        if op.is_outside:
-            self.outside.discard(op)
+        if op.is_pending:
+            self.pending.discard(op)
 
     def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
         """Complete ``op`` with a recorded result; one that no longer fits stops the run."""

@@ -1,4 +1,4 @@
-"""What the run waits for outside: timers, retries, callbacks and invokes."""
+"""Operations that await an external event: timers, retries, callbacks and invokes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.ops.base import Op
 
 
-class Outside:
+class PendingOperations:
     """The operations that only an outside event can end, and when the next is due."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Outside:
 
     def add(self, op: Op, due_ms: int | None) -> None:
         """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
-        op.is_outside = True
+        op.is_pending = True
         self.waiting[op] = due_ms
         if due_ms is not None:
             heappush(self._due, (due_ms, op.number, op))
@@ -31,7 +31,7 @@ class Outside:
 
     def discard(self, op: Op) -> None:
         """``op`` waits no longer."""
-        op.is_outside = False
+        op.is_pending = False
         self.waiting.pop(op, None)
 
     def next_due_ms(self) -> int | None:

@@ -46,7 +46,7 @@ def recall_step(
     unconsumed = journal.unconsumed
     if not unconsumed or loop.ready or loop.stopped or journal.order.ends:
         return None
-    if execution.outside.waiting or execution.creations.waiting:
+    if execution.pending.waiting or execution.creations.waiting:
         return None
     task = current_task(loop)
     if task is None or settings.key is not None:

@@ -434,7 +434,7 @@ class Run:
         self.look_again()
 
     def _on_deadline(self) -> None:
-        self._finish(OutOfTime(self._execution.outside.next_due_ms()))
+        self._finish(OutOfTime(self._execution.pending.next_due_ms()))
 
     async def _close(self) -> None:
         for alarm in self._last:

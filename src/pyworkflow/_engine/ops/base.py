@@ -51,7 +51,7 @@ class Op:
         "execution",
         "future",
         "id",
-        "is_outside",
+        "is_pending",
         "name",
         "number",
         "path",
@@ -76,7 +76,7 @@ class Op:
         self.number = 0
         self.abandoned = False
         self.ended = False
-        self.is_outside = False
+        self.is_pending = False
         self.future: asyncio.Future[Any] = asyncio.Future(loop=loop)
 
     def start(self) -> None:

@@ -86,7 +86,7 @@ class CallbackOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """It is open: somebody may wait for it already."""
-        self._tell_outside()
+        self._update_pending()
 
     def deliver(self, record: Operation) -> None:
         """Keep the end, and give it to those who wait."""
@@ -122,19 +122,19 @@ class CallbackOp(Op):
             self._resolve(waiter)
         else:
             self._waiters[waiter] = None
-            self._tell_outside()
+            self._update_pending()
         return waiter
 
     def forget(self, waiter: asyncio.Future[Any]) -> None:
         """Nobody waits at ``waiter`` any more."""
         self._waiters.pop(waiter, None)
-        self._tell_outside()
+        self._update_pending()
 
-    def _tell_outside(self) -> None:
+    def _update_pending(self) -> None:
         if self._waiters and not self.abandoned:
-            self.execution.outside.add(self, None)
+            self.execution.pending.add(self, None)
         else:
-            self.execution.outside.discard(self)
+            self.execution.pending.discard(self)
 
     def _resolve(self, waiter: asyncio.Future[Any]) -> None:
         assert self._end is not None

@@ -72,7 +72,7 @@ class InvokeOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """The function runs now."""
-        self.execution.outside.add(self, None)
+        self.execution.pending.add(self, None)
 
     def deliver(self, record: Operation) -> None:
         """Give what the function returned, or say how it failed."""

@@ -162,7 +162,7 @@ class StepOp(Op):
                 if is_news and self.settings.at_most_once:
                     self._launch()
             case Status.PENDING:
-                self.execution.outside.add(self, record.next_attempt_ms)
+                self.execution.pending.add(self, record.next_attempt_ms)
             case Status.READY if self._has_outcome or self._start is None:
                 self._begin_attempt()
             case _:

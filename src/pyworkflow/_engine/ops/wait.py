@@ -49,7 +49,7 @@ class WaitOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """The service keeps the timer now."""
-        self.execution.outside.add(self, record.scheduled_end_ms)
+        self.execution.pending.add(self, record.scheduled_end_ms)
 
     def deliver(self, record: Operation) -> None:
         """Resume the code."""
