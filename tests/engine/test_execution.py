@@ -570,7 +570,7 @@ def test_close_drops_what_was_not_sent_or_launched() -> None:
     run = Run(fan)
     run.execution.close()
     assert not run.execution.outbox.is_lagging
-    assert not run.execution.bodies.waiting
+    assert not run.execution.attempts.waiting
 
 
 def test_close_unwinds_async_generators() -> None:

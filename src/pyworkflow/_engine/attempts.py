@@ -1,4 +1,4 @@
-"""The bodies of steps as the engine sees them: to be launched, running, to be cancelled."""
+"""Attempts of steps, as the engine sees them: to be launched, running, to be cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.ops.step import StepCall, StepOp
 
 
-class Bodies:
+class Attempts:
     """The attempts of one run. An outcome counts only for an attempt that is running here."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from pyworkflow._engine.attempts import Bodies
+from pyworkflow._engine.attempts import Attempts
 from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.journal import Journal
@@ -89,7 +89,7 @@ class Execution:
         self.creations = Creations(self.journal)
         self.contexts = Contexts(self.loop)
         self.outbox = Outbox()
-        self.bodies = Bodies()
+        self.attempts = Attempts()
         self.calls = self.loop.root.calls
         self.pending = PendingOperations()
         self.now_ms = 0
@@ -127,17 +127,17 @@ class Execution:
                 for record in fact.operations:
                     self._take_change(record)
             case StepReturned():
-                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                if (op := self.attempts.take_outcome_of(fact)) is not None:
                     op.succeed(fact.payload, fact.value)
             case StepRaised():
-                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                if (op := self.attempts.take_outcome_of(fact)) is not None:
                     op.fail(fact.error)
             case LagElapsed():
                 self.outbox.hurry()
             case Refreshing():
                 self.outbox.in_flight = True
             case LastCall():
-                self.bodies.hold_back()
+                self.attempts.hold_back()
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
@@ -156,7 +156,7 @@ class Execution:
             return
         self.is_closing = True
         self.outbox.clear()
-        self.bodies.clear()
+        self.attempts.clear()
         self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
         self.loop.dispose_asyncgens()
         self.contexts.forget()
@@ -226,22 +226,22 @@ class Execution:
     # -- turns -----------------------------------------------------------------------------------
 
     def _take_turn(self) -> Turn:
-        bodies, outbox = self.bodies, self.outbox
+        attempts, outbox = self.attempts, self.outbox
         launch: tuple[StepCall, ...] = ()
-        if bodies.waiting:
+        if attempts.waiting:
             # An end that is held back, by a creation or by a wait, may cancel a body first.
             is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
-            launch = bodies.take_launches(recorded_alone=bool(is_early))
-        are_running = bool(bodies.running)
+            launch = attempts.take_launches(recorded_alone=bool(is_early))
+        are_running = bool(attempts.running)
         write: tuple[Update, ...] = ()
         # Where a body is held back nothing hurries its start: a later run would find that alone.
-        is_busy = are_running or bodies.waiting
+        is_busy = are_running or attempts.waiting
         if outbox.is_due or (not (is_busy or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
             write = first + outbox.take_batch(MAX_UPDATES - len(first))
         return Turn(
             launch,
-            bodies.take_cancels(),
+            attempts.take_cancels(),
             write,
             outbox.is_lagging,
             self.pending.next_due_ms() if are_running else None,
@@ -249,11 +249,11 @@ class Execution:
         )
 
     def _take_end(self) -> End:
-        if self.bodies.given_up is not None:
-            return Broken(self.bodies.given_up)
+        if self.attempts.given_up is not None:
+            return Broken(self.attempts.given_up)
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
-        if self.bodies.are_held:
+        if self.attempts.are_held:
             return OutOfTime(self.pending.next_due_ms())
         if self.pending.waiting:
             return Suspended()
@@ -263,9 +263,9 @@ class Execution:
     def _tasks_go_on(self) -> bool:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
         unfinished = not are_done(self.loop.root.tasks)
-        bodies, outbox = self.bodies, self.outbox
-        expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or bodies.are_held or self.pending.waiting)
+        attempts, outbox = self.attempts, self.outbox
+        expects = attempts.waiting or attempts.running or outbox.in_flight or outbox.is_waiting
+        return unfinished and bool(expects or attempts.are_held or self.pending.waiting)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):

@@ -306,7 +306,7 @@ class Run:
 
     def _lose(self, facts: Sequence[Fact]) -> None:
         """Remember which outcomes came too late to be recorded."""
-        running = self._execution.bodies.running
+        running = self._execution.attempts.running
         for fact in facts:
             if isinstance(fact, StepReturned | StepRaised) and fact.id in running:
                 self._unrecorded += (running[fact.id].name or fact.id,)

@@ -150,7 +150,7 @@ class StepOp(Op):
         self._is_recorded_started = True
         if self.settings.at_most_once:
             self.fail(self._interruption())
-        elif not self.execution.bodies.holds(self):
+        elif not self.execution.attempts.holds(self):
             self._launch()
 
     def on_change(self, record: Operation) -> None:
@@ -198,7 +198,7 @@ class StepOp(Op):
     # -- attempts --------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> None:
-        if self.execution.bodies.holds(self):
+        if self.execution.attempts.holds(self):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
@@ -218,7 +218,7 @@ class StepOp(Op):
             self.kwargs,
             self._context,
         )
-        self.execution.bodies.launch(self, call)
+        self.execution.attempts.launch(self, call)
 
     def _start_update(self) -> Update:
         """Return the START, made when it is sent: by then the body may have begun."""
@@ -307,7 +307,7 @@ class StepOp(Op):
 
     def abandon(self) -> None:
         """Cancel the body. A start that was written is closed; another is never written."""
-        self.execution.bodies.cancel(self)
+        self.execution.attempts.cancel(self)
         if self._has_outcome:
             return
         if self._start is not None:

@@ -70,7 +70,7 @@ def ends_invocation(error: BaseException) -> bool:
 def surface(op: Op, error: BaseException) -> None:
     """Let ``error`` reach the code that waits for ``op`` unrecorded, or end the invocation."""
     if isinstance(error, InvocationError) and error.is_retryable():
-        op.execution.bodies.give_up(error)
+        op.execution.attempts.give_up(error)
     else:
         op.future.set_exception(error)
 
@@ -78,6 +78,6 @@ def surface(op: Op, error: BaseException) -> None:
 def raise_here(execution: Execution, error: Exception) -> NoReturn:
     """Raise ``error`` in the running code; one that ends the invocation parks the code instead."""
     if ends_invocation(error):
-        execution.bodies.give_up(error)
+        execution.attempts.give_up(error)
         execution.bridge.wait(execution.loop.create_future())
     raise error
