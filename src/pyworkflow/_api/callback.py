@@ -94,7 +94,7 @@ class Callback(_Callback, Generic[T]):
         open. Raises `CallbackTimeoutError` and `CallbackError`, each time that it is awaited.
         """
         coroutine = self._result()
-        self._execution.contexts.calls().expect(coroutine, f"the result of {self!r}")
+        self._execution.open_scopes.calls().expect(coroutine, f"the result of {self!r}")
         return coroutine
 
     async def _result(self) -> T:
@@ -185,7 +185,7 @@ class CallbackWait:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that does it all."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, f"wait_for_callback of {_what(self._name)}")
+        execution.open_scopes.calls().expect(coroutine, f"wait_for_callback of {_what(self._name)}")
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:

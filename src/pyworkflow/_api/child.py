@@ -98,7 +98,7 @@ class _Child:
         """Return whether the code has to run; enter the namespace then."""
         if self._execution.is_broken or self._op.ended:
             return False
-        self._execution.contexts.enter(self._op, self._task)
+        self._execution.open_scopes.enter(self._op, self._task)
         if self._task.is_cancel_due:
             self._op.namespace.scope.is_disturbed = True
         self._is_inside = True

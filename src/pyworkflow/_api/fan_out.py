@@ -182,7 +182,7 @@ class FanOut:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, BatchResult[Any]]:
         """Return the coroutine that runs the branches."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
+        execution.open_scopes.calls().expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
         return coroutine
 
     async def _run(self, execution: Execution) -> BatchResult[Any]:

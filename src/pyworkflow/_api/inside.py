@@ -89,7 +89,7 @@ class ChildCalls(_OfExecution):
         execution = self._running("ctx.child()")
         child = _Child(code, args, name, key)
         coroutine = child.run(execution)
-        execution.contexts.calls().expect(
+        execution.open_scopes.calls().expect(
             coroutine, f"ctx.child() of {child.name or 'code without a name'}"
         )
         return coroutine

@@ -43,10 +43,10 @@ from pyworkflow._engine.messages import (
     Turn,
 )
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
+from pyworkflow._engine.open_scopes import OpenScopes
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.pending import PendingOperations
-from pyworkflow._engine.scopes import Contexts
 from pyworkflow._protocol.limits import MAX_UPDATES, Limits, check_size
 from pyworkflow._protocol.records import OperationType
 from pyworkflow._values import codec
@@ -87,7 +87,7 @@ class Execution:
         self.bridge = Bridge(self.loop)
         self.journal = Journal()
         self.creations = Creations(self.journal)
-        self.contexts = Contexts(self.loop)
+        self.open_scopes = OpenScopes(self.loop)
         self.outbox = Outbox()
         self.attempts = Attempts()
         self.calls = self.loop.root.calls
@@ -157,9 +157,9 @@ class Execution:
         self.is_closing = True
         self.outbox.clear()
         self.attempts.clear()
-        self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
+        self.loop.inside(lambda: self.bridge.close(self.open_scopes.tasks()))
         self.loop.dispose_asyncgens()
-        self.contexts.forget()
+        self.open_scopes.forget()
         self.journal.forget_issued()
 
     # -- running ---------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Execution:
             return OutOfTime(self.pending.next_due_ms())
         if self.pending.waiting:
             return Suspended()
-        error = deadlock_error(self.contexts.tasks())
+        error = deadlock_error(self.open_scopes.tasks())
         return Failed(record_error(error), error)
 
     def _tasks_go_on(self) -> bool:
@@ -274,7 +274,7 @@ class Execution:
 
     def _outcome(self) -> End:
         assert self._main is not None
-        self.contexts.report_unread(self._main)
+        self.open_scopes.report_unread(self._main)
         try:
             value = self._main.result()
             self.calls.check(self.loop.root)
@@ -379,7 +379,7 @@ class Execution:
 
     def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> None:
         """End the namespace of ``child``; what still runs in it is abandoned."""
-        for op in self.contexts.leave(child, task, outer):
+        for op in self.open_scopes.leave(child, task, outer):
             self.abandon(op)
 
     def report(self, context: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from greenlet import greenlet
 
 from pyworkflow._engine.body_context import body_context, callback_namespace
 from pyworkflow._engine.exits import is_from_signal
-from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.loop.forbidden import refuse_world
 from pyworkflow._engine.loop.tasks import (
     Future,
@@ -34,6 +34,7 @@ from pyworkflow._engine.loop.tasks import (
     set_running_loop,
     task_of_step,
 )
+from pyworkflow._engine.scopes import Scope
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 

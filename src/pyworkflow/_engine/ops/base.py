@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ids import Scope
     from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.scopes import Scope
     from pyworkflow._values.exception_classes import Home
     from pyworkflow._values.exception_rebuilding import Fallback
 
@@ -72,7 +72,7 @@ class Op:
             self.id = hash_path(path)
         else:
             self.path = f"key {key!r}"
-            self.id = scope.take_key(key)
+            self.id = hash_path(scope.take_key(key))
         self.number = 0
         self.abandoned = False
         self.ended = False

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.scopes import Scope
 from pyworkflow._protocol.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._protocol.records import (
     Action,
