@@ -79,7 +79,7 @@ class SyncCallback(_Callback, Generic[T]):
         """
         waiter = self._waiter()
         try:
-            return self._execution.bridge.wait(waiter)  # type: ignore[no-any-return]
+            return self._execution.greenlets.wait(waiter)  # type: ignore[no-any-return]
         finally:
             self._op.forget(waiter)
 

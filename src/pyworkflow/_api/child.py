@@ -68,15 +68,15 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
             except FAILURES as error:
                 pass_on_signal(error)
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 child.fail(error)
             except asyncio.CancelledError:
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 raise
             else:
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 child.succeed(value)
         return execution.wait(op)
     finally:
@@ -89,7 +89,7 @@ class _Child:
     def __init__(self, execution: Execution, op: ChildOp) -> None:
         self._op = op
         self._execution = execution
-        self._task = execution.bridge.blocking_task()
+        self._task = execution.greenlets.blocking_task()
         self._outer = self._task.namespace
         self._is_inside = False
         self._cancelling = self._task.cancelling()

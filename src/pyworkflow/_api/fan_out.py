@@ -65,7 +65,7 @@ class Branches:
     def run_blocking(self) -> Decision:
         """Do what `run` does, for code that blocks."""
         self._begin()
-        return self._decision(self._execution.bridge.wait(self._ended))
+        return self._decision(self._execution.greenlets.wait(self._ended))
 
     def _begin(self) -> None:
         recorded = self._op.recorded

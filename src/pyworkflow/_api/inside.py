@@ -278,7 +278,7 @@ class _Child:
                 return value
             # In a task of the engine's own: it takes no number.
             task = execution.loop.make_task(_await(value), op.namespace, name=f"child {self.name}")
-            return execution.bridge.wait(task)
+            return execution.greenlets.wait(task)
 
         try:
             op = self._op(execution)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from greenlet import getcurrent
 
-from pyworkflow._engine.loop.event_loop import Runner, WorkflowLoop
+from pyworkflow._engine.loop.event_loop import WorkflowLoop
+from pyworkflow._engine.loop.greenlets import WorkflowGreenlet
 from pyworkflow._engine.loop.tasks import running_loop
 from pyworkflow.errors import UsageError
 
@@ -35,15 +36,15 @@ def current_execution() -> Execution | None:
 
     Raises `UsageError` in a greenlet that workflow code has started by itself.
     """
-    runner = getcurrent()
-    if type(runner) is Runner:
-        return runner.owner  # type: ignore[return-value] # an Execution owns each of them
+    running = getcurrent()
+    if type(running) is WorkflowGreenlet:
+        return running.owner  # type: ignore[return-value] # an Execution owns each of them
     if type(running_loop()) is WorkflowLoop:
         raise UsageError(
             "something durable was called in a greenlet that the workflow's code, or a library in "
-            f"it, has started: {runner!r}. It can neither be suspended nor replayed there. Call it "
-            "from the workflow's own code or from an asyncio task; move what needs greenlets into "
-            "a @step"
+            f"it, has started: {running!r}. It can neither be suspended nor replayed there. Call "
+            "it from the workflow's own code or from an asyncio task; move what needs greenlets "
+            "into a @step"
         )
     return None
 

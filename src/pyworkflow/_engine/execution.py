@@ -24,7 +24,7 @@ from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop.event_loop import TimerHandle, WorkflowLoop, make_loop
-from pyworkflow._engine.loop.greenlets import Bridge
+from pyworkflow._engine.loop.greenlets import Greenlets
 from pyworkflow._engine.loop.tasks import are_done, call_plain
 from pyworkflow._engine.messages import (
     Broken,
@@ -84,7 +84,7 @@ class Execution:
         self.name = execution_name
         self.loop: WorkflowLoop = make_loop(self)
         self.loop.hash_base = crc32(execution_id.encode()) << 28
-        self.bridge = Bridge(self.loop)
+        self.greenlets = Greenlets(self.loop)
         self.journal = Journal()
         self.creations = Creations(self.journal)
         self.open_scopes = OpenScopes(self.loop)
@@ -142,7 +142,7 @@ class Execution:
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
         if self.loop.ready or self.journal.order.ends or self.creations.waiting:
-            self.loop.inside(self.bridge.run)
+            self.loop.inside(self.greenlets.run)
             self._check_consumption()
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
@@ -157,7 +157,7 @@ class Execution:
         self.is_closing = True
         self.outbox.clear()
         self.attempts.clear()
-        self.loop.inside(lambda: self.bridge.close(self.open_scopes.tasks()))
+        self.loop.inside(lambda: self.greenlets.close(self.open_scopes.tasks()))
         self.loop.dispose_asyncgens()
         self.open_scopes.forget()
         self.journal.forget_issued()
@@ -344,7 +344,7 @@ class Execution:
     def admit(self, what: str) -> None:
         """Refuse ``what`` in a run that is disposed of and in finalisers of async generators."""
         if self.is_closing:
-            self.bridge.refuse()
+            self.greenlets.refuse()
         namespace = self.loop.namespace()
         if namespace.scope.is_over:
             raise UsageError(
@@ -361,7 +361,7 @@ class Execution:
     def wait(self, op: Op) -> Any:
         """Block the running task until ``op`` is over; give its value or raise its error."""
         try:
-            return self.bridge.wait(op.future)
+            return self.greenlets.wait(op.future)
         except (asyncio.CancelledError, UsageError):
             self.abandon_if_cancelled(op)
             raise

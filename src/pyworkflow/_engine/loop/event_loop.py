@@ -19,12 +19,12 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from greenlet import greenlet
 
 from pyworkflow._engine.body_context import body_context, callback_namespace
 from pyworkflow._engine.exits import is_from_signal
 from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.loop.forbidden import refuse_world
+from pyworkflow._engine.loop.greenlets import WorkflowGreenlet
 from pyworkflow._engine.loop.tasks import (
     Future,
     Task,
@@ -78,25 +78,6 @@ class TimerHandle(Handle):
         if self.abandon is not None:
             abandon, self.abandon = self.abandon, None
             abandon()
-
-
-class Runner(greenlet):
-    """A greenlet of one run. Workflow code runs in these, and nothing else does."""
-
-    __slots__ = ("owner",)
-
-    def __init__(
-        self,
-        run: Callable[..., Any],
-        loop: WorkflowLoop,
-        parent: greenlet | None = None,
-        context: Context | None = None,
-    ) -> None:
-        super().__init__(run, parent)
-        self.owner = loop.owner
-        if context is not None:
-            # Not entered, as by `Context.run`: another greenlet may be blocked in this context.
-            self.gr_context = context
 
 
 class Owner(Protocol):
@@ -171,7 +152,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 "pyworkflow.sleep, async steps"
             )
             if (task := task_of_step(callback)) is not None:
-                Runner(task.fail, self, context=task.context).switch(error)
+                WorkflowGreenlet(task.fail, self, context=task.context).switch(error)
                 return
         message = f"Exception in callback {callback!r}"
         self.call_exception_handler({"message": message, "exception": error})
@@ -350,8 +331,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         namespace = Namespace("finaliser", self.root, detached=True)
         if self.stopped:
             # In a greenlet of its own, for code that swallows its end is parked there.
-            runner = Runner(_unwind, self, context=context)
-            self.inside(lambda: runner.switch(generator, namespace))
+            unwinder = WorkflowGreenlet(_unwind, self, context=context)
+            self.inside(lambda: unwinder.switch(generator, namespace))
             return
         self.make_task(_close(generator), namespace)
 

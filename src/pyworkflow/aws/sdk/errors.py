@@ -79,5 +79,5 @@ def raise_here(execution: Execution, error: Exception) -> NoReturn:
     """Raise ``error`` in the running code; one that ends the invocation parks the code instead."""
     if ends_invocation(error):
         execution.attempts.give_up(error)
-        execution.bridge.wait(execution.loop.create_future())
+        execution.greenlets.wait(execution.loop.create_future())
     raise error

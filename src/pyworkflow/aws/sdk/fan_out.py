@@ -109,7 +109,7 @@ class Branches:
             if self._op.recorded is not None:
                 return self._run_again(self._op.recorded)
             self._go_on()
-            return self._result(self._execution.bridge.wait(self._ended))
+            return self._result(self._execution.greenlets.wait(self._ended))
         finally:
             # Whatever else is recorded below is no business of the code any more.
             self._execution.journal.consume_below(self._op.id)
@@ -230,7 +230,7 @@ class Branches:
             else:
                 self._items[index] = BatchItem(index, STARTED)
         if ended:
-            self._execution.bridge.wait(self._ended)
+            self._execution.greenlets.wait(self._ended)
         if record is not None:
             return self._result(record.completion_reason)
         found = self._result(CompletionReason.ALL_COMPLETED).all
