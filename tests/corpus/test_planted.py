@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from pyworkflow._api import step as step_module
 from pyworkflow._api.context import BaseContext
 from pyworkflow._engine import execution as execution_module
-from pyworkflow._engine.attempts import Attempts
+from pyworkflow._engine.attempts import AttemptedOperation, Attempts
 from pyworkflow._engine.delivery_order import DeliveryOrder, Place
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.ids import Namespace, hash_path
@@ -212,7 +212,7 @@ def forgets_who_runs(patch: Patch) -> None:
 def forgets_the_attempt(patch: Patch) -> None:
     """An outcome of an earlier attempt counts for the one that runs."""
 
-    def take(attempts: Attempts, outcome: Any) -> StepOp | None:
+    def take(attempts: Attempts, outcome: Any) -> AttemptedOperation | None:
         return attempts.running.pop(outcome.id, None)
 
     patch.setattr(Attempts, "take_outcome_of", take)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.loop.event_loop import TimerHandle, make_loop
@@ -48,8 +48,12 @@ class World:
     def close(self) -> None:
         """Dispose of what has not ended."""
         self.is_closing = True
-        self.loop.inside(lambda: self.greenlets.close(self.loop.root.tasks))
+        self.loop.inside(lambda: self.greenlets.close(self.tasks()))
         self.loop.dispose_asyncgens()
+
+    def tasks(self) -> list[Task[Any]]:
+        """Return the tasks of the loop."""
+        return cast("list[Task[Any]]", self.loop.root.tasks)
 
     def errors(self) -> list[BaseException]:
         """Return what nobody handled."""

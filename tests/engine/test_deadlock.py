@@ -13,7 +13,7 @@ from tests.engine.loops import World
 
 
 def lines(world: World) -> list[str]:
-    error = deadlock_error(world.loop.root.tasks)
+    error = deadlock_error(world.tasks())
     assert isinstance(error, DeadlockError)
     first, *found, last = str(error).split("\n")
     assert "the workflow awaits something that can never happen" in first

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from pyworkflow._engine.attempts import Attempts
-from pyworkflow._engine.creations import Creations
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop.event_loop import TimerHandle, WorkflowLoop, make_loop
@@ -28,7 +27,6 @@ from pyworkflow._engine.loop.greenlets import Greenlets
 from pyworkflow._engine.loop.tasks import are_done, call_plain
 from pyworkflow._engine.messages import (
     Broken,
-    Committed,
     End,
     Fact,
     Failed,
@@ -47,6 +45,7 @@ from pyworkflow._engine.open_scopes import OpenScopes
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
 from pyworkflow._engine.pending import PendingOperations
+from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.limits import MAX_UPDATES, Limits, check_size
 from pyworkflow._protocol.records import OperationType
 from pyworkflow._values import codec
@@ -59,10 +58,11 @@ if TYPE_CHECKING:
 
     from pyworkflow._engine.ids import Namespace
     from pyworkflow._engine.loop.tasks import Task
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation, Update
 
 logger = logging.getLogger("pyworkflow.workflow")
@@ -86,7 +86,6 @@ class Execution:
         self.loop.hash_base = crc32(execution_id.encode()) << 28
         self.greenlets = Greenlets(self.loop)
         self.journal = Journal()
-        self.creations = Creations(self.journal)
         self.open_scopes = OpenScopes(self.loop)
         self.outbox = Outbox()
         self.attempts = Attempts()
@@ -141,7 +140,7 @@ class Execution:
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        if self.loop.ready or self.journal.order.ends or self.creations.waiting:
+        if self.loop.ready or self.journal.order.ends or self.journal.creations:
             self.loop.inside(self.greenlets.run)
             self._check_consumption()
         if self._broken is not None:
@@ -182,8 +181,8 @@ class Execution:
             for task in self.loop.root.tasks:
                 task.cancel()
             return True
-        if self.creations.waiting:
-            return self.creations.bring_next()
+        if self.journal.creations:
+            return self.journal.bring_creation()
         if not self.journal.order.ends or (self.pending.waiting and self._is_held()):
             return False
         if self._has_returned and are_done(self.loop.root.tasks):
@@ -230,7 +229,7 @@ class Execution:
         launch: tuple[StepCall, ...] = ()
         if attempts.waiting:
             # An end that is held back, by a creation or by a wait, may cancel a body first.
-            is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
+            is_early = self.journal.order.ends and (self.journal.creations or self._is_held())
             launch = attempts.take_launches(recorded_alone=bool(is_early))
         are_running = bool(attempts.running)
         write: tuple[Update, ...] = ()
@@ -302,7 +301,7 @@ class Execution:
         else:
             op.replay(record)
 
-    def abandon(self, op: Op) -> None:
+    def abandon(self, op: IssuedOperation) -> None:
         """The workflow no longer waits for ``op``."""
         if op.abandoned or op not in op.scope.live or self.is_closing:
             return
@@ -310,7 +309,7 @@ class Execution:
         self._leave(op)
         op.abandon()
 
-    def _leave(self, op: Op) -> None:
+    def _leave(self, op: IssuedOperation) -> None:
         op.scope.live.pop(op, None)
         if op.is_pending:
             self.pending.discard(op)

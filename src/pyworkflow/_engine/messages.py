@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._protocol.records import ErrorRecord, Operation, Update
+from pyworkflow._protocol.executions import Committed
+from pyworkflow._protocol.records import ErrorRecord, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyworkflow.retry import Retry
 
 # -- facts ---------------------------------------------------------------------------------------
 
@@ -34,12 +40,6 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
     end_ms: int | None = None
 
 
-class Committed(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The batch in flight, if any, is durable; these operations changed since the last one."""
-
-    operations: tuple[Operation, ...]
-
-
 class LagElapsed(msgspec.Struct, frozen=True, eq=False):
     """What may lag has lagged long enough: write it."""
 
@@ -53,6 +53,48 @@ class LastCall(msgspec.Struct, frozen=True, eq=False):
 
 
 Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing | LastCall
+
+# -- attempts ------------------------------------------------------------------------------------
+
+
+class AttemptSettings(Protocol):
+    """How the attempts of a step are run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def retry(self) -> Retry: ...
+    @property
+    def timeout_seconds(self) -> float | None: ...
+    @property
+    def at_most_once(self) -> bool: ...
+    @property
+    def inline(self) -> bool: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def result_type(self) -> object: ...
+
+
+class StepCall(msgspec.Struct, eq=False):
+    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
+
+    id: str
+    name: str
+    attempt: int
+    settings: AttemptSettings
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    context: Context = msgspec.field(default_factory=copy_context)
+    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
+    begin_ms: int | None = None
+
+    def __str__(self) -> str:
+        return f"the result of step {self.name!r}"
+
 
 # -- ends ----------------------------------------------------------------------------------------
 

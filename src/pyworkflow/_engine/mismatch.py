@@ -14,7 +14,7 @@ from pyworkflow.errors import NonDeterminismError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation
     from pyworkflow._values.exception_rebuilding import LostClassError
 
@@ -37,7 +37,7 @@ its module where the step is defined; or stop the execution.
 Nothing was run or written; the recorded history is intact."""
 
 
-def difference(op: Op, record: Operation) -> str | None:
+def difference(op: IssuedOperation, record: Operation) -> str | None:
     """Return how ``op`` differs from its record, `None` if it is the same."""
     if (
         record.type is op.type
@@ -72,7 +72,7 @@ def unconsumed_error(records: Collection[Operation], reached: str) -> NonDetermi
     return mismatch_error("\n".join(lines))
 
 
-def rerun_error(op: Op) -> NonDeterminismError:
+def rerun_error(op: IssuedOperation) -> NonDeterminismError:
     """Return the error for a child context that is over, and whose code goes on all the same."""
     return mismatch_error(
         f"history and code disagree below {op.position}.\n"
@@ -82,7 +82,7 @@ def rerun_error(op: Op) -> NonDeterminismError:
     )
 
 
-def lost_class_error(op: Op, lost: LostClassError) -> NonDeterminismError:
+def lost_class_error(op: IssuedOperation, lost: LostClassError) -> NonDeterminismError:
     """Return the error for a failure whose exception class is not here, or is not what it was."""
     return NonDeterminismError(
         f"the error with which {op.awaits()} failed, at {op.position}, can't be raised again: an "

@@ -7,7 +7,7 @@ any more: its tasks are cancelled, and its operations are handed back to be aban
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyworkflow._engine.loop.tasks import take_unread
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from pyworkflow._engine.loop.event_loop import WorkflowLoop
     from pyworkflow._engine.loop.tasks import Task
     from pyworkflow._engine.loop.unawaited import Calls
-    from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
-    from pyworkflow._engine.scopes import Scope
+    from pyworkflow._engine.scopes import IssuedOperation, Scope
 
 
 class OpenScopes:
@@ -32,7 +31,8 @@ class OpenScopes:
 
     def tasks(self) -> list[Task[Any]]:
         """Return the tasks that were made in what is open, in the order of their making."""
-        return [task for scope in self._open for task in scope.tasks]
+        tasks = [task for scope in self._open for task in scope.tasks]
+        return cast("list[Task[Any]]", tasks)  # none but the loop's own are added
 
     def calls(self) -> Calls:
         """Return the calls of the context whose code is running."""
@@ -65,7 +65,7 @@ class OpenScopes:
         self._loop.make_callbacks_in(child.namespace)
         return outer
 
-    def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> list[Op]:
+    def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> list[IssuedOperation]:
         """Let ``task`` come back from ``child``, which is over; return what is live in it still."""
         task.namespace = outer
         self._loop.make_callbacks_in(outer)

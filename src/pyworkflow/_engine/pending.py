@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from pyworkflow._protocol.records import OperationType
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
 
 
 class PendingOperations:
     """The operations that only an outside event can end, and when the next is due."""
 
     def __init__(self) -> None:
-        self.waiting: dict[Op, int | None] = {}
+        self.waiting: dict[IssuedOperation, int | None] = {}
         """Those that wait, and until when at the latest (`None`: nobody knows)."""
-        self._due: list[tuple[int, int, Op]] = []
-        self._waits: list[tuple[int, int, Op]] = []
+        self._due: list[tuple[int, int, IssuedOperation]] = []
+        self._waits: list[tuple[int, int, IssuedOperation]] = []
 
-    def add(self, op: Op, due_ms: int | None) -> None:
+    def add(self, op: IssuedOperation, due_ms: int | None) -> None:
         """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
         op.is_pending = True
         self.waiting[op] = due_ms
@@ -29,7 +29,7 @@ class PendingOperations:
             if op.type is OperationType.WAIT:
                 heappush(self._waits, (due_ms, op.number, op))
 
-    def discard(self, op: Op) -> None:
+    def discard(self, op: IssuedOperation) -> None:
         """``op`` waits no longer."""
         op.is_pending = False
         self.waiting.pop(op, None)
@@ -42,7 +42,7 @@ class PendingOperations:
         """Return when the first WAIT is due; a retry that is due ends nothing."""
         return self._first(self._waits)
 
-    def _first(self, due: list[tuple[int, int, Op]]) -> int | None:
+    def _first(self, due: list[tuple[int, int, IssuedOperation]]) -> int | None:
         while due:
             due_ms, _, op = due[0]
             if self.waiting.get(op) == due_ms:

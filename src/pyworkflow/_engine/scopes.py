@@ -6,14 +6,50 @@ what an operation asks of the engine, so whatever keeps operations lies below th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine.loop.unawaited import Calls
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.loop.tasks import Task
-    from pyworkflow._engine.ops.base import Op
+    import asyncio
+
+    from pyworkflow._protocol.records import Operation, OperationType
+
+
+class IssuedOperation(Protocol):
+    """An operation that the code has issued, as its scope and the engine's books see it."""
+
+    id: str
+    name: str | None
+    number: int
+    scope: Scope
+    abandoned: bool
+    ended: bool
+    is_pending: bool
+
+    @property
+    def type(self) -> OperationType: ...
+    @property
+    def subtype(self) -> str: ...
+    @property
+    def position(self) -> str: ...
+
+    def awaits(self) -> str:
+        """Say in a few words what is waited for."""
+        ...
+
+    def on_change(self, record: Operation) -> None:
+        """Take a new state that is not an end."""
+        ...
+
+    def deliver(self, record: Operation) -> None:
+        """Give the recorded end to the workflow."""
+        ...
+
+    def abandon(self) -> None:
+        """Stop what can be stopped: the workflow was cancelled here, or has returned."""
+        ...
 
 
 class Scope:
@@ -43,8 +79,8 @@ class Scope:
         self.outer = outer
         self.calls = Calls()
         self.is_disturbed = False
-        self.tasks: list[Task[Any]] = []
-        self.live: dict[Op, None] = {}
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.live: dict[IssuedOperation, None] = {}
         self.is_over = False
         self.patches: dict[str, bool] = {}
         self._keys: set[str] = set()
@@ -61,7 +97,7 @@ class Scope:
         prefix = "" if self.operation_id is None else f"{self.operation_id}-"
         return f"{prefix}key-{key}"
 
-    def add_task(self, task: Task[Any]) -> None:
+    def add_task(self, task: asyncio.Task[Any]) -> None:
         """Hold ``task``, so that no garbage collection decides when its frames unwind."""
         if len(self.tasks) >= self._prune_at:
             self.tasks = [task for task in self.tasks if not task.done()]

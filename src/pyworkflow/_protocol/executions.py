@@ -44,10 +44,11 @@ class Page(msgspec.Struct, frozen=True):
     marker: str | None = None
 
 
-class Committed(msgspec.Struct, frozen=True):
-    """The answer to a checkpoint.
+class Committed(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a checkpoint: it is durable, and these operations changed since the last one.
 
     ``token`` is `None` when the execution is over or its token was revoked: write no more.
+    ``marker`` names the next page of operations, `None` on the last.
     """
 
     token: str | None

@@ -15,7 +15,6 @@ from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.loop.tasks import current_task
 from pyworkflow._engine.messages import (
     Broken,
-    Committed,
     End,
     Fact,
     Failed,
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._engine.observer import Observer
-    from pyworkflow._engine.ops.step import StepCall
-    from pyworkflow._protocol.executions import Invocation
+    from pyworkflow._protocol.executions import Committed, Invocation
     from pyworkflow._protocol.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.deadline import Deadline

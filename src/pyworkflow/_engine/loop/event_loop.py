@@ -293,7 +293,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context = copy_context() if context is None else context
         if is_own or context.get(callback_namespace) is None:
             context.run(callback_namespace.set, namespace)
-        task = Task(coro, self, namespace, number, name, context)
+        # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
+        # low ones decide the order in the small sets of one.
+        task = Task(coro, self, namespace, self.hash_base + number, name, context)
         namespace.scope.add_task(task)
         return task
 

@@ -17,14 +17,14 @@ import sys
 from asyncio import events as _events
 from asyncio import tasks as _tasks
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
 
     from pyworkflow._engine.ids import Namespace
-    from pyworkflow._engine.loop.event_loop import WorkflowLoop
+    from pyworkflow._engine.scopes import Scope
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
     return owner if isinstance(owner, Task) else None
 
 
-def are_done(tasks: Iterable[Task[Any]]) -> bool:
+def are_done(tasks: Iterable[asyncio.Task[Any]]) -> bool:
     """Whether all of these tasks are over."""
     return all(map(asyncio.Task.done, tasks))
 
@@ -122,6 +122,22 @@ def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     return True
 
 
+class TaskLoop(Protocol):
+    """What tasks and futures ask of the loop that made them."""
+
+    def namespace(self) -> Namespace:
+        """Return the namespace of the running code."""
+        ...
+
+    def scope(self) -> Scope | None:
+        """Return the scope of the running code, `None` where nothing says which it is."""
+        ...
+
+    def call_next(self, callback: Callable[[], Any]) -> None:
+        """Run ``callback`` before all that is ready."""
+        ...
+
+
 class Future(asyncio.Future[T]):
     """A future whose hash is the same in each replay."""
 
@@ -129,7 +145,7 @@ class Future(asyncio.Future[T]):
 
     def __hash__(self) -> int:
         if self._hash is None:
-            loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+            loop: TaskLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
             self._hash = loop.namespace().take_hash()
         return self._hash
 
@@ -151,9 +167,9 @@ class Task(asyncio.Task[T]):
     def __init__(
         self,
         coro: Coroutine[Any, Any, T],
-        loop: WorkflowLoop,
+        loop: asyncio.AbstractEventLoop,
         namespace: Namespace,
-        number: int,
+        hash_number: int,
         name: str | None,
         context: Context,
     ) -> None:
@@ -163,9 +179,7 @@ class Task(asyncio.Task[T]):
         self.blocked_on: asyncio.Future[Any] | None = None
         self.blocks = False
         """Whether the running code is plain and blocks where it waits; see `call_plain`."""
-        # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
-        # low ones decide the order in the small sets of one.
-        self._hash = loop.hash_base + number
+        self._hash = hash_number
         self._cancels = 0
         self._cancel_is_due = False
         self._due_message: Any = None
@@ -184,7 +198,7 @@ class Task(asyncio.Task[T]):
         """Request cancellation, as `asyncio.Task.cancel` does; also of a blocked task."""
         if self.done():
             return False
-        loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+        loop: TaskLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
         self.namespace.scope.disturb(loop.scope())
         if self.blocked_on is None and current_task(loop) is not self:
             return super().cancel(msg=msg)

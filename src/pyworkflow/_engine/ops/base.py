@@ -3,12 +3,14 @@
 An operation is a small machine. `start` is called when nothing is recorded for it, `replay` when
 something is; afterwards `on_change` brings each new state that the service reports, `deliver` its
 end, at the operation's turn, and `abandon` says that the workflow no longer waits for it.
+
+What an operation asks of the execution that issued it is `Host`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec.structs import replace
 
@@ -29,11 +31,55 @@ from pyworkflow.errors import SerializationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
-    from pyworkflow._engine.scopes import Scope
+    from pyworkflow._engine.attempts import Attempts
+    from pyworkflow._engine.journal import Journal
+    from pyworkflow._engine.loop.event_loop import WorkflowLoop
+    from pyworkflow._engine.loop.greenlets import Greenlets
+    from pyworkflow._engine.outbox import Outbox, QueuedUpdate
+    from pyworkflow._engine.pending import PendingOperations
+    from pyworkflow._engine.scopes import IssuedOperation, Scope
+    from pyworkflow._protocol.limits import Limits
     from pyworkflow._values.exception_classes import Home
     from pyworkflow._values.exception_rebuilding import Fallback
+    from pyworkflow._values.exceptions import KnownErrors
+    from pyworkflow.errors import NonDeterminismError
+
+
+class Host(Protocol):
+    """The execution, as its operations see it."""
+
+    id: str
+    loop: WorkflowLoop
+    journal: Journal
+    outbox: Outbox
+    attempts: Attempts
+    pending: PendingOperations
+    greenlets: Greenlets
+    limits: Limits
+    known_errors: KnownErrors
+    now_ms: int
+    clock_ms: int | None
+    is_closing: bool
+
+    def admit(self, what: str) -> None:
+        """Raise unless a durable operation may happen here and now."""
+        ...
+
+    def abandon(self, op: IssuedOperation) -> None:
+        """Give up ``op``: the workflow no longer waits for it."""
+        ...
+
+    def abandon_if_cancelled(self, op: Op) -> None:
+        """Abandon ``op`` if it was its own future that was cancelled."""
+        ...
+
+    def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
+        """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
+        ...
+
+    def break_with(self, error: NonDeterminismError) -> None:
+        """Stop the run where it is: history and code disagree."""
+        ...
 
 
 class Op:
@@ -58,7 +104,7 @@ class Op:
         "scope",
     )
 
-    def __init__(self, execution: Execution, name: str | None, key: str | None = None) -> None:
+    def __init__(self, execution: Host, name: str | None, key: str | None = None) -> None:
         loop = execution.loop
         namespace = loop.namespace()
         scope = namespace.scope
@@ -190,7 +236,7 @@ class Op:
         urgent: bool = False,
         patient: bool = False,
         **details: Any,
-    ) -> Entry:
+    ) -> QueuedUpdate:
         """Queue an update of this operation; see `update`."""
         update = self.update(action, payload, error, **details)
         return self.execution.outbox.put(update, urgent, patient)

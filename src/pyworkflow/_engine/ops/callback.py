@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
 
 
 class CallbackOptions(msgspec.Struct, frozen=True):
@@ -58,15 +58,15 @@ class CallbackOp(Op):
     __slots__ = ("_end", "_entry", "_options", "_waiters")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, options: CallbackOptions
+        self, execution: Host, name: str | None, key: str | None, options: CallbackOptions
     ) -> None:
         super().__init__(execution, name, key)
         self._options = options
-        self._entry: Entry | None = None
+        self._entry: QueuedUpdate | None = None
         self._end: tuple[Any, Exception | None] | None = None
         self._waiters: dict[asyncio.Future[Any], None] = {}
         # Not in `start` or `replay`: neither is called if its end is recorded already.
-        execution.creations.add(self)
+        execution.journal.creations[self] = None
 
     def start(self) -> None:
         """Ask for the callback."""
@@ -100,7 +100,7 @@ class CallbackOp(Op):
 
     def abandon(self) -> None:
         """Leave it open; a START that was not sent never is."""
-        self.execution.creations.discard(self)
+        self.execution.journal.creations.pop(self, None)
         if self._entry is not None:
             self.execution.outbox.drop(self._entry)
 

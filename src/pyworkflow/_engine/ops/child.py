@@ -37,7 +37,7 @@ from pyworkflow.errors import ChildContextError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Host
     from pyworkflow._protocol.records import ErrorRecord
     from pyworkflow._values.exception_classes import Home
 
@@ -51,7 +51,7 @@ class ChildOp(Op):
     __slots__ = ("_value", "asked_for", "namespace", "result_type", "source")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, result_type: object
+        self, execution: Host, name: str | None, key: str | None, result_type: object
     ) -> None:
         super().__init__(execution, name, key)
         self.result_type = result_type

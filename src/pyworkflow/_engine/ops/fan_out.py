@@ -23,7 +23,7 @@ from pyworkflow.errors import ChildContextError, SerializationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Host
 
 SUCCEEDED, FAILED, STARTED, NOT_STARTED = "SFRN"
 """The letters of `Decision.statuses`: R stands for a branch that was still running."""
@@ -98,7 +98,7 @@ class FanOutOp(ChildOp):
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Host,
         name: str | None,
         key: str | None,
         result_types: Sequence[object],

@@ -26,8 +26,8 @@ from pyworkflow.errors import InvokeError, SerializationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
 
 
 class InvokeOptions(msgspec.Struct, frozen=True):
@@ -48,11 +48,11 @@ class InvokeOp(Op):
     __slots__ = ("_entry", "_options")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, options: InvokeOptions
+        self, execution: Host, name: str | None, key: str | None, options: InvokeOptions
     ) -> None:
         super().__init__(execution, name, key)
         self._options = options
-        self._entry: Entry | None = None
+        self._entry: QueuedUpdate | None = None
         if (fault := self.refusal(options.payload, "input")) is not None:
             raise fault
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec.structs import replace
 
+from pyworkflow._engine.messages import StepCall
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._protocol.records import Action, Operation, OperationType, Status, SubType, Update
 from pyworkflow._values.exception_classes import home_of
@@ -24,11 +24,11 @@ from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.messages import AttemptSettings
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
     from pyworkflow._protocol.records import ErrorRecord
     from pyworkflow._values.exception_classes import Home
-    from pyworkflow.retry import Retry
 
 logger = logging.getLogger("pyworkflow.steps")
 
@@ -36,46 +36,7 @@ _START, _SUCCEED = Action.START, Action.SUCCEED
 _SUCCEEDED = Status.SUCCEEDED
 
 
-class StepSettings(Protocol):
-    """How a step is to be run."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def retry(self) -> Retry: ...
-    @property
-    def timeout_seconds(self) -> float | None: ...
-    @property
-    def at_most_once(self) -> bool: ...
-    @property
-    def inline(self) -> bool: ...
-    @property
-    def is_async(self) -> bool: ...
-    @property
-    def result_type(self) -> object: ...
-
-
-class StepCall(msgspec.Struct, eq=False):
-    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
-
-    id: str
-    name: str
-    attempt: int
-    settings: StepSettings
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    context: Context = msgspec.field(default_factory=copy_context)
-    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
-    begin_ms: int | None = None
-
-    def __str__(self) -> str:
-        return f"the result of step {self.name!r}"
-
-
-def asked_of(settings: StepSettings) -> Mapping[str, Any]:
+def asked_of(settings: AttemptSettings) -> Mapping[str, Any]:
     """Return how a step or condition is to be run, by the names of the options."""
     retry = settings.retry
     return {
@@ -114,8 +75,8 @@ class StepOp(Op):
 
     def __init__(
         self,
-        execution: Execution,
-        settings: StepSettings,
+        execution: Host,
+        settings: AttemptSettings,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -128,7 +89,7 @@ class StepOp(Op):
         self.attempt = 1
         self.attempt_end_ms: int | None = None
         self._call: StepCall | None = None
-        self._start: Entry | None = None
+        self._start: QueuedUpdate | None = None
         self._is_recorded_started = False
         self._has_outcome = False
         self._value: tuple[str, Any] | None = None

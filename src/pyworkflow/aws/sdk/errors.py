@@ -23,8 +23,7 @@ from pyworkflow._protocol.limits import fitted
 from pyworkflow._protocol.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.base import Host, Op
 
 _NOTHING_RECORDED = "Unknown error. No ErrorObject exists on the Checkpoint Operation."
 
@@ -75,7 +74,7 @@ def surface(op: Op, error: BaseException) -> None:
         op.future.set_exception(error)
 
 
-def raise_here(execution: Execution, error: Exception) -> NoReturn:
+def raise_here(execution: Host, error: Exception) -> NoReturn:
     """Raise ``error`` in the running code; one that ends the invocation parks the code instead."""
     if ends_invocation(error):
         execution.attempts.give_up(error)

@@ -31,6 +31,7 @@ from aws_durable_execution_sdk_python.config import (
 )
 
 from pyworkflow._api.child import run_issued
+from pyworkflow._engine.current import require_execution
 from pyworkflow._engine.ids import Namespace, hash_path
 from pyworkflow._protocol.records import Operation, Status
 from pyworkflow.aws.sdk.contexts import SdkChildOp, run_virtual
@@ -90,7 +91,7 @@ class Branches:
         subtype: str,
     ) -> None:
         self._context = context
-        self._execution = op.execution
+        self._execution = require_execution("a fan-out")
         self._op = op
         self._branches = branches
         self._config = config
