@@ -26,7 +26,7 @@ _MOST_FRAMES = 200
 _MOST_CHARACTERS = 4_000
 """How long an entry may be: an error's text, in a chain, may be of any length."""
 
-_PACKAGE = __file__.rpartition("_engine")[0]
+_PACKAGE = __file__.rpartition("_values")[0]
 _HEADER = "Traceback (most recent call last):\n"
 # As the traceback module words them.
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
