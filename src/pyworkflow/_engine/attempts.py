@@ -37,28 +37,28 @@ class Attempts:
         self.running: dict[str, AttemptedOperation] = {}
         """The steps whose bodies run, by id."""
         self._cancels: list[str] = []
-        self._held: dict[str, None] | None = None
+        self._deferred: dict[str, None] | None = None
         self.given_up: Exception | None = None
         """With what this invocation is to end, to be invoked again."""
 
-    def hold_back(self) -> None:
+    def defer_rest(self) -> None:
         """Begin no further attempt: this invocation has no time for it."""
-        if self._held is None:
-            self._held = {}
+        if self._deferred is None:
+            self._deferred = {}
 
     def give_up(self, error: Exception) -> None:
         """Begin no further attempt, and end the invocation with ``error`` once the rest is written.
 
         The execution goes on from there in the next one.
         """
-        self.hold_back()
+        self.defer_rest()
         self.given_up = self.given_up or error
 
-    def holds(self, op: AttemptedOperation) -> bool:
+    def defers(self, op: AttemptedOperation) -> bool:
         """Whether the next attempt of ``op`` must wait for a later invocation."""
-        if self._held is None:
+        if self._deferred is None:
             return False
-        self._held[op.id] = None
+        self._deferred[op.id] = None
         return True
 
     def launch(self, op: AttemptedOperation, call: StepCall) -> None:
@@ -67,8 +67,8 @@ class Attempts:
 
     def cancel(self, op: AttemptedOperation) -> None:
         """Take back a launch, or cancel the body if it runs."""
-        if self._held is not None:
-            self._held.pop(op.id, None)
+        if self._deferred is not None:
+            self._deferred.pop(op.id, None)
         if self.waiting.pop(op, None) is None and self.running.pop(op.id, None) is not None:
             self._cancels.append(op.id)
 
@@ -104,9 +104,9 @@ class Attempts:
         return cancels
 
     @property
-    def are_held(self) -> bool:
+    def are_deferred(self) -> bool:
         """Whether an attempt waits for a later invocation."""
-        return bool(self._held)
+        return bool(self._deferred)
 
     def clear(self) -> None:
         """Forget what was not launched."""

@@ -54,7 +54,7 @@ from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import NonDeterminismError, SerializationError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from pyworkflow._engine.ids import Namespace
     from pyworkflow._engine.loop.tasks import Task
@@ -107,10 +107,9 @@ class Execution:
     # -- the four verbs --------------------------------------------------------------------------
 
     def start(
-        self, main: Callable[[], Any], result_type: object, operations: Iterable[Operation]
+        self, main: Callable[[], Any], result_type: object, operations: Sequence[Operation]
     ) -> None:
         """Take the code and all that is recorded. ``main`` returns a value or an awaitable."""
-        operations = list(operations)
         if (fault := self.journal.load(operations)) is not None:
             self.break_with(fault)
         starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
@@ -136,7 +135,7 @@ class Execution:
             case Refreshing():
                 self.outbox.in_flight = True
             case LastCall():
-                self.attempts.hold_back()
+                self.attempts.defer_rest()
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
@@ -166,7 +165,7 @@ class Execution:
     def _check_consumption(self) -> None:
         """The code is idle: what it has not consumed by now, it never will."""
         reruns, unconsumed = self.journal.reruns, self.journal.unconsumed
-        if not (reruns or unconsumed) or self.loop.stopped or self._is_held():
+        if not (reruns or unconsumed) or self.loop.stopped or self._is_timer_next():
             return
         if reruns:
             self.break_with(rerun_error(next(iter(reruns))))
@@ -183,7 +182,7 @@ class Execution:
             return True
         if self.journal.creations:
             return self.journal.bring_creation()
-        if not self.journal.order.ends or (self.pending.waiting and self._is_held()):
+        if not self.journal.order.ends or (self.pending.waiting and self._is_timer_next()):
             return False
         if self._has_returned and are_done(self.loop.root.tasks):
             return False
@@ -198,7 +197,7 @@ class Execution:
         op.deliver(record)
         return True
 
-    def _is_held(self) -> bool:
+    def _is_timer_next(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
         next_ms = self.journal.order.next_ms()
         wait_ms = self.pending.next_wait_ms() if next_ms is not None else None
@@ -228,12 +227,12 @@ class Execution:
         attempts, outbox = self.attempts, self.outbox
         launch: tuple[StepCall, ...] = ()
         if attempts.waiting:
-            # An end that is held back, by a creation or by a wait, may cancel a body first.
-            is_early = self.journal.order.ends and (self.journal.creations or self._is_held())
+            # An end that has to wait, for a creation or a timer, may cancel a body first.
+            is_early = self.journal.order.ends and (self.journal.creations or self._is_timer_next())
             launch = attempts.take_launches(recorded_alone=bool(is_early))
         are_running = bool(attempts.running)
         write: tuple[Update, ...] = ()
-        # Where a body is held back nothing hurries its start: a later run would find that alone.
+        # While a body is deferred nothing hurries its start: a later run would find that alone.
         is_busy = are_running or attempts.waiting
         if outbox.is_due or (not (is_busy or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
@@ -252,7 +251,7 @@ class Execution:
             return Broken(self.attempts.given_up)
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
-        if self.attempts.are_held:
+        if self.attempts.are_deferred:
             return OutOfTime(self.pending.next_due_ms())
         if self.pending.waiting:
             return Suspended()
@@ -264,7 +263,7 @@ class Execution:
         unfinished = not are_done(self.loop.root.tasks)
         attempts, outbox = self.attempts, self.outbox
         expects = attempts.waiting or attempts.running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or attempts.are_held or self.pending.waiting)
+        return unfinished and bool(expects or attempts.are_deferred or self.pending.waiting)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):

@@ -160,6 +160,10 @@ class Op:
         """The globals of the function whose errors this operation gives."""
         return NOWHERE
 
+    def recorded_error(self, error: BaseException) -> ErrorRecord:
+        """Return what is recorded for an error that this operation's function raised."""
+        return self.execution.known_errors.record(error, self.home)
+
     def give_error(self, record: ErrorRecord | None, fallback: Fallback) -> None:
         """Complete this operation with the exception that ``record`` describes."""
         error = self.rebuilt(record or ErrorRecord(), fallback, self.home)

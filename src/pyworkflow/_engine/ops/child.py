@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyworkflow._engine.ops.base import Host
-    from pyworkflow._protocol.records import ErrorRecord
     from pyworkflow._values.exception_classes import Home
 
 
@@ -127,17 +126,14 @@ class ChildOp(Op):
                 )
             )
         elif self.namespace.scope.is_disturbed:
-            self._end_unrecorded(Status.FAILED, error=self._record_of(error))
+            self._end_unrecorded(Status.FAILED, error=self.recorded_error(error))
         else:
-            self.write(Action.FAIL, urgent=True, error=self._record_of(error))
+            self.write(Action.FAIL, urgent=True, error=self.recorded_error(error))
 
     @property
     def home(self) -> Home:
         """The globals of the function that runs."""
         return home_of(self.source)
-
-    def _record_of(self, error: BaseException) -> ErrorRecord:
-        return self.execution.known_errors.record(error, self.home)
 
     def _end_unrecorded(self, status: Status, **outcome: Any) -> None:
         self.execution.abandon(self)

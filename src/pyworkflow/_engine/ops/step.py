@@ -111,7 +111,7 @@ class StepOp(Op):
         self._is_recorded_started = True
         if self.settings.at_most_once:
             self.fail(self._interruption())
-        elif not self.execution.attempts.holds(self):
+        elif not self.execution.attempts.defers(self):
             self._launch()
 
     def on_change(self, record: Operation) -> None:
@@ -159,7 +159,7 @@ class StepOp(Op):
     # -- attempts --------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> None:
-        if self.execution.attempts.holds(self):
+        if self.execution.attempts.defers(self):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
@@ -241,10 +241,7 @@ class StepOp(Op):
 
     def give_up(self, error: BaseException) -> None:
         """Record that the step has failed with ``error``."""
-        self.end_attempt(self.update(Action.FAIL, error=self._record_of(error)))
-
-    def _record_of(self, error: BaseException) -> ErrorRecord:
-        return self.execution.known_errors.record(error, self.home)
+        self.end_attempt(self.update(Action.FAIL, error=self.recorded_error(error)))
 
     def log_retry(self, error: BaseException, delay_seconds: float) -> None:
         """Log a failed attempt that is followed by another one: nobody else says what it raised."""
@@ -275,4 +272,4 @@ class StepOp(Op):
             self.execution.outbox.drop(self._start)
         if self._is_recorded_started or (self._start is not None and self._start.sent):
             error = StepCancelledError(f"the workflow cancelled step {self.name!r}")
-            self.write(Action.FAIL, urgent=True, error=self._record_of(error))
+            self.write(Action.FAIL, urgent=True, error=self.recorded_error(error))
