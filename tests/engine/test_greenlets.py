@@ -645,7 +645,7 @@ def test_code_that_swallows_its_end_is_parked_with_a_warning(
     assert parked() == before + 1
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"swallowed the end of its run {REFUSALS} times" in record.getMessage()
+    assert f"caught the shutdown exception {REFUSALS} times" in record.getMessage()
 
 
 def test_parked_code_keeps_nobody_from_the_end(caplog: pytest.LogCaptureFixture) -> None:

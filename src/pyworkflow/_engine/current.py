@@ -1,6 +1,6 @@
 """Where the running code is: in workflow code, in a step, or in neither.
 
-Workflow code runs in the greenlets of its run, so the current greenlet tells; nothing is passed
+Workflow code runs in the greenlets of its run, so the current greenlet decides; nothing is passed
 along, and nothing leaks into threads or step bodies.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What messages need of a running step."""
+    """A running step, as messages name it."""
 
     @property
     def name(self) -> str: ...
@@ -69,7 +69,7 @@ def outside_error(what: str) -> UsageError:
     if step is not None:
         return UsageError(
             f"{what} was called inside step {step.name!r}. A step's body is plain code, recorded "
-            "as a whole; durable operations belong into the workflow function around it."
+            "as a whole; durable operations belong in the workflow that calls it."
         )
     return UsageError(
         f"{what} was called outside of a running workflow. Call it from the code of a function "

@@ -1,4 +1,4 @@
-"""One reproducible order: which recorded end reaches the workflow next.
+"""A reproducible order of delivery: which recorded end reaches the workflow next.
 
 Services of ours number the ends of an execution (`Operation.sequence`), and that number alone
 decides. Lambda gives times: there it is the end's time in whole milliseconds, then the order of

@@ -1,7 +1,7 @@
 """The engine: it runs workflow code over recorded history, without I/O, clock or threads.
 
 It has four verbs. `start` takes the code and the history; `resolve` brings one fact of the outside
-world; `advance` runs the code as far as it goes and returns a `Turn`; `close` disposes of the run.
+world; `advance` runs the code until it is idle and returns a `Turn`; `close` disposes of the run.
 
 * Replay comes first: as long as a recorded end of an issued operation is undelivered, nothing is
   launched and nothing is sent.
@@ -71,7 +71,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Execution:
-    """One run of one execution: from its history to its next suspension, or its end."""
+    """A run of an execution: from its history to its next suspension, or its end."""
 
     def __init__(
         self,
@@ -381,7 +381,7 @@ class Execution:
             self.abandon(op)
 
     def report(self, context: dict[str, Any]) -> None:
-        """Log an error that nobody handles; once, not on each replay."""
+        """Log an unhandled error; once, not on each replay."""
         if not self.is_closing and not self.journal.is_replaying:
             logger.error("%s", context.get("message"), exc_info=context.get("exception"))
 

@@ -59,7 +59,7 @@ class Namespace:
         return f"{prefix}-{number}" if prefix else f"{number}"
 
     def go_to(self, number: int) -> None:
-        """Let `take_path` take this number next: branches count from 0, by their place."""
+        """Make `take_path` take this number next: branches count from 0, by their place."""
         self.number = number - 1
 
     def take_hash(self) -> int:

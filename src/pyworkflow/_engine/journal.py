@@ -1,8 +1,8 @@
-"""What is recorded, what of it the code has consumed, and which ends wait for their delivery.
+"""The recorded history, how much of it the code has consumed, and the ends to be delivered.
 
 *Identity* lives here: each operation that the code issues takes its record, and differs from it in
-nothing; what nobody took by the time that something new would happen is history that the code no
-longer consumes. The order of delivery is `order`'s.
+nothing; records not taken by the time that something new would happen are history that the code
+no longer consumes. The order of delivery is `order`'s.
 
 `ctx.callback` returns when its START is durable, for it gives the id that the service chose. That
 resumes code, so it needs an order that a replay repeats, though there each creation is known at
@@ -80,7 +80,7 @@ class Journal:
         return record
 
     def forget_issued(self) -> None:
-        """The run is over: hold its operations no longer, or the collector has to free them."""
+        """Drop the operations of a finished run, or the collector would have to free them."""
         self._issued.clear()
 
     def recall(self, record: Operation) -> None:

@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it: facts, and the `Turn` that answers them."""
+"""The engine's input and output: facts, and the `Turn` that answers them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
 
 
 class LagElapsed(msgspec.Struct, frozen=True, eq=False):
-    """What may lag has lagged long enough: write it."""
+    """The lagging updates have waited long enough: write them."""
 
 
 class Refreshing(msgspec.Struct, frozen=True, eq=False):
@@ -49,7 +49,7 @@ class Refreshing(msgspec.Struct, frozen=True, eq=False):
 
 
 class LastCall(msgspec.Struct, frozen=True, eq=False):
-    """The time of this invocation is nearly over: no further attempt may begin."""
+    """The time of this invocation is nearly over: start no further attempt."""
 
 
 Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing | LastCall
@@ -79,7 +79,7 @@ class AttemptSettings(Protocol):
 
 
 class StepCall(msgspec.Struct, eq=False):
-    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
+    """An attempt of a step, for the runtime to run; it sets ``begin_ms`` at the beginning."""
 
     id: str
     name: str
@@ -106,7 +106,7 @@ class Suspended(msgspec.Struct, frozen=True, eq=False):
 class OutOfTime(msgspec.Struct, frozen=True, eq=False):
     """Steps wait for a later invocation, for the time of this one is over.
 
-    ``due_ms`` is when the service invokes again by itself, `None` if nobody knows.
+    ``due_ms`` is when the service invokes again by itself, `None` if that is unknown.
     """
 
     due_ms: int | None = None
@@ -139,7 +139,7 @@ End = Suspended | OutOfTime | Succeeded | Failed | Broken
 
 
 class Turn(msgspec.Struct, frozen=True, eq=False):
-    """What is to be done after the code ran as far as it goes.
+    """The work to do after the code has run until it is idle.
 
     Run the attempts in ``launch``; cancel the bodies in ``cancel`` (operation ids); write ``write``
     as one checkpoint and answer `Committed`; if ``lags``, answer `LagElapsed` within 100 ms; at

@@ -1,4 +1,4 @@
-"""Never silently wrong: what is said when recorded history and running code disagree.
+"""Never silently wrong: errors for recorded history and running code that disagree.
 
 Each issued operation is compared with its record in type, subtype, name and parent. A difference,
 and history that the code no longer consumes, end the run with a `NonDeterminismError`; user code
@@ -61,7 +61,7 @@ def mismatch_error(what: str) -> NonDeterminismError:
 def unconsumed_error(records: Collection[Operation], reached: str) -> NonDeterminismError:
     """Return the error for history that the code did not ask for."""
     lines = [
-        f"history holds {len(records)} operation(s) that the code no longer performs, though it "
+        f"history has {len(records)} operation(s) that the code no longer performs, though it "
         f"has come as far as they did ({reached}).",
         *(
             f"  recorded:  {_describe(r.type, r.subtype, r.name, r.parent_id)}, {r.status}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Somebody who watches a run: tests."""
+    """An observer of a run; tests have some."""
 
     def on_issue(self, op: Op) -> None:
         """The code issued an operation."""

@@ -40,17 +40,17 @@ class OpenScopes:
         return (scope or self._loop.root).calls
 
     def report_unread(self, main: Task[Any]) -> None:
-        """The workflow is over: tell of its tasks that failed, if nobody asked for their outcome.
+        """Report the tasks of a finished workflow whose errors were never retrieved.
 
         asyncio does when it frees a task, but those of the workflow are kept to its end.
         """
         for task in self._loop.root.tasks:
             if task is not main and (error := take_unread(task)) is not None:
-                message = f"{task.get_name()} failed, and nobody asked for its outcome"
+                message = f"{task.get_name()} failed, and its outcome was never retrieved"
                 self._loop.call_exception_handler({"message": message, "exception": error})
 
     def forget(self) -> None:
-        """The run is over: hold its tasks no longer, or the collector has to free them."""
+        """Drop the tasks of a finished run, or the collector would have to free them."""
         for scope in self._open:
             scope.calls.close()
             scope.tasks.clear()
@@ -58,7 +58,7 @@ class OpenScopes:
             scope.live.clear()
 
     def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
-        """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
+        """Move ``task`` into the namespace of ``child``; return the one to come back to."""
         self._open[child.namespace.scope] = None
         self.are_nested = True
         outer, task.namespace = task.namespace, child.namespace
@@ -66,7 +66,7 @@ class OpenScopes:
         return outer
 
     def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> list[IssuedOperation]:
-        """Let ``task`` come back from ``child``, which is over; return what is live in it still."""
+        """Move ``task`` out of ``child``, which is over; return the operations still live in it."""
         task.namespace = outer
         self._loop.make_callbacks_in(outer)
         scope = child.namespace.scope

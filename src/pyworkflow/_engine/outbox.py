@@ -1,4 +1,4 @@
-"""What is written, in which order, and what must be durable before an effect happens.
+"""The updates to write, their order, and which must be durable before an effect happens.
 
 ===========================================  ===================================
 update                                       acknowledged before
@@ -17,8 +17,8 @@ child context SUCCEED / FAIL                 the parent sees it
 costs one request: they go with the next batch. *Patient* ones do not even do that, so that a timer
 that was never needed costs none: they go when `hurry` is called, as it is when they have lagged
 long enough or nothing else is going on. Otherwise order is kept. A batch is atomic, so none may
-hold a move that the service could have overtaken: there is no CANCEL, and the START of a retry is
-queued only after READY was read.
+contain a move that the service could have overtaken: there is no CANCEL, and the START of a retry
+is queued only after READY was read.
 """
 
 from __future__ import annotations

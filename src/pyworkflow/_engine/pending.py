@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class PendingOperations:
-    """The operations that only an outside event can end, and when the next is due."""
+    """The operations that only an external event can end, and when the next is due."""
 
     def __init__(self) -> None:
         self.waiting: dict[IssuedOperation, int | None] = {}
-        """Those that wait, and until when at the latest (`None`: nobody knows)."""
+        """The pending operations, and when each is due at the latest (`None`: unknown)."""
         self._due: list[tuple[int, int, IssuedOperation]] = []
         self._waits: list[tuple[int, int, IssuedOperation]] = []
 
     def add(self, op: IssuedOperation, due_ms: int | None) -> None:
-        """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
+        """Add ``op``, which is due at ``due_ms`` at the latest (`None`: unknown)."""
         op.is_pending = True
         self.waiting[op] = due_ms
         if due_ms is not None:
@@ -30,7 +30,7 @@ class PendingOperations:
                 heappush(self._waits, (due_ms, op.number, op))
 
     def discard(self, op: IssuedOperation) -> None:
-        """``op`` waits no longer."""
+        """Remove ``op``, which no longer waits."""
         op.is_pending = False
         self.waiting.pop(op, None)
 

@@ -1,7 +1,8 @@
-"""Scopes: the root of a workflow and its child contexts, each with what ends when its code returns.
+"""Scopes: the root of a workflow and its child contexts, which end when their code returns.
 
-`IssuedOperation` is an operation as its scope and the engine's books see it. It says nothing of
-what an operation asks of the engine, so whatever keeps operations lies below those that make them.
+`IssuedOperation` is an operation as its scope and the engine's books see it. It
+leaves out the operation's own dependencies, so the modules that store operations import none of
+the modules that create them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class IssuedOperation(Protocol):
 
 
 class Scope:
-    """One child context, or the root: what ends when its code returns. ``calls`` are its code's.
+    """The root, or a child context: it ends when its code returns. ``calls`` are its code's.
 
     ``operation_id`` is the context operation's id, `None` at the root, as is ``outer``, the scope
     around. ``tasks`` are the asyncio tasks that were created in it, in order, ``live`` its
@@ -98,7 +99,7 @@ class Scope:
         return f"{prefix}key-{key}"
 
     def add_task(self, task: asyncio.Task[Any]) -> None:
-        """Hold ``task``, so that no garbage collection decides when its frames unwind."""
+        """Keep ``task``, so that no garbage collection decides when its frames unwind."""
         if len(self.tasks) >= self._prune_at:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._prune_at = 2 * len(self.tasks) + 64

@@ -16,7 +16,7 @@ LEASE_MS = 10_000
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
-    """One activation of an execution: what a runner is given to begin with.
+    """An activation of an execution, as a runner receives it.
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
     names the next page, `None` on the last. ``max_operations`` is how many operations the service

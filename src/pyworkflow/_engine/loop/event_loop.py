@@ -3,7 +3,7 @@
 Because nothing but the order of handles decides what runs next, asyncio's own building blocks
 (`gather`, `TaskGroup`, `wait`, `timeout`, `Queue`, `Event`) work on it and replay exactly. Time
 stands still while code runs; `call_later` and so `asyncio.sleep` are durable timers of whole
-seconds. Everything that touches the world is refused: see `traps`.
+seconds. Everything that touches the world is refused: see `forbidden`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TimerHandle(Handle):
 
 
 class Owner(Protocol):
-    """What the loop asks of the execution that owns it."""
+    """The execution that owns the loop, as the loop sees it."""
 
     def bring_next(self) -> bool:
         """No handle is ready: queue what comes next; False if nothing does."""
@@ -96,7 +96,7 @@ class Owner(Protocol):
         ...
 
     def report(self, context: dict[str, Any]) -> None:
-        """Take what asyncio says about an error that nobody handles."""
+        """Take asyncio's report of an unhandled error."""
         ...
 
 
@@ -109,7 +109,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root = Scope(None)
         self.elapsed_ms = 0
         self.hash_base = 0
-        """What the hashes of its tasks begin with: the same in each run of an execution."""
+        """The base of its tasks' hashes: the same in each run of an execution."""
         self.stopped = False
         self.ready: deque[Handle] = deque()
         """The handles that wait their turn."""
@@ -177,7 +177,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- namespaces ------------------------------------------------------------------------------
 
     def make_callbacks_in(self, namespace: Namespace) -> None:
-        """Let the callbacks that the running task makes from here on belong to ``namespace``."""
+        """Assign the callbacks that the running task makes from here on to ``namespace``."""
         callback_namespace.set(namespace)
 
     def namespace(self) -> Namespace:
@@ -293,18 +293,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context = copy_context() if context is None else context
         if is_own or context.get(callback_namespace) is None:
             context.run(callback_namespace.set, namespace)
-        # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
+        # asyncio keeps the tasks of all loops in one set: the high bits distinguish executions. The
         # low ones decide the order in the small sets of one.
         task = Task(coro, self, namespace, self.hash_base + number, name, context)
         namespace.scope.add_task(task)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error that nobody handles."""
+        """Report an unhandled error."""
         self.owner.report(context)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error that nobody handles."""
+        """Report an unhandled error."""
         self.owner.report(context)
 
     def get_debug(self) -> bool:

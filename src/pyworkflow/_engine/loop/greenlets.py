@@ -31,7 +31,7 @@ logger = logging.getLogger("pyworkflow.engine")
 REFUSALS = 100
 """How often one frame stack may swallow `Closing` before it is parked for good."""
 
-_parked: list[object] = []  # held, or their deallocation would throw into them once more
+_parked: list[object] = []  # kept, or their deallocation would throw into them once more
 
 
 class Closing(BaseException):
@@ -217,7 +217,7 @@ class Greenlets:
     def _warn_parked(self, parked: object) -> None:
         _parked.append(parked)
         logger.warning(
-            "workflow code swallowed the end of its run %d times and was left where it is; let "
-            "BaseException pass, or look at ctx.is_closing",
+            "workflow code caught the shutdown exception %d times, so its stack was abandoned; let "
+            "BaseException pass, or check ctx.is_closing",
             REFUSALS,
         )

@@ -60,7 +60,7 @@ def created_out_of_order() -> bool:
 
 
 def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
-    """Return the task that ``callback`` would continue, `None` if it is no step of a task."""
+    """Return the task that ``callback`` would continue, `None` if it is not a step of a task."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, Task) else None
 
@@ -71,7 +71,7 @@ def are_done(tasks: Iterable[asyncio.Task[Any]]) -> bool:
 
 
 def is_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
-    """Whether ``task``, of whatever loop, was cancelled and has not been told yet."""
+    """Whether ``task``, of whatever loop, has a cancellation that is not delivered yet."""
     return bool(task._must_cancel)  # type: ignore[attr-defined]
 
 
@@ -81,15 +81,15 @@ def has_callbacks(task: asyncio.Task[Any]) -> bool:
 
 
 def take_unread(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return the error of a task that is over, if nobody has asked for it; it is asked for now."""
+    """Return the error of a task that is over if it was not retrieved yet; mark it retrieved."""
     return task.exception() if task._log_traceback else None
 
 
 def disown(loop: asyncio.AbstractEventLoop) -> None:
-    """Let a loop of the parent process be, after a fork.
+    """Leave a loop of the parent process alone, after a fork.
 
     Closing it, which its finaliser does, would change what its selector watches in the parent. So
-    it is never collected, and its tasks, which nobody goes on with, are not complained of.
+    it is never collected, and asyncio does not report its unfinished tasks.
     """
     with suppress(AttributeError):  # a loop that is not written in Python closes as it likes
         loop._closed = True  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
 
 
 class TaskLoop(Protocol):
-    """What tasks and futures ask of the loop that made them."""
+    """A loop, as the tasks and futures that it made see it."""
 
     def namespace(self) -> Namespace:
         """Return the namespace of the running code."""
@@ -231,7 +231,7 @@ class Task(asyncio.Task[T]):
 
     @property
     def is_cancel_due(self) -> bool:
-        """Whether this task was cancelled and its code has not been told yet."""
+        """Whether this task has a cancellation that is not delivered to its code yet."""
         return self._must_cancel
 
     def take_cancel(self) -> asyncio.CancelledError | None:

@@ -1,10 +1,10 @@
-"""What every durable operation has in common.
+"""The base of every durable operation.
 
 An operation is a small machine. `start` is called when nothing is recorded for it, `replay` when
 something is; afterwards `on_change` brings each new state that the service reports, `deliver` its
 end, at the operation's turn, and `abandon` says that the workflow no longer waits for it.
 
-What an operation asks of the execution that issued it is `Host`.
+`Host` is the execution as its operations see it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Host(Protocol):
 
 
 class Op:
-    """One durable operation that the running code has issued.
+    """A durable operation that the running code has issued.
 
     ``path`` is its position for messages, ``number`` the order of issue in this run.
     """

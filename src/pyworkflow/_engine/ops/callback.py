@@ -1,4 +1,4 @@
-"""Callbacks: an id for somebody outside, who completes it one day.
+"""Callbacks: an id that an external system completes.
 
 The code goes on with the id as soon as the service keeps the callback, and asks for the result
 whenever it likes, more than once if it likes: a wait for the result that is cancelled leaves the
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class CallbackOptions(msgspec.Struct, frozen=True):
-    """Seconds are whole ones, from 1; `None` is no timeout."""
+    """The options of a callback. Seconds are whole ones, from 1; `None` is no timeout."""
 
     timeout_seconds: int | None = None
     heartbeat_timeout_seconds: int | None = None
@@ -50,7 +50,7 @@ class CallbackOptions(msgspec.Struct, frozen=True):
 
 
 class CallbackOp(Op):
-    """One callback. ``future`` gives the callback's id, once it is created."""
+    """A callback. ``future`` gives the callback's id, once it is created."""
 
     type = OperationType.CALLBACK
     subtype: str = SubType.CALLBACK
@@ -85,7 +85,7 @@ class CallbackOp(Op):
         self.future.set_result(record.callback_id)
 
     def on_change(self, record: Operation) -> None:
-        """It is open: somebody may wait for it already."""
+        """The callback is open; code may be waiting for it already."""
         self._update_pending()
 
     def deliver(self, record: Operation) -> None:
@@ -126,7 +126,7 @@ class CallbackOp(Op):
         return waiter
 
     def forget(self, waiter: asyncio.Future[Any]) -> None:
-        """Nobody waits at ``waiter`` any more."""
+        """Stop waiting at ``waiter``."""
         self._waiters.pop(waiter, None)
         self._update_pending()
 

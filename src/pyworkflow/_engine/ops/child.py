@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class ChildOp(Op):
-    """One child context."""
+    """A child context."""
 
     type = OperationType.CONTEXT
     subtype: str = SubType.RUN_IN_CHILD_CONTEXT

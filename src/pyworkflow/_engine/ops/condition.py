@@ -47,7 +47,7 @@ class ConditionSettings(AttemptSettings, Protocol):
 
 
 class ConditionOp(StepOp):
-    """One wait for a condition. ``function`` takes the state if ``takes_state``."""
+    """A wait for a condition. ``function`` takes the state if ``takes_state``."""
 
     subtype = SubType.WAIT_FOR_CONDITION
     settings: ConditionSettings

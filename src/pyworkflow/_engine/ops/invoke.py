@@ -1,7 +1,7 @@
 """Chained invokes: another function runs, by itself, and this execution waits for what it returns.
 
-Its START is urgent, since the callee begins with it. What the callee raised is told, never raised
-again as its own class: who wrote the callee chose that name.
+Its START is urgent, since the callee begins with it. An error of the callee is
+reported, never raised as its own class: the author of the callee chose that name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class InvokeOptions(msgspec.Struct, frozen=True):
-    """What is invoked; ``payload`` is JSON text."""
+    """The function to invoke; ``payload`` is JSON text."""
 
     function_name: str
     payload: str
@@ -40,7 +40,7 @@ class InvokeOptions(msgspec.Struct, frozen=True):
 
 
 class InvokeOp(Op):
-    """One chained invoke."""
+    """A chained invoke."""
 
     type = OperationType.CHAINED_INVOKE
     subtype = SubType.CHAINED_INVOKE

@@ -1,6 +1,6 @@
 """Steps: code whose outcome is recorded, and that never runs again once it is.
 
-The engine never runs a body. It launches a `StepCall`, is told how that attempt went, and decides:
+The engine never runs a body. It launches a `StepCall`, receives its outcome, and decides:
 recorded as done, tried again after a delay, or failed. An outcome counts only for the attempt that
 is running; what comes after the step was abandoned is dropped.
 """
@@ -53,7 +53,7 @@ def asked_of(settings: AttemptSettings) -> Mapping[str, Any]:
 
 
 class StepOp(Op):
-    """One step of the workflow."""
+    """A step of the workflow."""
 
     type = OperationType.STEP
     subtype: str = SubType.STEP
@@ -244,7 +244,7 @@ class StepOp(Op):
         self.end_attempt(self.update(Action.FAIL, error=self.recorded_error(error)))
 
     def log_retry(self, error: BaseException, delay_seconds: float) -> None:
-        """Log a failed attempt that is followed by another one: nobody else says what it raised."""
+        """Log a failed attempt before a retry; its error is reported nowhere else."""
         logger.warning(
             "step %r failed in attempt %d and is tried again in %d s",
             self.name,
