@@ -291,7 +291,7 @@ class UnprintableKey(Unprintable):
         ([time(1, tzinfo=timezone(timedelta(seconds=61)))], "$[0]", "seconds in its UTC offset"),
         ([Secretive(token=pydantic.SecretStr("s"))], "$[0]", "contains a secret"),
         (Secretive(items=(pydantic.SecretStr("s"),)), "$", "contains a secret"),
-        (Secretive(items=(math.nan,)), "$", "Secretive holds NaN"),
+        (Secretive(items=(math.nan,)), "$", "Secretive contains NaN"),
         (Model.model_validate({"at": NOON, "in": INF}), "$.amount", "is inf"),
         (Secretive(token=object()), "$", "is of type Secretive ("),
     ],
