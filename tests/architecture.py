@@ -52,6 +52,17 @@ CONCRETE_SERVICES = {
 """Each service, and who outside `services` may name it: the mock, and Lambda's side of AWS. All
 others get theirs from `services.open`."""
 
+TYPED_CYCLES_IN = ("_api", "aws")
+"""The folders in which imports for type checkers alone still make cycles."""
+
+PRIVATE_IMPORTS = {
+    "_cli.running": ("services._errors",),
+    "_local.async_client": ("services._errors", "services._processes"),
+    "_local.loop_thread": ("services._processes",),
+    "aws.handler": ("services.awslambda._client", "services.awslambda._environment"),
+}
+"""The modules that still import private ones of another folder, and which."""
+
 PURE = ("_protocol", "_values", "_engine")
 """The folders that may not touch the world."""
 
@@ -209,16 +220,43 @@ def concrete_service_findings(modules: Mapping[str, Module], package: str) -> li
 
 
 def cycle_findings(modules: Mapping[str, Module], package: str) -> list[str]:
-    """Find a cycle among the imports that happen at run time, inside functions or not."""
+    """Find a cycle among all imports, inside functions or not, those for type checkers included.
+
+    In `TYPED_CYCLES_IN` only those that happen at run time count.
+    """
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for module, target, found in _inner_edges(modules, package):
-        if not found.typing_only:
+        if not (found.typing_only and module.top in TYPED_CYCLES_IN):
             graph[module.name].add(target)
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         return ["import cycle: " + " <- ".join(name or package for name in error.args[1])]
     return []
+
+
+def private_import_findings(
+    modules: Mapping[str, Module], package: str, exceptions: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """Find private names that are imported from another top-level folder.
+
+    ``exceptions`` maps a module to the private modules that it may import; one that it does not
+    import is a finding, too.
+    """
+    findings = []
+    unused = {(name, target) for name, targets in exceptions.items() for target in targets}
+    for module in modules.values():
+        for found in imports_of(module, package):
+            head, *parts = found.target.split(".")
+            private = [i for i, part in enumerate(parts) if i and re.match(r"_(?!_)", part)]
+            if head != package or parts[0] == module.top or not private:
+                continue
+            target = ".".join(parts[: private[0] + 1])
+            unused.discard((module.name, target))
+            if target not in exceptions.get(module.name, ()):
+                findings.append(f"{module.path}:{found.line}: {target} is private to {parts[0]}")
+    stale = [f"exception for {target} in {name}, which needs none" for name, target in unused]
+    return sorted(stale) + findings
 
 
 def purity_findings(modules: Mapping[str, Module], package: str) -> list[str]:

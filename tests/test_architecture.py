@@ -214,13 +214,46 @@ def test_a_cycle_is_found_though_an_import_is_inside_a_function(tmp_path: Path) 
     assert all(name in found for name in ("_api.a", "_api.b", "_api.c"))
 
 
-def test_a_type_checker_s_import_makes_no_cycle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "cycles"), [("_engine", 1), ("_api", 0)])
+def test_a_type_checker_s_import_makes_a_cycle(tmp_path: Path, folder: str, cycles: int) -> None:
     package = sample(
         tmp_path,
-        _api__a="from pyworkflow._api.b import x",
-        _api__b="if TYPE_CHECKING:\n    from pyworkflow._api.a import y",
+        **{
+            f"{folder}__a": f"from pyworkflow.{folder}.b import x",
+            f"{folder}__b": f"if TYPE_CHECKING:\n    from pyworkflow.{folder}.a import y",
+        },
     )
-    assert architecture.cycle_findings(package, NAME) == []
+    assert len(architecture.cycle_findings(package, NAME)) == cycles
+
+
+def test_private_names_stay_in_their_folder(modules: dict[str, Module]) -> None:
+    assert_none(architecture.private_import_findings(modules, NAME, architecture.PRIVATE_IMPORTS))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pyworkflow.services import _errors",
+        "from pyworkflow.services._errors import not_found",
+        "from pyworkflow.services.memory import _find",
+        "def f():\n    import pyworkflow.services.sqlite._sql",
+        "if TYPE_CHECKING:\n    from ..services._errors import not_found",
+    ],
+)
+def test_a_private_name_of_another_folder_is_found(tmp_path: Path, source: str) -> None:
+    package = sample(tmp_path, services__port="from ._errors import x", _cli__app=source)
+    (found,) = architecture.private_import_findings(package, NAME, {})
+    assert "app.py" in found
+    assert "is private to services" in found
+
+
+def test_an_exception_for_a_private_name_is_allowed_while_it_is_needed(tmp_path: Path) -> None:
+    package = sample(tmp_path, _cli__app="from pyworkflow.services._errors import not_found")
+    allowed = {"_cli.app": ("services._errors",)}
+    assert architecture.private_import_findings(package, NAME, allowed) == []
+    stale = {**allowed, "_cli.gone": ("services._errors",)}
+    (found,) = architecture.private_import_findings(package, NAME, stale)
+    assert "_cli.gone" in found
 
 
 def test_import_is_light() -> None:

@@ -640,7 +640,9 @@ def test_what_is_no_decision_is_told() -> None:
     from msgspec.structs import replace
 
     execution.operations[operation_id] = replace(execution.operations[operation_id], payload="[1]")
-    with pytest.raises(NonDeterminismError, match="with what is no decision about branches"):
+    with pytest.raises(
+        NonDeterminismError, match="with something that is not a decision about branches"
+    ):
         world.finish(outer)
 
 

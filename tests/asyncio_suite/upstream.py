@@ -187,7 +187,7 @@ def _blocking_code(case: type[unittest.TestCase], method: str) -> Callable[[], A
 
 def _lend(loop: Any) -> Any:
     """Let a test drive the workflow's loop as if it were its own."""
-    wait = require_execution("a test").bridge.wait
+    wait = require_execution("a test").greenlets.wait
     make_future = type(loop).create_future
     stopped: list[Any] = []
 

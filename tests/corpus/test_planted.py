@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from pyworkflow._api import step as step_module
 from pyworkflow._api.base_context import BaseContext
 from pyworkflow._engine import execution as execution_module
-from pyworkflow._engine.attempts import Bodies
+from pyworkflow._engine.attempts import AttemptedOperation, Attempts
 from pyworkflow._engine.delivery_order import DeliveryOrder, Place
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.ids import Namespace, hash_path
@@ -184,7 +184,7 @@ def launches_before_replay(patch: Patch) -> None:
     told: set[Execution] = set()
 
     def hasty(execution: Execution) -> bool:
-        if execution.bodies.waiting and execution.journal.order.ends and execution not in told:
+        if execution.attempts.waiting and execution.journal.order.ends and execution not in told:
             told.add(execution)
             return False
         return bring_next(execution)
@@ -194,39 +194,39 @@ def launches_before_replay(patch: Patch) -> None:
 
 def forgets_who_runs(patch: Patch) -> None:
     """An outcome counts whichever attempt it is of, and though the step was abandoned."""
-    launch = Bodies.launch
+    launch = Attempts.launch
     known: dict[tuple[int, str], StepOp] = {}
 
-    def remember(bodies: Bodies, op: StepOp, call: Any) -> None:
-        known[id(bodies), call.id] = op
-        launch(bodies, op, call)
+    def remember(attempts: Attempts, op: StepOp, call: Any) -> None:
+        known[id(attempts), call.id] = op
+        launch(attempts, op, call)
 
-    def take(bodies: Bodies, outcome: Any) -> StepOp | None:
-        bodies.running.pop(outcome.id, None)
-        return known.get((id(bodies), outcome.id))
+    def take(attempts: Attempts, outcome: Any) -> StepOp | None:
+        attempts.running.pop(outcome.id, None)
+        return known.get((id(attempts), outcome.id))
 
-    patch.setattr(Bodies, "launch", remember)
-    patch.setattr(Bodies, "take_outcome_of", take)
+    patch.setattr(Attempts, "launch", remember)
+    patch.setattr(Attempts, "take_outcome_of", take)
 
 
 def forgets_the_attempt(patch: Patch) -> None:
     """An outcome of an earlier attempt counts for the one that runs."""
 
-    def take(bodies: Bodies, outcome: Any) -> StepOp | None:
-        return bodies.running.pop(outcome.id, None)
+    def take(attempts: Attempts, outcome: Any) -> AttemptedOperation | None:
+        return attempts.running.pop(outcome.id, None)
 
-    patch.setattr(Bodies, "take_outcome_of", take)
+    patch.setattr(Attempts, "take_outcome_of", take)
 
 
 def lets_bodies_run_on(patch: Patch) -> None:
     """A cancelled step's launch is not taken back."""
-    cancel = Bodies.cancel
+    cancel = Attempts.cancel
 
-    def keep(bodies: Bodies, op: StepOp) -> None:
-        if op not in bodies.waiting:
-            cancel(bodies, op)
+    def keep(attempts: Attempts, op: StepOp) -> None:
+        if op not in attempts.waiting:
+            cancel(attempts, op)
 
-    patch.setattr(Bodies, "cancel", keep)
+    patch.setattr(Attempts, "cancel", keep)
 
 
 def ignores_what_is_left(patch: Patch) -> None:

@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pyworkflow._engine.messages import End, Failed, StepRaised, StepReturned, Succeeded
-from pyworkflow._engine.ops.step import StepCall
+from pyworkflow._engine.messages import End, Failed, StepCall, StepRaised, StepReturned, Succeeded
 from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.records import ErrorRecord, Operation, Update
 from pyworkflow._runtime.clock import DEFAULT_START_MS, Alarm, VirtualClock

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pyworkflow._engine.messages import AttemptSettings, StepCall
 from pyworkflow._engine.ops.base import Op
-from pyworkflow._engine.ops.step import StepCall, StepOp, StepSettings
+from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.ops.wait import WaitOp
+from pyworkflow._engine.scopes import IssuedOperation
 from pyworkflow._protocol.records import Operation, Status
 from pyworkflow._runtime.clock import VirtualClock
 from pyworkflow.testing._outside_world import OutsideWorld
@@ -80,7 +82,7 @@ class Watch:
         if is_started and isinstance(op, StepOp) and op.settings.at_most_once:
             self.interrupted.add(op.id)
 
-    def on_delivery(self, op: Op, record: Operation) -> None:
+    def on_delivery(self, op: IssuedOperation, record: Operation) -> None:
         self._deliver(op.id)
         known = self.records()[op.id]
         assert known.ended, "an end was handed over that is not recorded"
@@ -90,7 +92,7 @@ class Watch:
     def on_recall(
         self,
         operation_id: str,
-        settings: StepSettings,
+        settings: AttemptSettings,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         record: Operation,

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from pyworkflow._engine.ops.step import StepCall
+from pyworkflow._engine.messages import StepCall
 from pyworkflow._local import heartbeat, worker
 from pyworkflow._local.async_client import AsyncClient
 from pyworkflow._protocol.executions import Committed, ExecutionStatus

@@ -18,7 +18,6 @@ from pyworkflow._api.context import WorkflowContext
 from pyworkflow._api.sync_context import SyncWorkflowContext
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.messages import (
-    Committed,
     End,
     LagElapsed,
     Refreshing,
@@ -28,6 +27,7 @@ from pyworkflow._engine.messages import (
     Turn,
 )
 from pyworkflow._engine.ops.base import Op
+from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.moves import apply_batch, apply_outside
 from pyworkflow._protocol.records import (
     Action,
@@ -41,7 +41,9 @@ from pyworkflow._values import codec
 from pyworkflow._values.exceptions import KnownErrors
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ops.step import StepCall, StepSettings
+    from pyworkflow._engine.messages import AttemptSettings, StepCall
+    from pyworkflow._engine.scopes import IssuedOperation
+
 
 START_MS = 1_000_000
 KNOWN = KnownErrors.snapshot()
@@ -86,7 +88,7 @@ class Service:
         """Return what changed since the last answer."""
         changed = tuple(self.operations[i] for i in self._unread)
         self._unread.clear()
-        return Committed(changed)
+        return Committed("token", changed)
 
     def load(self) -> list[Operation]:
         """Return the whole history, as a new invocation reads it."""
@@ -148,14 +150,14 @@ class Trace:
     def on_issue(self, op: Op) -> None:
         self.issued.append(op)
 
-    def on_delivery(self, op: Op, record: Operation) -> None:
+    def on_delivery(self, op: IssuedOperation, record: Operation) -> None:
         assert record.ended
         self.delivered.append(op.id)
 
     def on_recall(
         self,
         operation_id: str,
-        settings: StepSettings,
+        settings: AttemptSettings,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         record: Operation,

@@ -1,14 +1,14 @@
-"""A workflow loop with its bridge and without an engine: timers ring when a test says so."""
+"""A workflow loop with its greenlets and without an engine: timers ring when a test says so."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.loop.event_loop import TimerHandle, make_loop
-from pyworkflow._engine.loop.greenlets import Bridge
+from pyworkflow._engine.loop.greenlets import Greenlets
 from pyworkflow._engine.loop.tasks import Task
 
 
@@ -17,7 +17,7 @@ class World:
 
     def __init__(self) -> None:
         self.loop = make_loop(self)
-        self.bridge = Bridge(self.loop)
+        self.greenlets = Greenlets(self.loop)
         self.namespace = Namespace("", self.loop.root)
         self.next: deque[Callable[[], Any]] = deque()
         self.timers: list[tuple[int, TimerHandle]] = []
@@ -36,7 +36,7 @@ class World:
     def run(self, *steps: Callable[[], Any]) -> None:
         """Run until idle; then, each time the code is idle, do one of ``steps``."""
         self.next.extend(steps)
-        self.loop.inside(self.bridge.run)
+        self.loop.inside(self.greenlets.run)
 
     def ring(self, index: int = 0) -> None:
         """Let a timer be over."""
@@ -48,8 +48,12 @@ class World:
     def close(self) -> None:
         """Dispose of what has not ended."""
         self.is_closing = True
-        self.loop.inside(lambda: self.bridge.close(self.loop.root.tasks))
+        self.loop.inside(lambda: self.greenlets.close(self.tasks()))
         self.loop.dispose_asyncgens()
+
+    def tasks(self) -> list[Task[Any]]:
+        """Return the tasks of the loop."""
+        return cast("list[Task[Any]]", self.loop.root.tasks)
 
     def errors(self) -> list[BaseException]:
         """Return what nobody handled."""
@@ -70,7 +74,7 @@ class World:
 
     def admit(self, what: str) -> None:
         if self.is_closing:
-            self.bridge.refuse()
+            self.greenlets.refuse()
         assert what
 
     def report(self, context: dict[str, Any]) -> None:
@@ -81,4 +85,4 @@ class World:
     def wait(self) -> Any:
         """Block the running task until a new future of its own is done."""
         self.admit("a wait")
-        return self.bridge.wait(self.loop.create_future())
+        return self.greenlets.wait(self.loop.create_future())

@@ -13,7 +13,7 @@ from tests.engine.loops import World
 
 
 def lines(world: World) -> list[str]:
-    error = deadlock_error(world.loop.root.tasks)
+    error = deadlock_error(world.tasks())
     assert isinstance(error, DeadlockError)
     first, *found, last = str(error).split("\n")
     assert "the workflow awaits something that can never happen" in first
@@ -72,7 +72,7 @@ def test_a_blocked_task_names_what_it_waits_for() -> None:
         await world.loop.create_future()
 
     async def main() -> None:
-        world.bridge.wait(asyncio.create_task(waits(), name="the other"))
+        world.greenlets.wait(asyncio.create_task(waits(), name="the other"))
 
     world.start(main())
     assert lines(world)[0].endswith("awaits the other")

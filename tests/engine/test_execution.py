@@ -16,12 +16,12 @@ from pyworkflow import sleep, step, workflow
 from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.messages import (
     Broken,
-    Committed,
     Failed,
     StepRaised,
     StepReturned,
     Suspended,
 )
+from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.records import Operation, OperationType, Status
 from pyworkflow._values.exceptions import KnownErrors
 from pyworkflow.errors import (
@@ -234,7 +234,7 @@ def test_a_turn_without_news_is_empty() -> None:
 def test_a_change_of_something_never_issued_is_ignored() -> None:
     run = Run(fan)
     stray = Operation(id="stray", type=OperationType.WAIT, status=Status.STARTED, start_ms=0)
-    run.execution.resolve(Committed((stray,)))
+    run.execution.resolve(Committed("token", (stray,)))
     assert run.advance().end is None
 
 
@@ -570,7 +570,7 @@ def test_close_drops_what_was_not_sent_or_launched() -> None:
     run = Run(fan)
     run.execution.close()
     assert not run.execution.outbox.is_lagging
-    assert not run.execution.bodies.waiting
+    assert not run.execution.attempts.waiting
 
 
 def test_close_unwinds_async_generators() -> None:

@@ -22,7 +22,7 @@ async def b() -> Any: ...
 def give_up(reason: str) -> Any:
     """Stop here, as an operation does that can't go on in this invocation."""
     execution = require_execution("giving up")
-    execution.bodies.give_up(LookupError(reason))
+    execution.attempts.give_up(LookupError(reason))
     return execution.loop.create_future()
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworkflow._engine.ids import Namespace, Scope, hash_path
-from pyworkflow.errors import UsageError
+from pyworkflow._engine.ids import Namespace, hash_path
+from pyworkflow._engine.scopes import Scope
 from tests.engine.loops import World
 
 ID_1 = "1ced8f5be2db23a6513eba4d819c73806424748a7bc6fa0d792cc1c7d1775a97"
@@ -68,21 +68,6 @@ def test_chance_goes_on_where_it_was() -> None:
     generator = namespace.chance("execution", "random")
     assert namespace.chance("execution", "random") is generator
     assert generator.random() != generator.random()
-
-
-def test_a_key_hashes_the_nearest_child_context() -> None:
-    assert Scope(None).take_key("a") == hash_path("key-a")
-    assert Scope(ID_1).take_key("a") == hash_path(f"{ID_1}-key-a")
-
-
-@pytest.mark.parametrize(("operation_id", "where"), [(None, "workflow"), (ID_1, "child context")])
-def test_a_key_names_one_operation(operation_id: str | None, where: str) -> None:
-    scope = Scope(operation_id)
-    scope.take_key("a")
-    scope.take_key("b")
-    with pytest.raises(UsageError, match=f"the key 'a' is used twice in this {where}"):
-        scope.take_key("a")
-    assert str(scope) == where
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 3)), max_size=40))

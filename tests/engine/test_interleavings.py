@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyworkflow import SyncWorkflowContext, WorkflowContext, step, workflow
-from pyworkflow._engine.messages import Committed, Failed, Refreshing, Succeeded, Suspended
+from pyworkflow._engine.messages import Failed, Refreshing, Succeeded, Suspended
+from pyworkflow._protocol.executions import Committed
 from pyworkflow.errors import BatchError, FatalError, SagaError
 from tests.engine.harness import Run, Service, shape
 

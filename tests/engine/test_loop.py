@@ -359,7 +359,7 @@ def test_a_callback_in_a_context_in_which_a_task_is_blocked() -> None:
     shared = copy_context()
 
     async def blocked() -> None:
-        world.bridge.wait(world.loop.create_future())
+        world.greenlets.wait(world.loop.create_future())
 
     async def main() -> None:
         asyncio.create_task(blocked(), context=shared)  # noqa: RUF006 - the loop holds it

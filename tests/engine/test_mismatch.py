@@ -212,7 +212,7 @@ def test_it_is_told_when_the_workflow_returned() -> None:
         return 1
 
     text = broken(Run(empty, recorded()))
-    assert "history holds 1 operation(s) that the code no longer performs" in text
+    assert "history has 1 operation(s) that the code no longer performs" in text
     assert "(the workflow returned)" in text
     assert "  recorded:  STEP (Step) 'a', SUCCEEDED\n" in text
 

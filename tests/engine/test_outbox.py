@@ -10,7 +10,7 @@ def update(name: str, action: Action = Action.SUCCEED, **fields: str | None) -> 
     return Update(id=name, type=OperationType.STEP, action=action, **fields)  # type: ignore[arg-type]
 
 
-def put(outbox: Outbox, *names: str, urgent: bool = True) -> list[module.Entry]:
+def put(outbox: Outbox, *names: str, urgent: bool = True) -> list[module.QueuedUpdate]:
     return [outbox.put(update(name), urgent=urgent) for name in names]
 
 

@@ -419,7 +419,7 @@ def outcome_here(function: Case, *, blocking: bool) -> Any:
     async def block(future: Any = None) -> None:
         future = future or world.loop.create_future()
         if blocking:
-            world.bridge.wait(future)
+            world.greenlets.wait(future)
         else:
             await future
 
@@ -440,7 +440,7 @@ def test_a_withdrawn_self_cancellation_is_forgotten_as_asyncio_does() -> None:
         task.cancel()
         log: list[Any] = [task.uncancel()]
         try:
-            world.bridge.wait(done)
+            world.greenlets.wait(done)
             log.append("went on")
         except asyncio.CancelledError:
             log.append("cancelled")
@@ -483,7 +483,7 @@ def test_what_a_task_waits_for() -> None:
         await futures[0]
 
     async def blocked() -> None:
-        world.bridge.wait(futures[1])
+        world.greenlets.wait(futures[1])
 
     made = [world.start(awaiting()), world.start(blocked()), world.start(one())]
     assert [task.awaited() for task in made] == [*futures, None]

@@ -35,7 +35,7 @@ def test_a_failure_that_nobody_asked_for(caplog: pytest.LogCaptureFixture) -> No
 
     assert create_test_handler(main)({}) == "done"
     assert failures(caplog) == [
-        "background failed, and nobody asked for its outcome: ValueError('unseen')"
+        "background failed, and its outcome was never retrieved: ValueError('unseen')"
     ]
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyworkflow._engine.messages import Committed
-from pyworkflow._protocol.executions import Page
+from pyworkflow._protocol.executions import Committed, Page
 from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow._runtime import checkpoints
 from pyworkflow._runtime.checkpoints import CheckpointChain

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from pyworkflow import SyncWorkflowContext
     from pyworkflow._engine.messages import End
     from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.executions import Committed, Page
+
 
 PATIENCE_SECONDS = 60
 
@@ -896,7 +898,7 @@ class Cancelling:
         self.task.cancel()
         raise SystemExit(op.name)
 
-    def on_delivery(self, op: Op, record: Operation) -> None:
+    def on_delivery(self, op: IssuedOperation, record: Operation) -> None:
         """Never comes that far."""
 
     def on_recall(self, *_: object) -> None:

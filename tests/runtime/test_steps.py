@@ -23,8 +23,7 @@ from pyworkflow import (
     workflow,
 )
 from pyworkflow._api.body_threads import BODIES
-from pyworkflow._engine.messages import Failed, Succeeded, Suspended
-from pyworkflow._engine.ops.step import StepCall
+from pyworkflow._engine.messages import Failed, StepCall, Succeeded, Suspended
 from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.records import Status
 from pyworkflow._runtime import steps

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyworkflow._api.child import run_issued
+from pyworkflow._engine.current import require_execution
 from pyworkflow._engine.ops.fan_out import FAILED, NOT_STARTED, STARTED, SUCCEEDED
 from pyworkflow.errors import UsageError
 
@@ -38,7 +39,7 @@ class Branches(ABC, Generic[Reason]):
     """
 
     def __init__(self, op: ChildOp, names: Sequence[str], slots: int | None) -> None:
-        self._execution = op.execution
+        self._execution = require_execution("a fan-out")
         self._names = names
         self._slots = slots or len(names)
         self._waiting = deque(range(len(names)))

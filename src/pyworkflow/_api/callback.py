@@ -80,7 +80,7 @@ class SyncCallback(_Callback, Generic[T]):
         """
         waiter = self._waiter()
         try:
-            return self._execution.bridge.wait(waiter)  # type: ignore[no-any-return]
+            return self._execution.greenlets.wait(waiter)  # type: ignore[no-any-return]
         finally:
             self._op.forget(waiter)
 
@@ -95,7 +95,7 @@ class Callback(_Callback, Generic[T]):
         and `CallbackError`, at every call.
         """
         coroutine = self._result()
-        self._execution.contexts.calls().expect(coroutine, f"the result of {self!r}")
+        self._execution.open_scopes.calls().expect(coroutine, f"the result of {self!r}")
         return coroutine
 
     async def _result(self) -> T:
@@ -186,7 +186,7 @@ class CallbackWait:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that does it all."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, f"wait_for_callback of {_what(self._name)}")
+        execution.open_scopes.calls().expect(coroutine, f"wait_for_callback of {_what(self._name)}")
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:

@@ -71,15 +71,15 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
             except FAILURES as error:
                 pass_on_signal(error)
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 child.fail(error)
             except asyncio.CancelledError:
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 raise
             else:
                 for ends in child.leftovers():
-                    execution.bridge.wait(ends)
+                    execution.greenlets.wait(ends)
                 child.succeed(value)
         return execution.wait(op)
     finally:
@@ -92,7 +92,7 @@ class _Child:
     def __init__(self, execution: Execution, op: ChildOp) -> None:
         self._op = op
         self._execution = execution
-        self._task = execution.bridge.blocking_task()
+        self._task = execution.greenlets.blocking_task()
         self._outer = self._task.namespace
         self._is_inside = False
         self._cancelling = self._task.cancelling()
@@ -101,7 +101,7 @@ class _Child:
         """Return whether the code has to run; if so, enter the namespace."""
         if self._execution.is_broken or self._op.ended:
             return False
-        self._execution.contexts.enter(self._op, self._task)
+        self._execution.open_scopes.enter(self._op, self._task)
         if self._task.is_cancel_due:
             self._op.namespace.scope.is_disturbed = True
         self._is_inside = True
@@ -171,7 +171,7 @@ class ChildCall:
         """Return the coroutine that runs the code."""
         coroutine = self._run(execution)
         what = f"ctx.child() of {self._name or 'code without a name'}"
-        execution.contexts.calls().expect(coroutine, what)
+        execution.open_scopes.calls().expect(coroutine, what)
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:
@@ -189,7 +189,7 @@ class ChildCall:
                 return value
             # A task of the engine takes no number.
             task = execution.loop.make_task(_await(value), op.namespace, name=f"child {self._name}")
-            return execution.bridge.wait(task)
+            return execution.greenlets.wait(task)
 
         try:
             op = self._op(execution)

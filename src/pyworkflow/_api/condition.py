@@ -115,7 +115,7 @@ class ConditionCall:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that waits."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, f"wait_for_condition of {self._what}")
+        execution.open_scopes.calls().expect(coroutine, f"wait_for_condition of {self._what}")
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:

@@ -14,7 +14,7 @@ from pyworkflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.messages import StepCall
 
 
 class CurrentStep(msgspec.Struct, frozen=True, gc=False):

@@ -89,7 +89,7 @@ class _Branches(Branches[CompletionReason]):
     def run_blocking(self) -> Decision:
         """Do what `run` does, for code that blocks."""
         self._follow_recorded()
-        return self._decision(self._execution.bridge.wait(self.begin()))
+        return self._decision(self._execution.greenlets.wait(self.begin()))
 
     def _follow_recorded(self) -> None:
         recorded = self.op.recorded
@@ -159,7 +159,7 @@ class FanOut:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, BatchResult[Any]]:
         """Return the coroutine that runs the branches."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
+        execution.open_scopes.calls().expect(coroutine, f"ctx.{self._kind.subtype.lower()}()")
         return coroutine
 
     async def _run(self, execution: Execution) -> BatchResult[Any]:

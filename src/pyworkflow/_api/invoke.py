@@ -91,7 +91,7 @@ class InvokeCall:
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that invokes."""
         coroutine = self._run(execution)
-        execution.contexts.calls().expect(coroutine, self._what)
+        execution.open_scopes.calls().expect(coroutine, self._what)
         return coroutine
 
     async def _run(self, execution: Execution) -> Any:

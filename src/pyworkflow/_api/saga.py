@@ -130,7 +130,7 @@ class Saga:
 
             future.add_done_callback(ring)
             try:
-                self._execution.bridge.wait(gate)
+                self._execution.greenlets.wait(gate)
             except asyncio.CancelledError as error:
                 cancelled = error
         return cancelled

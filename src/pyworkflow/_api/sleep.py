@@ -78,7 +78,7 @@ def sleep(
     """
     coroutine = _sleep(duration, name, key)
     if (execution := current_execution()) is not None:
-        execution.contexts.calls().expect(coroutine, "pyworkflow.sleep()")
+        execution.open_scopes.calls().expect(coroutine, "pyworkflow.sleep()")
     return coroutine
 
 

@@ -109,8 +109,8 @@ class Step(Described, Generic[P, R_co]):
             return self._function(*args, **kwargs)
         if not self._settings.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
-        contexts = execution.contexts
-        calls = contexts.calls() if contexts.are_nested else execution.calls
+        scopes = execution.open_scopes
+        calls = scopes.calls() if scopes.are_nested else execution.calls
         number = calls.take_number()
         coroutine: Any = self._await(execution, calls, number, args, kwargs)
         calls.waiting[number] = coroutine, self._settings.name

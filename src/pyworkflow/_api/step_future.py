@@ -29,7 +29,7 @@ class StepFuture(Future[T]):
         self._execution = execution
         self._op = op
         self.is_awaited = False
-        execution.contexts.calls().expect(self, f"{op.name} (submitted)")
+        execution.open_scopes.calls().expect(self, f"{op.name} (submitted)")
         op.future = cast("asyncio.Future[Any]", self)
 
     def result(self) -> T:

@@ -60,7 +60,7 @@ class Workflow(Described, Generic[P, R_co]):
         if not self.is_async:
             return self._run_blocking(execution, args, kwargs)  # type: ignore[no-any-return]
         coroutine: Any = self._run(execution, args, kwargs)
-        execution.contexts.calls().expect(coroutine, self.name)
+        execution.open_scopes.calls().expect(coroutine, self.name)
         return coroutine  # type: ignore[no-any-return] # R_co is its type: the function is async
 
     def options(self, *, name: str | None = None, key: str | None = None) -> Workflow[P, R_co]:

@@ -1,6 +1,6 @@
 """Where the running code is: in workflow code, in a step, or in neither.
 
-Workflow code runs in the greenlets of its run, so the current greenlet tells; nothing is passed
+Workflow code runs in the greenlets of its run, so the current greenlet decides; nothing is passed
 along, and nothing leaks into threads or step bodies.
 """
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from greenlet import getcurrent
 
-from pyworkflow._engine.loop.event_loop import Runner, WorkflowLoop
+from pyworkflow._engine.loop.event_loop import WorkflowLoop
+from pyworkflow._engine.loop.greenlets import WorkflowGreenlet
 from pyworkflow._engine.loop.tasks import running_loop
 from pyworkflow.errors import UsageError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What messages need of a running step."""
+    """A running step, as messages name it."""
 
     @property
     def name(self) -> str: ...
@@ -35,15 +36,15 @@ def current_execution() -> Execution | None:
 
     Raises `UsageError` in a greenlet that workflow code has started by itself.
     """
-    runner = getcurrent()
-    if type(runner) is Runner:
-        return runner.owner  # type: ignore[return-value] # an Execution owns each of them
+    running = getcurrent()
+    if type(running) is WorkflowGreenlet:
+        return running.owner  # type: ignore[return-value] # an Execution owns each of them
     if type(running_loop()) is WorkflowLoop:
         raise UsageError(
             "something durable was called in a greenlet that the workflow's code, or a library in "
-            f"it, has started: {runner!r}. It can neither be suspended nor replayed there. Call it "
-            "from the workflow's own code or from an asyncio task; move what needs greenlets into "
-            "a @step"
+            f"it, has started: {running!r}. It can neither be suspended nor replayed there. Call "
+            "it from the workflow's own code or from an asyncio task; move what needs greenlets "
+            "into a @step"
         )
     return None
 
@@ -68,7 +69,7 @@ def outside_error(what: str) -> UsageError:
     if step is not None:
         return UsageError(
             f"{what} was called inside step {step.name!r}. A step's body is plain code, recorded "
-            "as a whole; durable operations belong into the workflow function around it."
+            "as a whole; durable operations belong in the workflow that calls it."
         )
     return UsageError(
         f"{what} was called outside of a running workflow. Call it from the code of a function "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyworkflow._engine.loop.tasks import Task
 
 
-# Where frames are that tell an author nothing: asyncio's and our own.
+# Frames in these folders say nothing to an author: asyncio's and our own.
 _LIBRARIES = (asyncio.__file__.rpartition("__init__")[0], __file__.rpartition("_engine")[0])
 
 

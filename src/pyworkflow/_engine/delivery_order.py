@@ -1,4 +1,4 @@
-"""One reproducible order: which recorded end reaches the workflow next.
+"""A reproducible order of delivery: which recorded end reaches the workflow next.
 
 Services of ours number the ends of an execution (`Operation.sequence`), and that number alone
 decides. Lambda gives times: there it is the end's time in whole milliseconds, then the order of
@@ -25,7 +25,7 @@ from pyworkflow.errors import StepCancelledError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation
 
 Place = tuple[int, int, int]
@@ -43,7 +43,7 @@ class DeliveryOrder:
     """The ends that wait for their delivery, and the order of those that had it."""
 
     def __init__(self) -> None:
-        self.ends: list[tuple[int, int, int, Op, Operation, bool]] = []
+        self.ends: list[tuple[int, int, int, IssuedOperation, Operation, bool]] = []
         """A heap: each end's place, then the end; the one that is next comes first."""
         self._ranks: dict[str, int] = {}
         self._delivered: list[str] = []
@@ -62,12 +62,12 @@ class DeliveryOrder:
         self._records = len(found)
         return found
 
-    def put(self, op: Op, record: Operation, is_replay: bool) -> None:
+    def put(self, op: IssuedOperation, record: Operation, is_replay: bool) -> None:
         """Queue an end."""
         is_unranked, number, issue = self.place(record, op.number)
         heappush(self.ends, (is_unranked, number, issue, op, record, is_replay))
 
-    def take(self) -> tuple[Op, Operation, bool]:
+    def take(self) -> tuple[IssuedOperation, Operation, bool]:
         """Take the end that is next; there must be one."""
         is_unranked, number, issue, op, record, is_replay = heappop(self.ends)
         if record.sequence is None and not op.abandoned:
@@ -82,7 +82,7 @@ class DeliveryOrder:
         else:
             self._last = place
 
-    def pass_by(self, op: Op | None, record: Operation) -> None:
+    def pass_by(self, op: IssuedOperation | None, record: Operation) -> None:
         """Take note of an end that no code will see: one that was abandoned before it was known.
 
         It must not come before those that were delivered, on a replay that has it from the start.

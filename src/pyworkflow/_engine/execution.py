@@ -1,7 +1,7 @@
 """The engine: it runs workflow code over recorded history, without I/O, clock or threads.
 
 It has four verbs. `start` takes the code and the history; `resolve` brings one fact of the outside
-world; `advance` runs the code as far as it goes and returns a `Turn`; `close` disposes of the run.
+world; `advance` runs the code until it is idle and returns a `Turn`; `close` disposes of the run.
 
 * Replay comes first: as long as a recorded end of an issued operation is undelivered, nothing is
   launched and nothing is sent.
@@ -19,16 +19,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from pyworkflow._engine.attempts import Bodies
-from pyworkflow._engine.creations import Creations
+from pyworkflow._engine.attempts import Attempts
 from pyworkflow._engine.deadlock import deadlock_error
 from pyworkflow._engine.journal import Journal
 from pyworkflow._engine.loop.event_loop import TimerHandle, WorkflowLoop, make_loop
-from pyworkflow._engine.loop.greenlets import Bridge
+from pyworkflow._engine.loop.greenlets import Greenlets
 from pyworkflow._engine.loop.tasks import are_done, call_plain
 from pyworkflow._engine.messages import (
     Broken,
-    Committed,
     End,
     Fact,
     Failed,
@@ -43,10 +41,11 @@ from pyworkflow._engine.messages import (
     Turn,
 )
 from pyworkflow._engine.mismatch import difference, mismatch_error, rerun_error, unconsumed_error
+from pyworkflow._engine.open_scopes import OpenScopes
 from pyworkflow._engine.ops.wait import TimerOp
 from pyworkflow._engine.outbox import Outbox
-from pyworkflow._engine.pending import Outside
-from pyworkflow._engine.scopes import Contexts
+from pyworkflow._engine.pending import PendingOperations
+from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.limits import MAX_UPDATES, Limits, check_size
 from pyworkflow._protocol.records import OperationType
 from pyworkflow._values import codec
@@ -55,14 +54,15 @@ from pyworkflow._values.exceptions import KnownErrors, record_error
 from pyworkflow.errors import NonDeterminismError, SerializationError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from pyworkflow._engine.ids import Namespace
     from pyworkflow._engine.loop.tasks import Task
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._engine.observer import Observer
     from pyworkflow._engine.ops.base import Op
     from pyworkflow._engine.ops.child import ChildOp
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation, Update
 
 logger = logging.getLogger("pyworkflow.workflow")
@@ -71,7 +71,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Execution:
-    """One run of one execution: from its history to its next suspension, or its end."""
+    """A run of an execution: from its history to its next suspension, or its end."""
 
     def __init__(
         self,
@@ -84,14 +84,13 @@ class Execution:
         self.name = execution_name
         self.loop: WorkflowLoop = make_loop(self)
         self.loop.hash_base = crc32(execution_id.encode()) << 28
-        self.bridge = Bridge(self.loop)
+        self.greenlets = Greenlets(self.loop)
         self.journal = Journal()
-        self.creations = Creations(self.journal)
-        self.contexts = Contexts(self.loop)
+        self.open_scopes = OpenScopes(self.loop)
         self.outbox = Outbox()
-        self.bodies = Bodies()
+        self.attempts = Attempts()
         self.calls = self.loop.root.calls
-        self.outside = Outside()
+        self.pending = PendingOperations()
         self.now_ms = 0
         self.clock_ms: int | None = None  # the host's, at the last fact; it decides nothing
         self.is_closing = False
@@ -108,10 +107,9 @@ class Execution:
     # -- the four verbs --------------------------------------------------------------------------
 
     def start(
-        self, main: Callable[[], Any], result_type: object, operations: Iterable[Operation]
+        self, main: Callable[[], Any], result_type: object, operations: Sequence[Operation]
     ) -> None:
         """Take the code and all that is recorded. ``main`` returns a value or an awaitable."""
-        operations = list(operations)
         if (fault := self.journal.load(operations)) is not None:
             self.break_with(fault)
         starts = (o.start_ms for o in operations if o.type is OperationType.EXECUTION)
@@ -127,22 +125,22 @@ class Execution:
                 for record in fact.operations:
                     self._take_change(record)
             case StepReturned():
-                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                if (op := self.attempts.take_outcome_of(fact)) is not None:
                     op.succeed(fact.payload, fact.value)
             case StepRaised():
-                if (op := self.bodies.take_outcome_of(fact)) is not None:
+                if (op := self.attempts.take_outcome_of(fact)) is not None:
                     op.fail(fact.error)
             case LagElapsed():
                 self.outbox.hurry()
             case Refreshing():
                 self.outbox.in_flight = True
             case LastCall():
-                self.bodies.hold_back()
+                self.attempts.defer_rest()
 
     def advance(self) -> Turn:
         """Run the code until it is idle. Called from a plain callback of the host's loop."""
-        if self.loop.ready or self.journal.order.ends or self.creations.waiting:
-            self.loop.inside(self.bridge.run)
+        if self.loop.ready or self.journal.order.ends or self.journal.creations:
+            self.loop.inside(self.greenlets.run)
             self._check_consumption()
         if self._broken is not None:
             return Turn(end=Broken(self._broken))
@@ -156,10 +154,10 @@ class Execution:
             return
         self.is_closing = True
         self.outbox.clear()
-        self.bodies.clear()
-        self.loop.inside(lambda: self.bridge.close(self.contexts.tasks()))
+        self.attempts.clear()
+        self.loop.inside(lambda: self.greenlets.close(self.open_scopes.tasks()))
         self.loop.dispose_asyncgens()
-        self.contexts.forget()
+        self.open_scopes.forget()
         self.journal.forget_issued()
 
     # -- running ---------------------------------------------------------------------------------
@@ -167,7 +165,7 @@ class Execution:
     def _check_consumption(self) -> None:
         """The code is idle: what it has not consumed by now, it never will."""
         reruns, unconsumed = self.journal.reruns, self.journal.unconsumed
-        if not (reruns or unconsumed) or self.loop.stopped or self._is_held():
+        if not (reruns or unconsumed) or self.loop.stopped or self._is_timer_next():
             return
         if reruns:
             self.break_with(rerun_error(next(iter(reruns))))
@@ -182,9 +180,9 @@ class Execution:
             for task in self.loop.root.tasks:
                 task.cancel()
             return True
-        if self.creations.waiting:
-            return self.creations.bring_next()
-        if not self.journal.order.ends or (self.outside.waiting and self._is_held()):
+        if self.journal.creations:
+            return self.journal.bring_creation()
+        if not self.journal.order.ends or (self.pending.waiting and self._is_timer_next()):
             return False
         if self._has_returned and are_done(self.loop.root.tasks):
             return False
@@ -199,10 +197,10 @@ class Execution:
         op.deliver(record)
         return True
 
-    def _is_held(self) -> bool:
+    def _is_timer_next(self) -> bool:
         """Whether a wait was due before the next end, but its own end is not known yet."""
         next_ms = self.journal.order.next_ms()
-        wait_ms = self.outside.next_wait_ms() if next_ms is not None else None
+        wait_ms = self.pending.next_wait_ms() if next_ms is not None else None
         return wait_ms is not None and next_ms is not None and wait_ms <= next_ms
 
     def pass_time(self, record: Operation) -> None:
@@ -219,53 +217,53 @@ class Execution:
         if record.ended:
             self.journal.queue_end(op, record, is_replay=False)
         else:
-            if op.is_outside:
-                self.outside.discard(op)
+            if op.is_pending:
+                self.pending.discard(op)
             op.on_change(record)
 
     # -- turns -----------------------------------------------------------------------------------
 
     def _take_turn(self) -> Turn:
-        bodies, outbox = self.bodies, self.outbox
+        attempts, outbox = self.attempts, self.outbox
         launch: tuple[StepCall, ...] = ()
-        if bodies.waiting:
-            # An end that is held back, by a creation or by a wait, may cancel a body first.
-            is_early = self.journal.order.ends and (self.creations.waiting or self._is_held())
-            launch = bodies.take_launches(recorded_alone=bool(is_early))
-        are_running = bool(bodies.running)
+        if attempts.waiting:
+            # An end that has to wait, for a creation or a timer, may cancel a body first.
+            is_early = self.journal.order.ends and (self.journal.creations or self._is_timer_next())
+            launch = attempts.take_launches(recorded_alone=bool(is_early))
+        are_running = bool(attempts.running)
         write: tuple[Update, ...] = ()
-        # Where a body is held back nothing hurries its start: a later run would find that alone.
-        is_busy = are_running or bodies.waiting
+        # While a body is deferred nothing hurries its start: a later run would find that alone.
+        is_busy = are_running or attempts.waiting
         if outbox.is_due or (not (is_busy or outbox.in_flight) and outbox.hurry()):
             first = self.journal.order.take_record()
             write = first + outbox.take_batch(MAX_UPDATES - len(first))
         return Turn(
             launch,
-            bodies.take_cancels(),
+            attempts.take_cancels(),
             write,
             outbox.is_lagging,
-            self.outside.next_due_ms() if are_running else None,
+            self.pending.next_due_ms() if are_running else None,
             None if are_running or outbox.in_flight else self._take_end(),
         )
 
     def _take_end(self) -> End:
-        if self.bodies.given_up is not None:
-            return Broken(self.bodies.given_up)
+        if self.attempts.given_up is not None:
+            return Broken(self.attempts.given_up)
         if self._has_returned and not self._tasks_go_on():
             return self._outcome()
-        if self.bodies.are_held:
-            return OutOfTime(self.outside.next_due_ms())
-        if self.outside.waiting:
+        if self.attempts.are_deferred:
+            return OutOfTime(self.pending.next_due_ms())
+        if self.pending.waiting:
             return Suspended()
-        error = deadlock_error(self.contexts.tasks())
+        error = deadlock_error(self.open_scopes.tasks())
         return Failed(record_error(error), error)
 
     def _tasks_go_on(self) -> bool:
         """Whether tasks that were cancelled when the workflow returned are still cleaning up."""
         unfinished = not are_done(self.loop.root.tasks)
-        bodies, outbox = self.bodies, self.outbox
-        expects = bodies.waiting or bodies.running or outbox.in_flight or outbox.is_waiting
-        return unfinished and bool(expects or bodies.are_held or self.outside.waiting)
+        attempts, outbox = self.attempts, self.outbox
+        expects = attempts.waiting or attempts.running or outbox.in_flight or outbox.is_waiting
+        return unfinished and bool(expects or attempts.are_deferred or self.pending.waiting)
 
     def _wind_up(self) -> None:
         for op in list(self.loop.root.live):
@@ -274,7 +272,7 @@ class Execution:
 
     def _outcome(self) -> End:
         assert self._main is not None
-        self.contexts.report_unread(self._main)
+        self.open_scopes.report_unread(self._main)
         try:
             value = self._main.result()
             self.calls.check(self.loop.root)
@@ -302,7 +300,7 @@ class Execution:
         else:
             op.replay(record)
 
-    def abandon(self, op: Op) -> None:
+    def abandon(self, op: IssuedOperation) -> None:
         """The workflow no longer waits for ``op``."""
         if op.abandoned or op not in op.scope.live or self.is_closing:
             return
@@ -310,10 +308,10 @@ class Execution:
         self._leave(op)
         op.abandon()
 
-    def _leave(self, op: Op) -> None:
+    def _leave(self, op: IssuedOperation) -> None:
         op.scope.live.pop(op, None)
-        if op.is_outside:
-            self.outside.discard(op)
+        if op.is_pending:
+            self.pending.discard(op)
 
     def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
         """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
@@ -344,7 +342,7 @@ class Execution:
     def admit(self, what: str) -> None:
         """Refuse ``what`` in a run that is disposed of and in finalisers of async generators."""
         if self.is_closing:
-            self.bridge.refuse()
+            self.greenlets.refuse()
         namespace = self.loop.namespace()
         if namespace.scope.is_over:
             raise UsageError(
@@ -361,7 +359,7 @@ class Execution:
     def wait(self, op: Op) -> Any:
         """Block the running task until ``op`` is over; give its value or raise its error."""
         try:
-            return self.bridge.wait(op.future)
+            return self.greenlets.wait(op.future)
         except (asyncio.CancelledError, UsageError):
             self.abandon_if_cancelled(op)
             raise
@@ -379,11 +377,11 @@ class Execution:
 
     def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> None:
         """End the namespace of ``child``; what still runs in it is abandoned."""
-        for op in self.contexts.leave(child, task, outer):
+        for op in self.open_scopes.leave(child, task, outer):
             self.abandon(op)
 
     def report(self, context: dict[str, Any]) -> None:
-        """Log an error that nobody handles; once, not on each replay."""
+        """Log an unhandled error; once, not on each replay."""
         if not self.is_closing and not self.journal.is_replaying:
             logger.error("%s", context.get("message"), exc_info=context.get("exception"))
 

@@ -4,7 +4,7 @@ A body or a workflow that raises `SystemExit`, `KeyboardInterrupt` or any other 
 failed, as with any exception. One that the handler of a signal raised is not a failure of the code
 that it happened to interrupt: it ends what the signal was meant for.
 
-The traceback tells them apart. Python calls a handler with the frame that it interrupts, which is
+The traceback distinguishes them. Python calls a handler with the frame that it interrupts, which is
 also the frame above the handler's own. Its own handler for Ctrl-C has no frame: that
 `KeyboardInterrupt` begins where no code raises anything.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 FAILURES = (Exception, SystemExit, KeyboardInterrupt)
-"""What workflow code fails with, unless a signal raised it; see `pass_on_signal`."""
+"""Exceptions that count as failures of workflow code; see `pass_on_signal` for signals."""
 
 _RAISE = opmap["RAISE_VARARGS"]
 

@@ -15,14 +15,10 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
-
-from pyworkflow._engine.loop.unawaited import Calls
-from pyworkflow.errors import UsageError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.loop.tasks import Task
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import Scope
 
 
 @lru_cache(maxsize=4096)
@@ -32,80 +28,6 @@ def hash_path(path: str) -> str:
     Remembered, for the first paths are the same in every execution.
     """
     return blake2b(path.encode()).hexdigest()[:64]
-
-
-class Scope:
-    """One child context, or the root: what ends when its code returns. ``calls`` are its code's.
-
-    ``operation_id`` is the context operation's id, `None` at the root, as is ``outer``, the scope
-    around. ``tasks`` are the asyncio tasks that were created in it, in order, ``live`` its
-    operations that have not ended, ``patches`` the decisions of `ctx.patched`. Once it ``is_over``,
-    nothing durable happens in it. It ``is_disturbed`` if code outside cancelled a task inside.
-    """
-
-    __slots__ = (
-        "_keys",
-        "_prune_at",
-        "calls",
-        "is_disturbed",
-        "is_over",
-        "live",
-        "operation_id",
-        "outer",
-        "patches",
-        "tasks",
-    )
-
-    def __init__(self, operation_id: str | None, outer: Scope | None = None) -> None:
-        self.operation_id = operation_id
-        self.outer = outer
-        self.calls = Calls()
-        self.is_disturbed = False
-        self.tasks: list[Task[Any]] = []
-        self.live: dict[Op, None] = {}
-        self.is_over = False
-        self.patches: dict[str, bool] = {}
-        self._keys: set[str] = set()
-        self._prune_at = 64
-
-    def take_key(self, key: str) -> str:
-        """Return the id of the operation with this key; a second use of one key is an error."""
-        if key in self._keys:
-            raise UsageError(
-                f"the key {key!r} is used twice in this {self}; a key names one operation: "
-                "make it unique, for example by adding the item's id to it"
-            )
-        self._keys.add(key)
-        prefix = "" if self.operation_id is None else f"{self.operation_id}-"
-        return hash_path(f"{prefix}key-{key}")
-
-    def add_task(self, task: Task[Any]) -> None:
-        """Hold ``task``, so that no garbage collection decides when its frames unwind."""
-        if len(self.tasks) >= self._prune_at:
-            self.tasks = [task for task in self.tasks if not task.done()]
-            self._prune_at = 2 * len(self.tasks) + 64
-        self.tasks.append(task)
-
-    def disturb(self, by: Scope | None) -> None:
-        """A task in here is cancelled by code of ``by`` (`None`: unknown): mark all between."""
-        around = set()
-        while by is not None:
-            around.add(by)
-            by = by.outer
-        scope: Scope | None = self
-        while scope is not None and scope not in around:
-            scope.is_disturbed = True
-            scope = scope.outer
-
-    def leave_child(self) -> None:
-        """A child context in here is over; a replay does not run its code."""
-        scope: Scope | None = self
-        while scope is not None:
-            scope.calls.had_children = True
-            scope = scope.outer
-
-    def __str__(self) -> str:
-        return "workflow" if self.operation_id is None else "child context"
 
 
 class Namespace:
@@ -137,7 +59,7 @@ class Namespace:
         return f"{prefix}-{number}" if prefix else f"{number}"
 
     def go_to(self, number: int) -> None:
-        """Let `take_path` take this number next: branches count from 0, by their place."""
+        """Make `take_path` take this number next: branches count from 0, by their place."""
         self.number = number - 1
 
     def take_hash(self) -> int:

@@ -1,22 +1,35 @@
-"""What is recorded, what of it the code has consumed, and which ends wait for their delivery.
+"""The recorded history, how much of it the code has consumed, and the ends to be delivered.
 
 *Identity* lives here: each operation that the code issues takes its record, and differs from it in
-nothing; what nobody took by the time that something new would happen is history that the code no
-longer consumes. The order of delivery is `order`'s.
+nothing; records not taken by the time that something new would happen are history that the code
+no longer consumes. The order of delivery is `order`'s.
+
+`ctx.callback` returns when its START is durable, for it gives the id that the service chose. That
+resumes code, so it needs an order that a replay repeats, though there each creation is known at
+once. Hence: creations reach the code when it is idle, in the order of issue, before any end. While
+the first of them is not durable, no end is delivered; and while one waits for that, no body is
+launched, for the end may cancel it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pyworkflow._engine.delivery_order import DeliveryOrder
+from pyworkflow._engine.scopes import IssuedOperation
 from pyworkflow._protocol.records import Operation, OperationType
 from pyworkflow.errors import NonDeterminismError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyworkflow._engine.ops.base import Op
+
+class CreatedOperation(IssuedOperation, Protocol):
+    """An operation whose code continues once the service has it, and not only at its end."""
+
+    def create(self, record: Operation) -> None:
+        """Give the code what the service chose."""
+        ...
 
 
 class Journal:
@@ -29,10 +42,12 @@ class Journal:
         """Whether the execution has ended, so that all of this run is replay."""
         self._records: dict[str, Operation] = {}
         self._children: dict[str, list[str]] | None = None
-        self.reruns: dict[Op, Operation] = {}
+        self.reruns: dict[IssuedOperation, Operation] = {}
         """Ended operations whose code has to run again before their end can be delivered."""
+        self.creations: dict[CreatedOperation, None] = {}
+        """Operations whose creation the code waits for, in the order of issue."""
         self._replays = 0
-        self._issued: dict[str, Op] = {}
+        self._issued: dict[str, IssuedOperation] = {}
         self._issues = 0
 
     def load(self, operations: Iterable[Operation]) -> NonDeterminismError | None:
@@ -53,7 +68,7 @@ class Journal:
         """Whether recorded history is still ahead of the code."""
         return bool(self.is_complete or self.unconsumed or self._replays or self.reruns)
 
-    def issue(self, op: Op) -> Operation | None:
+    def issue(self, op: IssuedOperation) -> Operation | None:
         """Register what the code issues; return its record, `None` if it is new."""
         op.number = self._issues
         self._issues += 1
@@ -65,7 +80,7 @@ class Journal:
         return record
 
     def forget_issued(self) -> None:
-        """The run is over: hold its operations no longer, or the collector has to free them."""
+        """Drop the operations of a finished run, or the collector would have to free them."""
         self._issued.clear()
 
     def recall(self, record: Operation) -> None:
@@ -109,12 +124,22 @@ class Journal:
         """Whether unconsumed history is left in a child context (`None`: the root)."""
         return any(record.parent_id == parent_id for record in self.unconsumed.values())
 
-    def take_change(self, record: Operation) -> Op | None:
+    def take_change(self, record: Operation) -> IssuedOperation | None:
         """Take the new state of an operation; return the issued operation whose state it is."""
         self._records[record.id] = record
         return self._issued.get(record.id)
 
-    def queue_end(self, op: Op, record: Operation, is_replay: bool) -> None:
+    def bring_creation(self) -> bool:
+        """Give the code the creation that is next; False if it is not durable yet."""
+        op = next(iter(self.creations))
+        record = self._records.get(op.id)
+        if record is None:
+            return False
+        del self.creations[op]
+        op.create(record)
+        return True
+
+    def queue_end(self, op: IssuedOperation, record: Operation, is_replay: bool) -> None:
         """Queue the end of an issued operation for delivery, once.
 
         ``is_replay`` says that it was recorded before the operation was issued.
@@ -124,7 +149,7 @@ class Journal:
             self.order.put(op, record, is_replay)
             self._replays += is_replay
 
-    def take_end(self) -> tuple[Op, Operation] | None:
+    def take_end(self) -> tuple[IssuedOperation, Operation] | None:
         """Take the end to be delivered next; those of abandoned operations are passed by."""
         while self.order.ends:
             op, record, is_replay = self.order.take()

@@ -1,13 +1,19 @@
-"""What goes into the engine and what comes out of it: facts, and the `Turn` that answers them."""
+"""The engine's input and output: facts, and the `Turn` that answers them."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from pyworkflow._engine.ops.step import StepCall
-from pyworkflow._protocol.records import ErrorRecord, Operation, Update
+from pyworkflow._protocol.executions import Committed
+from pyworkflow._protocol.records import ErrorRecord, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyworkflow.retry import Retry
 
 # -- facts ---------------------------------------------------------------------------------------
 
@@ -34,14 +40,8 @@ class StepRaised(msgspec.Struct, frozen=True, eq=False):
     end_ms: int | None = None
 
 
-class Committed(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The batch in flight, if any, is durable; these operations changed since the last one."""
-
-    operations: tuple[Operation, ...]
-
-
 class LagElapsed(msgspec.Struct, frozen=True, eq=False):
-    """What may lag has lagged long enough: write it."""
+    """The lagging updates have waited long enough: write them."""
 
 
 class Refreshing(msgspec.Struct, frozen=True, eq=False):
@@ -49,10 +49,52 @@ class Refreshing(msgspec.Struct, frozen=True, eq=False):
 
 
 class LastCall(msgspec.Struct, frozen=True, eq=False):
-    """The time of this invocation is nearly over: no further attempt may begin."""
+    """The time of this invocation is nearly over: start no further attempt."""
 
 
 Fact = StepReturned | StepRaised | Committed | LagElapsed | Refreshing | LastCall
+
+# -- attempts ------------------------------------------------------------------------------------
+
+
+class AttemptSettings(Protocol):
+    """How the attempts of a step are run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def retry(self) -> Retry: ...
+    @property
+    def timeout_seconds(self) -> float | None: ...
+    @property
+    def at_most_once(self) -> bool: ...
+    @property
+    def inline(self) -> bool: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def result_type(self) -> object: ...
+
+
+class StepCall(msgspec.Struct, eq=False):
+    """An attempt of a step, for the runtime to run; it sets ``begin_ms`` at the beginning."""
+
+    id: str
+    name: str
+    attempt: int
+    settings: AttemptSettings
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    context: Context = msgspec.field(default_factory=copy_context)
+    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
+    begin_ms: int | None = None
+
+    def __str__(self) -> str:
+        return f"the result of step {self.name!r}"
+
 
 # -- ends ----------------------------------------------------------------------------------------
 
@@ -64,7 +106,7 @@ class Suspended(msgspec.Struct, frozen=True, eq=False):
 class OutOfTime(msgspec.Struct, frozen=True, eq=False):
     """Steps wait for a later invocation, for the time of this one is over.
 
-    ``due_ms`` is when the service invokes again by itself, `None` if nobody knows.
+    ``due_ms`` is when the service invokes again by itself, `None` if that is unknown.
     """
 
     due_ms: int | None = None
@@ -97,7 +139,7 @@ End = Suspended | OutOfTime | Succeeded | Failed | Broken
 
 
 class Turn(msgspec.Struct, frozen=True, eq=False):
-    """What is to be done after the code ran as far as it goes.
+    """The work to do after the code has run until it is idle.
 
     Run the attempts in ``launch``; cancel the bodies in ``cancel`` (operation ids); write ``write``
     as one checkpoint and answer `Committed`; if ``lags``, answer `LagElapsed` within 100 ms; at

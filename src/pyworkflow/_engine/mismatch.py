@@ -1,4 +1,4 @@
-"""Never silently wrong: what is said when recorded history and running code disagree.
+"""Never silently wrong: errors for recorded history and running code that disagree.
 
 Each issued operation is compared with its record in type, subtype, name and parent. A difference,
 and history that the code no longer consumes, end the run with a `NonDeterminismError`; user code
@@ -14,7 +14,7 @@ from pyworkflow.errors import NonDeterminismError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation
     from pyworkflow._values.exception_rebuilding import LostClassError
 
@@ -37,7 +37,7 @@ its module where the step is defined; or stop the execution.
 Nothing was run or written; the recorded history is intact."""
 
 
-def difference(op: Op, record: Operation) -> str | None:
+def difference(op: IssuedOperation, record: Operation) -> str | None:
     """Return how ``op`` differs from its record, `None` if it is the same."""
     if (
         record.type is op.type
@@ -61,7 +61,7 @@ def mismatch_error(what: str) -> NonDeterminismError:
 def unconsumed_error(records: Collection[Operation], reached: str) -> NonDeterminismError:
     """Return the error for history that the code did not ask for."""
     lines = [
-        f"history holds {len(records)} operation(s) that the code no longer performs, though it "
+        f"history has {len(records)} operation(s) that the code no longer performs, though it "
         f"has come as far as they did ({reached}).",
         *(
             f"  recorded:  {_describe(r.type, r.subtype, r.name, r.parent_id)}, {r.status}"
@@ -72,7 +72,7 @@ def unconsumed_error(records: Collection[Operation], reached: str) -> NonDetermi
     return mismatch_error("\n".join(lines))
 
 
-def rerun_error(op: Op) -> NonDeterminismError:
+def rerun_error(op: IssuedOperation) -> NonDeterminismError:
     """Return the error for a child context that is over, and whose code goes on all the same."""
     return mismatch_error(
         f"history and code disagree below {op.position}.\n"
@@ -82,7 +82,7 @@ def rerun_error(op: Op) -> NonDeterminismError:
     )
 
 
-def lost_class_error(op: Op, lost: LostClassError) -> NonDeterminismError:
+def lost_class_error(op: IssuedOperation, lost: LostClassError) -> NonDeterminismError:
     """Return the error for a failure whose exception class is not here, or is not what it was."""
     return NonDeterminismError(
         f"the error with which {op.awaits()} failed, at {op.position}, can't be raised again: an "

@@ -1,4 +1,4 @@
-"""What is written, in which order, and what must be durable before an effect happens.
+"""The updates to write, their order, and which must be durable before an effect happens.
 
 ===========================================  ===================================
 update                                       acknowledged before
@@ -7,7 +7,7 @@ step START, at-least-once                    nothing: it rides with the next bat
 step START, at most once                     the step's body runs
 step SUCCEED / FAIL / RETRY                  the workflow sees the outcome
 wait START                                   the invocation ends; it does not ride along
-callback START                               `ctx.callback` returns: see `creations`
+callback START                               `ctx.callback` returns: see `journal`
 invoke START                                 the invocation ends; it is urgent
 child context START                          nothing
 child context SUCCEED / FAIL                 the parent sees it
@@ -17,8 +17,8 @@ child context SUCCEED / FAIL                 the parent sees it
 costs one request: they go with the next batch. *Patient* ones do not even do that, so that a timer
 that was never needed costs none: they go when `hurry` is called, as it is when they have lagged
 long enough or nothing else is going on. Otherwise order is kept. A batch is atomic, so none may
-hold a move that the service could have overtaken: there is no CANCEL, and the START of a retry is
-queued only after READY was read.
+contain a move that the service could have overtaken: there is no CANCEL, and the START of a retry
+is queued only after READY was read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Entry(msgspec.Struct, eq=False):
+class QueuedUpdate(msgspec.Struct, eq=False):
     """A queued update, or what makes it when it is sent; ``sent`` once the writer has it."""
 
     update: Update | Callable[[], Update] | None
@@ -48,22 +48,22 @@ class Outbox:
 
     def __init__(self) -> None:
         self.in_flight = False
-        self._entries: deque[Entry] = deque()
-        self._patient: deque[Entry] = deque()
+        self._entries: deque[QueuedUpdate] = deque()
+        self._patient: deque[QueuedUpdate] = deque()
         self._urgent = 0
         self._waiting = 0
 
     def put(
         self, update: Update | Callable[[], Update], urgent: bool = False, patient: bool = False
-    ) -> Entry:
+    ) -> QueuedUpdate:
         """Queue ``update``, or what will make it, behind the others."""
-        entry = Entry(update, urgent)
+        entry = QueuedUpdate(update, urgent)
         (self._patient if patient else self._entries).append(entry)
         self._waiting += 1
         self._urgent += urgent
         return entry
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: QueuedUpdate) -> None:
         """Forget an update that was not sent."""
         if entry.update is not None and not entry.sent:
             entry.update = None

@@ -1,4 +1,4 @@
-"""What the run waits for outside: timers, retries, callbacks and invokes."""
+"""Operations that await an external event: timers, retries, callbacks and invokes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING
 from pyworkflow._protocol.records import OperationType
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.scopes import IssuedOperation
 
 
-class Outside:
-    """The operations that only an outside event can end, and when the next is due."""
+class PendingOperations:
+    """The operations that only an external event can end, and when the next is due."""
 
     def __init__(self) -> None:
-        self.waiting: dict[Op, int | None] = {}
-        """Those that wait, and until when at the latest (`None`: nobody knows)."""
-        self._due: list[tuple[int, int, Op]] = []
-        self._waits: list[tuple[int, int, Op]] = []
+        self.waiting: dict[IssuedOperation, int | None] = {}
+        """The pending operations, and when each is due at the latest (`None`: unknown)."""
+        self._due: list[tuple[int, int, IssuedOperation]] = []
+        self._waits: list[tuple[int, int, IssuedOperation]] = []
 
-    def add(self, op: Op, due_ms: int | None) -> None:
-        """``op`` waits, until ``due_ms`` at the latest (`None`: nobody knows)."""
-        op.is_outside = True
+    def add(self, op: IssuedOperation, due_ms: int | None) -> None:
+        """Add ``op``, which is due at ``due_ms`` at the latest (`None`: unknown)."""
+        op.is_pending = True
         self.waiting[op] = due_ms
         if due_ms is not None:
             heappush(self._due, (due_ms, op.number, op))
             if op.type is OperationType.WAIT:
                 heappush(self._waits, (due_ms, op.number, op))
 
-    def discard(self, op: Op) -> None:
-        """``op`` waits no longer."""
-        op.is_outside = False
+    def discard(self, op: IssuedOperation) -> None:
+        """Remove ``op``, which no longer waits."""
+        op.is_pending = False
         self.waiting.pop(op, None)
 
     def next_due_ms(self) -> int | None:
@@ -42,7 +42,7 @@ class Outside:
         """Return when the first WAIT is due; a retry that is due ends nothing."""
         return self._first(self._waits)
 
-    def _first(self, due: list[tuple[int, int, Op]]) -> int | None:
+    def _first(self, due: list[tuple[int, int, IssuedOperation]]) -> int | None:
         while due:
             due_ms, _, op = due[0]
             if self.waiting.get(op) == due_ms:

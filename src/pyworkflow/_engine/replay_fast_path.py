@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine.ids import hash_path
 from pyworkflow._engine.loop.tasks import current_task
-from pyworkflow._engine.ops.step import StepSettings
+from pyworkflow._engine.messages import AttemptSettings
 from pyworkflow._protocol.records import OperationType, Status, SubType
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _STEP, _SUBTYPE, _SUCCEEDED = OperationType.STEP, SubType.STEP, Status.SUCCEEDED
 
 
-class Recallable(StepSettings, Protocol):
+class Recallable(AttemptSettings, Protocol):
     """A step whose recorded results are read by one function."""
 
     @property
@@ -46,7 +46,7 @@ def recall_step(
     unconsumed = journal.unconsumed
     if not unconsumed or loop.ready or loop.stopped or journal.order.ends:
         return None
-    if execution.outside.waiting or execution.creations.waiting:
+    if execution.pending.waiting or journal.creations:
         return None
     task = current_task(loop)
     if task is None or settings.key is not None:

@@ -1,81 +1,127 @@
-"""The contexts that are open in one run: its root, and each child context whose code runs.
+"""Scopes: the root of a workflow and its child contexts, which end when their code returns.
 
-The code of a child context runs inline, in the task that called it; while it does, the task counts
-from the child's namespace. What the code leaves behind when it returns has no place to be recorded
-any more: its tasks are cancelled, and its operations are handed back to be abandoned.
+`IssuedOperation` is an operation as its scope and the engine's books see it. It
+leaves out the operation's own dependencies, so the modules that store operations import none of
+the modules that create them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pyworkflow._engine.loop.tasks import take_unread
+from pyworkflow._engine.loop.unawaited import Calls
+from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ids import Namespace, Scope
-    from pyworkflow._engine.loop.event_loop import WorkflowLoop
-    from pyworkflow._engine.loop.tasks import Task
-    from pyworkflow._engine.loop.unawaited import Calls
-    from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.ops.child import ChildOp
+    import asyncio
+
+    from pyworkflow._protocol.records import Operation, OperationType
 
 
-class Contexts:
-    """The open scopes of one run."""
+class IssuedOperation(Protocol):
+    """An operation that the code has issued, as its scope and the engine's books see it."""
 
-    def __init__(self, loop: WorkflowLoop) -> None:
-        self._loop = loop
-        self._open: dict[Scope, None] = {loop.root: None}
-        self.are_nested = False
-        """Whether the code of a child context runs."""
+    id: str
+    name: str | None
+    number: int
+    scope: Scope
+    abandoned: bool
+    ended: bool
+    is_pending: bool
 
-    def tasks(self) -> list[Task[Any]]:
-        """Return the tasks that were made in what is open, in the order of their making."""
-        return [task for scope in self._open for task in scope.tasks]
+    @property
+    def type(self) -> OperationType: ...
+    @property
+    def subtype(self) -> str: ...
+    @property
+    def position(self) -> str: ...
 
-    def calls(self) -> Calls:
-        """Return the calls of the context whose code is running."""
-        scope = self._loop.scope() if self.are_nested else None
-        return (scope or self._loop.root).calls
+    def awaits(self) -> str:
+        """Say in a few words what is waited for."""
+        ...
 
-    def report_unread(self, main: Task[Any]) -> None:
-        """The workflow is over: tell of its tasks that failed, if nobody asked for their outcome.
+    def on_change(self, record: Operation) -> None:
+        """Take a new state that is not an end."""
+        ...
 
-        asyncio does when it frees a task, but those of the workflow are kept to its end.
-        """
-        for task in self._loop.root.tasks:
-            if task is not main and (error := take_unread(task)) is not None:
-                message = f"{task.get_name()} failed, and nobody asked for its outcome"
-                self._loop.call_exception_handler({"message": message, "exception": error})
+    def deliver(self, record: Operation) -> None:
+        """Give the recorded end to the workflow."""
+        ...
 
-    def forget(self) -> None:
-        """The run is over: hold its tasks no longer, or the collector has to free them."""
-        for scope in self._open:
-            scope.calls.close()
-            scope.tasks.clear()
-            # A body may keep its caller's context for long, in a connection say, and this with it.
-            scope.live.clear()
+    def abandon(self) -> None:
+        """Stop what can be stopped: the workflow was cancelled here, or has returned."""
+        ...
 
-    def enter(self, child: ChildOp, task: Task[Any]) -> Namespace:
-        """Let ``task`` run in the namespace of ``child``; return the one to come back to."""
-        self._open[child.namespace.scope] = None
-        self.are_nested = True
-        outer, task.namespace = task.namespace, child.namespace
-        self._loop.make_callbacks_in(child.namespace)
-        return outer
 
-    def leave(self, child: ChildOp, task: Task[Any], outer: Namespace) -> list[Op]:
-        """Let ``task`` come back from ``child``, which is over; return what is live in it still."""
-        task.namespace = outer
-        self._loop.make_callbacks_in(outer)
-        scope = child.namespace.scope
-        scope.is_over = True
-        del self._open[scope]
-        self.are_nested = len(self._open) > 1
-        scope.calls.close()
-        for left in scope.tasks:
-            if not left.done():
-                left.cancel()
-                outer.scope.add_task(left)
-        scope.tasks.clear()
-        return list(scope.live)
+class Scope:
+    """The root, or a child context: it ends when its code returns. ``calls`` are its code's.
+
+    ``operation_id`` is the context operation's id, `None` at the root, as is ``outer``, the scope
+    around. ``tasks`` are the asyncio tasks that were created in it, in order, ``live`` its
+    operations that have not ended, ``patches`` the decisions of `ctx.patched`. Once it ``is_over``,
+    nothing durable happens in it. It ``is_disturbed`` if code outside cancelled a task inside.
+    """
+
+    __slots__ = (
+        "_keys",
+        "_prune_at",
+        "calls",
+        "is_disturbed",
+        "is_over",
+        "live",
+        "operation_id",
+        "outer",
+        "patches",
+        "tasks",
+    )
+
+    def __init__(self, operation_id: str | None, outer: Scope | None = None) -> None:
+        self.operation_id = operation_id
+        self.outer = outer
+        self.calls = Calls()
+        self.is_disturbed = False
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.live: dict[IssuedOperation, None] = {}
+        self.is_over = False
+        self.patches: dict[str, bool] = {}
+        self._keys: set[str] = set()
+        self._prune_at = 64
+
+    def take_key(self, key: str) -> str:
+        """Return the path of the operation with this key; a second use of a key is an error."""
+        if key in self._keys:
+            raise UsageError(
+                f"the key {key!r} is used twice in this {self}; a key names one operation: "
+                "make it unique, for example by adding the item's id to it"
+            )
+        self._keys.add(key)
+        prefix = "" if self.operation_id is None else f"{self.operation_id}-"
+        return f"{prefix}key-{key}"
+
+    def add_task(self, task: asyncio.Task[Any]) -> None:
+        """Keep ``task``, so that no garbage collection decides when its frames unwind."""
+        if len(self.tasks) >= self._prune_at:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._prune_at = 2 * len(self.tasks) + 64
+        self.tasks.append(task)
+
+    def disturb(self, by: Scope | None) -> None:
+        """A task in here is cancelled by code of ``by`` (`None`: unknown): mark all between."""
+        around = set()
+        while by is not None:
+            around.add(by)
+            by = by.outer
+        scope: Scope | None = self
+        while scope is not None and scope not in around:
+            scope.is_disturbed = True
+            scope = scope.outer
+
+    def leave_child(self) -> None:
+        """A child context in here is over; a replay does not run its code."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope.calls.had_children = True
+            scope = scope.outer
+
+    def __str__(self) -> str:
+        return "workflow" if self.operation_id is None else "child context"

@@ -16,7 +16,7 @@ LEASE_MS = 10_000
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
-    """One activation of an execution: what a runner is given to begin with.
+    """An activation of an execution, as a runner receives it.
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
     names the next page, `None` on the last. ``max_operations`` is how many operations the service
@@ -44,10 +44,11 @@ class Page(msgspec.Struct, frozen=True):
     marker: str | None = None
 
 
-class Committed(msgspec.Struct, frozen=True):
-    """The answer to a checkpoint.
+class Committed(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a checkpoint: it is durable, and these operations changed since the last one.
 
     ``token`` is `None` when the execution is over or its token was revoked: write no more.
+    ``marker`` names the next page of operations, `None` on the last.
     """
 
     token: str | None

@@ -66,7 +66,7 @@ is_subtype = lru_cache(maxsize=64)(re.compile(r"[ -~]{1,32}").fullmatch)
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a service takes of one execution; `None`: any.
+    """The limits of a service for one execution; `None`: any.
 
     The bytes are of an operation's payload, and of the result of the execution itself.
     """
@@ -207,7 +207,7 @@ def storable(text: str) -> str:
 
 
 def fitting(stack: tuple[str, ...], room: int) -> tuple[str, ...]:
-    """Return as much of ``stack`` as ``room`` bytes of JSON hold, without its middle.
+    """Return as much of ``stack`` as ``room`` bytes of JSON have room for, without its middle.
 
     The middle goes, for the beginning has the error that led to the others, and the end the place
     where the last one was raised. Where there is room for little, the end is what stays.

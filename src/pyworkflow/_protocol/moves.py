@@ -123,7 +123,7 @@ def _check_retry(update: Update) -> None:
 def _check_wait(update: Update) -> None:
     seconds = update.wait_seconds
     if seconds is None or not 1 <= seconds <= MAX_SECONDS:
-        remedy = "round up to whole seconds; a wait of 0 is no operation"
+        remedy = "round up to whole seconds; a wait of 0 is not an operation"
         raise _refusal(update, f"wait_seconds from 1 to {MAX_SECONDS}", seconds, remedy)
 
 
@@ -324,7 +324,7 @@ def _check_ancestors(
             remedy = "start the context earlier, at the latest earlier in this batch"
             raise _refusal(update, f"a context with the id {parent_id!r}", "none", remedy)
         if parent.type is not _CONTEXT:
-            remedy = "only a child context can hold operations"
+            remedy = "only a child context can contain operations"
             raise _refusal(update, f"the parent {parent_id!r} to be a CONTEXT", parent.type, remedy)
         if parent.status is not _STARTED:
             remedy = "nothing below an ended context is recorded: drop the update"
@@ -355,8 +355,8 @@ def apply_batch(
 ) -> list[Operation]:
     """Return the record that each of ``updates`` makes, in their order; ``operations`` stays as is.
 
-    ``operations`` holds, by id, at least what the updates name and the ancestors of these.
-    ``unread`` holds the ids of operations that changed since the sender last read the state: a
+    ``operations`` has, by id, at least what the updates name and the ancestors of these.
+    ``unread`` has the ids of operations that changed since the sender last read the state: a
     retry that became READY unread is not the sender's to start. ``since_ms`` is when the execution
     began. Raises `InvalidUpdateError`.
     """

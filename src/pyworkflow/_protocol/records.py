@@ -1,4 +1,4 @@
-"""The words of the protocol as frozen records: what the engine says to a service, and is told.
+"""The words of the protocol as frozen records: what engine and service say to each other.
 
 They mirror the wire (`Operation`, `OperationUpdate`, `ErrorObject` of AWS Lambda durable functions)
 with the nested detail objects laid flat, times as whole milliseconds since the epoch, and one field
@@ -17,7 +17,7 @@ E = TypeVar("E", bound=type[StrEnum])
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999, the last that Python's dates know."""
 LAST_COUNT = (1 << 53) - 1
-"""The last integer before which every other one is exact in JSON, too."""
+"""The last integer before which every other one is exact in JSON."""
 
 Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 """A time. The limits of these two count where a record is decoded: what is beyond is damage."""
@@ -101,7 +101,7 @@ class ErrorRecord(
 class Operation(
     msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True, gc=False
 ):
-    """One durable operation as the service keeps it.
+    """A durable operation as the service keeps it.
 
     ``sequence`` is the execution-wide number of this operation's end, counted by services of ours;
     `None` while it runs, and always on Lambda. ``ended_attempts`` counts those of a step (on the
@@ -147,7 +147,7 @@ class Operation(
 class Update(
     msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True, gc=False
 ):
-    """One move of one operation, sent to the service in a checkpoint."""
+    """A move of an operation, sent to the service in a checkpoint."""
 
     id: str
     type: OperationType
@@ -164,9 +164,9 @@ class Update(
     replay_children: bool = False
     """CONTEXT SUCCEED."""
     timeout_seconds: int | None = None
-    """CALLBACK START; 0 or None is no timeout."""
+    """CALLBACK START; 0 or None means no timeout."""
     heartbeat_timeout_seconds: int | None = None
-    """CALLBACK START; 0 or None is no timeout."""
+    """CALLBACK START; 0 or None means no timeout."""
     function_name: str | None = None
     """CHAINED_INVOKE START."""
     tenant_id: str | None = None

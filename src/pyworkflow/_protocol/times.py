@@ -30,7 +30,7 @@ def attempt_ms(operation: Operation) -> int:
 
 
 def event_ms(update: Update, operation: Operation, now_ms: int) -> int:
-    """Return when what ``update`` tells has happened; the record that it made has not ended."""
+    """Return the time of the event that ``update`` reports; its record has not ended."""
     since_ms = operation.attempt_start_ms or operation.start_ms
     if update.action is Action.RETRY:
         return within(update.end_ms, since_ms, now_ms)

@@ -7,8 +7,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pyworkflow._engine.messages import Committed
-from pyworkflow._protocol.executions import Markers
+from pyworkflow._protocol.executions import Committed, Markers
 from pyworkflow._protocol.records import Action
 from pyworkflow.errors import ServiceBusyError, ServiceUnavailableError
 from pyworkflow.services.port import ImmediateHistory
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from pyworkflow._protocol.executions import Committed as Answer
     from pyworkflow._protocol.executions import Invocation
     from pyworkflow._protocol.records import Operation, Update
     from pyworkflow.services.port import History
@@ -101,12 +99,12 @@ class CheckpointChain:
         return None
 
     def _take(
-        self, answer: Answer, on_done: Callable[[Committed | BaseException], None]
+        self, answer: Committed, on_done: Callable[[Committed | BaseException], None]
     ) -> Committed | None:
         """Return a complete answer; pass one with more pages to ``on_done`` once they are read."""
         self._token, self._updates = answer.token, ()
         if answer.marker is None or answer.token is None:
-            return Committed(answer.operations)
+            return answer
         self._on_done = on_done
         self._follow(self._whole(answer), self._on_whole)
         return None
@@ -119,7 +117,7 @@ class CheckpointChain:
         future.add_done_callback(on_sent)
         self._sending = future
 
-    def _on_answer(self, sent: asyncio.Future[Answer]) -> None:
+    def _on_answer(self, sent: asyncio.Future[Committed]) -> None:
         self._sending = None
         if sent.cancelled():
             self._report_cancelled()
@@ -132,7 +130,7 @@ class CheckpointChain:
         if outcome is not None:
             self._on_done(outcome)
 
-    async def _send_once_free(self, error: ServiceBusyError, *, is_last: bool) -> Answer:
+    async def _send_once_free(self, error: ServiceBusyError, *, is_last: bool) -> Committed:
         """Send the checkpoint until it is accepted: the result of a body must not be lost."""
         while True:
             logger.warning("execution %r waits to be recorded: %s", self._execution_id, error)
@@ -168,11 +166,12 @@ class CheckpointChain:
         self._token, self._updates = answer.token, ()
         return await self._whole(answer)
 
-    async def _whole(self, answer: Answer) -> Committed:
+    async def _whole(self, answer: Committed) -> Committed:
+        if answer.marker is None or answer.token is None:
+            return answer
         operations = list(answer.operations)
-        if answer.token is not None:
-            await self._add_pages(operations, answer.marker)
-        return Committed(tuple(operations))
+        await self._add_pages(operations, answer.marker)
+        return Committed(answer.token, tuple(operations))
 
     def _checked_token(self) -> str:
         assert self._token is not None, "nothing is written after the last token"

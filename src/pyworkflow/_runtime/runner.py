@@ -15,7 +15,6 @@ from pyworkflow._engine.execution import Execution
 from pyworkflow._engine.loop.tasks import current_task
 from pyworkflow._engine.messages import (
     Broken,
-    Committed,
     End,
     Fact,
     Failed,
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkflow._api.workflow import Workflow
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._engine.observer import Observer
-    from pyworkflow._engine.ops.step import StepCall
-    from pyworkflow._protocol.executions import Invocation
+    from pyworkflow._protocol.executions import Committed, Invocation
     from pyworkflow._protocol.records import Operation
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow._runtime.deadline import Deadline
@@ -284,7 +283,7 @@ class Runner:
 
     def _lose(self, facts: Sequence[Fact]) -> None:
         """Note which outcomes came too late to be recorded."""
-        running = self._execution.bodies.running
+        running = self._execution.attempts.running
         for fact in facts:
             if isinstance(fact, StepReturned | StepRaised) and fact.id in running:
                 self._unrecorded += (running[fact.id].name or fact.id,)
@@ -412,7 +411,7 @@ class Runner:
         self.look_again()
 
     def _on_deadline(self) -> None:
-        self._finish(OutOfTime(self._execution.outside.next_due_ms()))
+        self._finish(OutOfTime(self._execution.pending.next_due_ms()))
 
     async def _close(self) -> None:
         for alarm in self._last:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextvars import Context
 
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._runtime.clock import Clock
 
     Outcome = StepReturned | StepRaised

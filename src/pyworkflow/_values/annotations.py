@@ -3,7 +3,7 @@
 `typing.get_type_hints` evaluates all of them or fails: one parameter whose type is imported under
 ``TYPE_CHECKING`` only would take the return type with it. Here a name that can't be resolved hurts
 only whoever asks for that annotation. Names are looked up as the function's own code would find
-them: closure, module, builtins, and last the class that holds it.
+them: closure, module, builtins, and last the class that contains it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyworkflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What stands for "anything" or "never" in a signature says nothing about stored values.
+# An annotation that means "anything" or "never" says nothing about stored values.
 _AS_ANY = (typing.NoReturn, typing.Never, typing.Self, object)
 
 

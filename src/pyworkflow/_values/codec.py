@@ -9,7 +9,7 @@ that keys collided. A ``null`` in it must have been `None` in the value. Only wh
 is walked through (`_values/roundtrip.py`), to find out where and why.
 
 What is about to be recorded must also come back equal through its annotation. Where the type has
-builtins alone, one comparison tells; any other is compared by structure (`_values/losses.py`).
+builtins alone, one comparison suffices; any other is compared by structure (`_values/losses.py`).
 What was recorded is not judged again: a replay reads it as it was read when it was recorded, also
 where a validator refuses by now what it accepted then.
 """
@@ -114,7 +114,7 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
     """
     try:
         return known_reader(annotation).load(text or "null")
-    except Exception:  # an unhashable annotation, or a fault that is told here
+    except Exception:  # an unhashable annotation, or a fault that is reported here
         if isinstance(annotation, Encoding):
             return annotation.decode(text)
         try:
@@ -124,7 +124,7 @@ def decode(text: str | None, annotation: object = Any, *, what: object) -> objec
                 for load in lenient(annotation):
                     try:
                         return load(text or "null")
-                    except Exception:  # noqa: S112 - the first error is the one to tell
+                    except Exception:  # noqa: S112 - the first error is the one to report
                         continue
             raise
 

@@ -40,7 +40,7 @@ class UnenforcedError(Exception):
 
 
 class Survey:
-    """What was found in one annotation."""
+    """The findings of one annotation."""
 
     def __init__(self, annotation: object) -> None:
         self.is_pydantics = False

@@ -18,7 +18,7 @@ BASES = (
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
 )
 ATOMS = frozenset({*BASES, bool, types.NoneType})
-"""Types whose own equality tells all."""
+"""Types whose own equality is enough."""
 
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 _ORIGINS = frozenset(

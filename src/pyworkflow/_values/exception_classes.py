@@ -86,7 +86,7 @@ def mark_of(kind: type, home: Home) -> str:
 
 
 def canonical(module: str) -> str:
-    """Return the name of a module that other processes know it by, too."""
+    """Return the name of a module that other processes know it by as well."""
     if module not in _MAIN:
         return module
     inside = dictionary(sys.modules.get(module))

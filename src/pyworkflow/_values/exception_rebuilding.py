@@ -32,7 +32,7 @@ Fallback: TypeAlias = "type[OperationError]"
 
 
 class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What `ErrorRecord.data` holds, as JSON text."""
+    """The content of `ErrorRecord.data`, as JSON text."""
 
     bases: tuple[str, ...] = ()
     lineage: tuple[str, ...] | None = msgspec.field(default=None, name="as")
@@ -41,7 +41,7 @@ class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     Empty for a stand-in; `None` where no class was decided upon: an older version's record.
     """
     main: str = ""
-    """What ``__main__`` was, if the code that raised was in it."""
+    """The module that ``__main__`` was, if the code that raised was in it."""
     args: list[Any] | None = None
     attributes: dict[str, Any] = {}
     tuples: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     missing: dict[str, str] = {}
     """The attributes that were not recorded, and the types of their values; see `absent`."""
     state: dict[str, Any] = {}
-    """What certain builtins keep outside of their ``__dict__``."""
+    """State that certain builtins keep outside of their ``__dict__``."""
     group: tuple[ErrorRecord, ...] = ()
 
 
@@ -174,7 +174,7 @@ def stand_in(record: ErrorRecord, kind: type[OperationError]) -> OperationError:
 
 
 def misfit(fault: SerializationError, kind: type[OperationError]) -> OperationError:
-    """Return a ``kind`` for what somebody outside sent, and could not be read."""
+    """Return a ``kind`` for a message from outside that could not be read."""
     error = kind(str(fault), error_type="SerializationError")
     error.__cause__ = fault
     return error

@@ -25,7 +25,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 
 
 class Blueprint(msgspec.Struct, frozen=True):
-    """What an exception is made from. ``group`` are the members of an `ExceptionGroup`."""
+    """The parts of an exception. ``group`` are the members of an `ExceptionGroup`."""
 
     args: tuple[Any, ...] = ()
     state: dict[str, Any] = {}

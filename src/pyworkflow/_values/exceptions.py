@@ -54,7 +54,7 @@ from pyworkflow.errors import (
 if TYPE_CHECKING:
     from pyworkflow._values.exception_classes import Home
 
-# Recorded as what they are: a name that somebody outside chose must never be looked for.
+# Recorded as what they are: a name chosen outside must never be looked for.
 _FROM_OUTSIDE = (CallbackError, InvokeError)
 
 _to_json = msgspec.json.Encoder().encode
@@ -103,10 +103,10 @@ def _as_stand_in(_: str, data: ErrorData) -> ErrorData:
 
 
 def record_report(error: BaseException | str, kind: str | None = None) -> ErrorRecord:
-    """Return the record of what somebody outside reports: a text, or an exception without more.
+    """Return the record of an error reported from outside: a text, or an exception without more.
 
     ``kind`` is what the reporter calls it; default: the name of the exception's class. Raises
-    `UsageError` for anything else, which would be a record that nobody can read.
+    `UsageError` for anything else, which would be an unreadable record.
     """
     if not (isinstance(error, (str, BaseException)) and isinstance(kind, (str, type(None)))):
         raise UsageError(
@@ -222,7 +222,7 @@ class _Marker:
         return replace(data, lineage=lineage, main=main if is_needed else "")
 
     def _mark_of_base(self, kind: type) -> str | None:
-        # What is an Exception and nothing more has a better stand-in.
+        # A plain Exception has a better stand-in.
         return None if kind is Exception else self._mark_of(kind)
 
     def _mark_of(self, kind: type) -> str | None:

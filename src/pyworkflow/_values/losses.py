@@ -1,11 +1,11 @@
-"""What a value would lose on its way to JSON text and back through its annotation.
+"""The losses of a value on its way to JSON text and back through its annotation.
 
 The comparison is by structure: equality that a class defines may leave fields out, and equality
 that it inherits knows identity alone. Whatever only spells a value differently counts as equal:
 
 * a container as another kind of container with the same items, an int as a float, a `Decimal` or a
   time of another form that is equal, a scalar as an instance of the base that is annotated;
-* a rich value as its plain JSON, where the annotation asks for no more (`Any`, `dict`, `str`);
+* a rich value as its plain JSON, where the annotation asks for nothing more (`Any`, `dict`, `str`);
 * plain JSON as the richer value that the annotation makes of it, if no key is left over.
 
 An instance that comes back as one of another class, a field, a key, an item or an attribute that is
@@ -45,7 +45,7 @@ _AS_FIELD = "Make it a field that is stored, or leave it out of the value"
 
 
 class Loss(msgspec.Struct):
-    """One difference. ``kinds`` are the class of the value and the one that it came back as."""
+    """A difference. ``kinds`` are the class of the value and the one that it came back as."""
 
     fault: str
     remedy: str = _BY_CODE
@@ -289,7 +289,7 @@ class _Comparison:
 
 
 def _are_alike(values: Iterable[Any], others: Iterable[Any]) -> bool:
-    """Whether items are all the same, as far as that can be found out at C speed."""
+    """Whether items are all the same, judged at C speed."""
     kinds = set(map(type, values))
     try:
         if kinds <= ATOMS:

@@ -1,4 +1,4 @@
-"""What instances of a class consist of: fields, and what they have beside them."""
+"""The members of a class's instances: fields, and any state beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyworkflow._values.roundtrip import field_names
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """What instances of a class consist of. ``stored`` maps names in JSON to those of fields.
+    """The members of a class's instances. ``stored`` maps names in JSON to those of fields.
 
     ``plain`` gets the fields that are compared by ``==``, `None` if there are none, and ``others``
     are those that are walked through. ``state`` gets all that an instance has, if ``==`` tells
@@ -44,7 +44,7 @@ def is_cached(kind: type, name: str) -> bool:
     )
 
 
-# What typing notes in an instance made by ``Box[int](...)``, and attrs with ``cache_hash=True``.
+# Set by typing in an instance made by ``Box[int](...)``, and attrs with ``cache_hash=True``.
 _NOTED = ("__orig_class__", "_attrs_cached_hash")
 
 

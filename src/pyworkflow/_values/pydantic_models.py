@@ -105,15 +105,15 @@ def has_hidden_state(kind: Any) -> bool:
 def dump(model: Any) -> object:
     """Return the JSON form of a model.
 
-    Raises `TypeError` if it holds what pydantic would not write: a secret becomes a mask, and NaN
-    or infinity null.
+    Raises `TypeError` if it contains what pydantic would not write: a secret becomes a mask, and
+    NaN or infinity null.
     """
     plain = model.model_dump(mode="json", by_alias=False, round_trip=True)
     if _contains(plain, lambda each: each is None or each == _MASK):
         exact = model.model_dump(by_alias=False, round_trip=True)
         for is_lost, fault in _LOST.items():
             if _contains(exact, is_lost):
-                raise TypeError(f"{type(model).__qualname__} holds {fault}")
+                raise TypeError(f"{type(model).__qualname__} contains {fault}")
     return plain
 
 

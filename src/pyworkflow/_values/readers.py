@@ -1,7 +1,7 @@
 """Which function turns JSON text into a value of a type, and what JSON form a value has.
 
 msgspec reads all that it knows. pydantic reads what carries constraints of its own, and what
-msgspec can't tell apart. What pydantic refuses today although it accepted it once can be read
+msgspec can't distinguish. What pydantic refuses today although it accepted it once can be read
 without that: whether a date lies in the future is not asked again on a replay.
 """
 
@@ -91,7 +91,7 @@ def make_decoder(annotation: object) -> Decode:
     except TypeError:
         if not pydantic_models.mentions(annotation, _is_pydantics):
             raise
-        # A union of models, say, which msgspec can't tell apart.
+        # A union of models, say, which msgspec can't distinguish.
         return pydantic_models.Adapter(for_pydantic(annotation))
 
 

@@ -29,7 +29,7 @@ _PLAIN = {str, int, bool, type(None)}
 
 
 def find_stumble(value: object, plain_form: PlainForm) -> tuple[str, str] | None:
-    """Return the path and the reason of the first part that JSON can't hold, `None` if all can be.
+    """Return the path and the reason of the first part that JSON can't represent, if there is one.
 
     ``plain_form`` gives the JSON form of a value that msgspec does not know, or raises.
     """
@@ -39,7 +39,7 @@ def find_stumble(value: object, plain_form: PlainForm) -> tuple[str, str] | None
 def lossless(value: object, decoded: object) -> str | None:
     """Return where and how ``decoded`` differs from the ``value`` that was stored, `None` if equal.
 
-    Types count: a tuple is no list, the key 1 is not "1", and 1 is not True. But an int may come
+    Types count: a tuple is not a list, the key 1 is not "1", and 1 is not True. But an int may come
     back as an equal float: only an annotation makes it one, and one that says float allows both.
     What nests too deep for Python to walk through counts as equal.
     """

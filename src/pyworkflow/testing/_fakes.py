@@ -18,7 +18,7 @@ from pyworkflow._runtime.steps import StepRunner, timeout_error
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.ops.step import StepCall
+    from pyworkflow._engine.messages import StepCall
     from pyworkflow._runtime.clock import Alarm, Clock
     from pyworkflow.testing._strictness import Strictness
 

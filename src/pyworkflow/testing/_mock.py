@@ -41,13 +41,14 @@ from pyworkflow.testing._verify import Replay, check_replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pyworkflow._engine.messages import End
+    from pyworkflow._engine.messages import AttemptSettings, End
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.ops.step import StepSettings
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation
     from pyworkflow.duration import Duration
     from pyworkflow.services.history import HistoryEvent
     from pyworkflow.services.memory import ImmediateMemoryService
+
 
 _UNSET = Fake().result
 
@@ -256,7 +257,7 @@ class _Seen:
         self.refuses_world = is_strict
         self.strictness = Strictness()
         self._service = service
-        self._results: dict[str, tuple[str | None, StepSettings]] = {}
+        self._results: dict[str, tuple[str | None, AttemptSettings]] = {}
 
     def on_invocation(self) -> None:
         self.invocations += 1
@@ -264,14 +265,14 @@ class _Seen:
     def on_issue(self, op: Op) -> None:
         self.strictness.on_issue(op)
 
-    def on_delivery(self, op: Op, record: Operation) -> None:
+    def on_delivery(self, op: IssuedOperation, record: Operation) -> None:
         if isinstance(op, StepOp) and record.status is Status.SUCCEEDED:
             self._results.setdefault(op.id, (record.payload, op.settings))
 
     def on_recall(
         self,
         operation_id: str,
-        settings: StepSettings,
+        settings: AttemptSettings,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         record: Operation,

@@ -22,8 +22,9 @@ from pyworkflow.errors import ReplayHazardError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pyworkflow._engine.messages import AttemptSettings, StepCall
     from pyworkflow._engine.ops.base import Op
-    from pyworkflow._engine.ops.step import StepCall, StepSettings
+    from pyworkflow._engine.scopes import IssuedOperation
     from pyworkflow._protocol.records import Operation
 
 
@@ -35,7 +36,7 @@ class Strictness:
     def __init__(self) -> None:
         self.hazard: ReplayHazardError | None = None
         self._arguments: dict[str, bytes] = {}
-        self._settings: dict[str, StepSettings] = {}
+        self._settings: dict[str, AttemptSettings] = {}
         self._asked: dict[str, dict[str, bytes]] = {}
 
     def on_issue(self, op: Op) -> None:
@@ -48,7 +49,7 @@ class Strictness:
         what = f"{op.subtype} {op.name!r}" if op.name else f"{op.subtype} at {op.position}"
         self._compare(what, self._asked.setdefault(op.id, found), found)
 
-    def _on_settings(self, operation_id: str, settings: StepSettings) -> None:
+    def _on_settings(self, operation_id: str, settings: AttemptSettings) -> None:
         known = self._settings.setdefault(operation_id, settings)
         if known is not settings:  # mostly it is the very same step
             first, replayed = _texts_of(asked_of(known)), _texts_of(asked_of(settings))
@@ -76,13 +77,13 @@ class Strictness:
                 f"  first:    {known.decode()}\n  replayed: {found.decode()}\n{_CAUSES}"
             )
 
-    def on_delivery(self, op: Op, record: Operation) -> None:
+    def on_delivery(self, op: IssuedOperation, record: Operation) -> None:
         """Nothing to look at."""
 
     def on_recall(
         self,
         operation_id: str,
-        settings: StepSettings,
+        settings: AttemptSettings,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         record: Operation,

@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from pyworkflow import Retry, step
-from pyworkflow._engine.messages import Broken, Committed, Failed, StepReturned, Suspended
+from pyworkflow._engine.messages import Broken, Failed, StepReturned, Suspended
 from pyworkflow._engine.ops.step import StepOp
+from pyworkflow._protocol.executions import Committed
 from pyworkflow._protocol.records import Operation, OperationType, Status
 from pyworkflow.errors import (
     FatalError,
@@ -197,7 +198,7 @@ def test_ready_that_is_told_twice_starts_one_attempt() -> None:
     run.commit()
     ready = run.service.fire_next()
     run.refresh()
-    run.execution.resolve(Committed((ready,)))
+    run.execution.resolve(Committed("token", (ready,)))
     run.advance()
     run.lag()
     run.settle()
@@ -335,7 +336,7 @@ def test_at_most_once_the_start_is_durable_before_the_body_runs() -> None:
 def test_a_start_that_is_told_twice_launches_once() -> None:
     run = Run(careful)
     run.commit()
-    run.execution.resolve(Committed((only(run.service, "a"),)))
+    run.execution.resolve(Committed("token", (only(run.service, "a"),)))
     run.advance()
     assert run.launched == [("a", 1)]
 
@@ -460,7 +461,9 @@ def test_cancelled_by_what_came_with_its_start_it_is_not_launched() -> None:
     answer = run.write()
     fired = run.service.fire_next()
     run.service.refresh()
-    run.execution.resolve(Committed((*answer.operations[:1], run.service.operations[fired.id])))
+    run.execution.resolve(
+        Committed("token", (*answer.operations[:1], run.service.operations[fired.id]))
+    )
     run.advance()
     assert run.launched == [("b", 1)]
     assert actions(run.in_flight) == ["FAIL a"]

@@ -3,7 +3,7 @@
 Because nothing but the order of handles decides what runs next, asyncio's own building blocks
 (`gather`, `TaskGroup`, `wait`, `timeout`, `Queue`, `Event`) work on it and replay exactly. Time
 stands still while code runs; `call_later` and so `asyncio.sleep` are durable timers of whole
-seconds. Everything that touches the world is refused: see `traps`.
+seconds. Everything that touches the world is refused: see `forbidden`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from greenlet import greenlet
 
 from pyworkflow._engine.body_context import body_context, callback_namespace
 from pyworkflow._engine.exits import is_from_signal
-from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.loop.forbidden import refuse_world
+from pyworkflow._engine.loop.greenlets import WorkflowGreenlet
 from pyworkflow._engine.loop.tasks import (
     Future,
     Task,
@@ -34,6 +34,7 @@ from pyworkflow._engine.loop.tasks import (
     set_running_loop,
     task_of_step,
 )
+from pyworkflow._engine.scopes import Scope
 from pyworkflow.duration import whole_seconds
 from pyworkflow.errors import UsageError
 
@@ -79,27 +80,8 @@ class TimerHandle(Handle):
             abandon()
 
 
-class Runner(greenlet):
-    """A greenlet of one run. Workflow code runs in these, and nothing else does."""
-
-    __slots__ = ("owner",)
-
-    def __init__(
-        self,
-        run: Callable[..., Any],
-        loop: WorkflowLoop,
-        parent: greenlet | None = None,
-        context: Context | None = None,
-    ) -> None:
-        super().__init__(run, parent)
-        self.owner = loop.owner
-        if context is not None:
-            # Not entered, as by `Context.run`: another greenlet may be blocked in this context.
-            self.gr_context = context
-
-
 class Owner(Protocol):
-    """What the loop asks of the execution that owns it."""
+    """The execution that owns the loop, as the loop sees it."""
 
     def bring_next(self) -> bool:
         """No handle is ready: queue what comes next; False if nothing does."""
@@ -114,7 +96,7 @@ class Owner(Protocol):
         ...
 
     def report(self, context: dict[str, Any]) -> None:
-        """Take what asyncio says about an error that nobody handles."""
+        """Take asyncio's report of an unhandled error."""
         ...
 
 
@@ -127,7 +109,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root = Scope(None)
         self.elapsed_ms = 0
         self.hash_base = 0
-        """What the hashes of its tasks begin with: the same in each run of an execution."""
+        """The base of its tasks' hashes: the same in each run of an execution."""
         self.stopped = False
         self.ready: deque[Handle] = deque()
         """The handles that wait their turn."""
@@ -170,7 +152,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 "pyworkflow.sleep, async steps"
             )
             if (task := task_of_step(callback)) is not None:
-                Runner(task.fail, self, context=task.context).switch(error)
+                WorkflowGreenlet(task.fail, self, context=task.context).switch(error)
                 return
         message = f"Exception in callback {callback!r}"
         self.call_exception_handler({"message": message, "exception": error})
@@ -195,7 +177,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- namespaces ------------------------------------------------------------------------------
 
     def make_callbacks_in(self, namespace: Namespace) -> None:
-        """Let the callbacks that the running task makes from here on belong to ``namespace``."""
+        """Assign the callbacks that the running task makes from here on to ``namespace``."""
         callback_namespace.set(namespace)
 
     def namespace(self) -> Namespace:
@@ -311,16 +293,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context = copy_context() if context is None else context
         if is_own or context.get(callback_namespace) is None:
             context.run(callback_namespace.set, namespace)
-        task = Task(coro, self, namespace, number, name, context)
+        # asyncio keeps the tasks of all loops in one set: the high bits distinguish executions. The
+        # low ones decide the order in the small sets of one.
+        task = Task(coro, self, namespace, self.hash_base + number, name, context)
         namespace.scope.add_task(task)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error that nobody handles."""
+        """Report an unhandled error."""
         self.owner.report(context)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error that nobody handles."""
+        """Report an unhandled error."""
         self.owner.report(context)
 
     def get_debug(self) -> bool:
@@ -349,8 +333,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         namespace = Namespace("finaliser", self.root, detached=True)
         if self.stopped:
             # In a greenlet of its own, for code that swallows its end is parked there.
-            runner = Runner(_unwind, self, context=context)
-            self.inside(lambda: runner.switch(generator, namespace))
+            unwinder = WorkflowGreenlet(_unwind, self, context=context)
+            self.inside(lambda: unwinder.switch(generator, namespace))
             return
         self.make_task(_close(generator), namespace)
 

@@ -1,4 +1,4 @@
-"""What workflow code can't do on its loop, and what to do instead.
+"""Methods of the loop that workflow code can't use, and the remedy for each.
 
 Sockets, subprocesses, executors, threads and signals give another result on each replay. Each such
 method of the loop raises an error that names the remedy: do it in a `@step`. It is also a
@@ -37,7 +37,7 @@ _REASONS = {
     "remove_signal_handler": "listens to signals",
 }
 
-# They ask nothing of the world: no such thing is set, for none can be.
+# Harmless getters: nothing can be set, so they return None.
 _NONE = {"get_exception_handler", "get_task_factory"}
 
 

@@ -1,9 +1,9 @@
 """Synchronous code on the workflow's loop: it blocks by switching greenlets, not threads.
 
-The loop is drained by *runner* greenlets. When code blocks in the middle of a handle, its runner
-stays where it is, with its C and Python frames, and another runner goes on draining. When what it
-waits for is done, a handle switches back to it. So asynchronous tasks pay nothing for the bridge,
-and a blocked task costs one greenlet until it goes on.
+The loop is drained by greenlets. When code blocks in the middle of a handle, its greenlet stays
+where it is, with its C and Python frames, and another one continues to drain the loop. When the
+awaited future is done, a handle switches back. So asynchronous tasks pay nothing for greenlets, and
+a blocked task costs one until it resumes.
 
 Nothing is unwound to suspend. Only when the run is disposed of is `Closing` thrown into what has
 not ended, blocked or not: it derives from BaseException, and nothing durable happens after it.
@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from pyworkflow._engine.loop.event_loop import Runner
 from pyworkflow._engine.loop.tasks import Task, current_task, enter_task, leave_task
 from pyworkflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.loop.event_loop import WorkflowLoop
+    from collections.abc import Callable
+    from contextvars import Context
 
 T = TypeVar("T")
 
@@ -31,34 +31,69 @@ logger = logging.getLogger("pyworkflow.engine")
 REFUSALS = 100
 """How often one frame stack may swallow `Closing` before it is parked for good."""
 
-_parked: list[object] = []  # held, or their deallocation would throw into them once more
+_parked: list[object] = []  # kept, or their deallocation would throw into them once more
 
 
 class Closing(BaseException):
     """Unwinds the frames of a run that is disposed of."""
 
 
-class Bridge:
+class DrainedLoop(Protocol):
+    """The loop that the greenlets drain."""
+
+    stopped: bool
+
+    @property
+    def owner(self) -> object:
+        """The execution whose code runs on it."""
+        ...
+
+    def run_ready(self) -> None:
+        """Run handles until nothing is ready."""
+        ...
+
+
+class WorkflowGreenlet(greenlet):
+    """A greenlet of one run. Workflow code runs in these, and nothing else does."""
+
+    __slots__ = ("owner",)
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        loop: DrainedLoop,
+        parent: greenlet | None = None,
+        context: Context | None = None,
+    ) -> None:
+        super().__init__(run, parent)
+        self.owner: object = loop.owner
+        if context is not None:
+            # Not entered, as by `Context.run`: another greenlet may be blocked in this context.
+            self.gr_context = context
+
+
+class Greenlets:
     """The greenlets of one run."""
 
-    def __init__(self, loop: WorkflowLoop) -> None:
+    def __init__(self, loop: DrainedLoop) -> None:
         self._loop = loop
         self._hub = getcurrent()
         self._spares: list[greenlet] = []
         self._blocked: dict[Task[Any], greenlet] = {}
-        self._is_runner_due = False
+        self._is_greenlet_due = False
         self._closing = False
         self._refusals = 0
 
     def run(self) -> None:
         """Drain the loop until it is idle. Called by the host, within `WorkflowLoop.inside`."""
         self._hub = getcurrent()
-        self._is_runner_due = True
-        while self._is_runner_due:
-            self._is_runner_due = False
-            spares = self._spares
-            runner = spares.pop() if spares else Runner(self._serve, self._loop, self._hub)
-            runner.switch()
+        self._is_greenlet_due = True
+        while self._is_greenlet_due:
+            self._is_greenlet_due = False
+            if self._spares:
+                self._spares.pop().switch()
+            else:
+                WorkflowGreenlet(self._serve, self._loop, self._hub).switch()
 
     def blocking_task(self) -> Task[Any]:
         """Return the running task, which may block; raise `UsageError` outside a task."""
@@ -102,7 +137,7 @@ class Bridge:
                 self._spares.pop().switch()
             else:
                 # A new greenlet inherits the depth of its starter's stack: the hub starts it.
-                self._is_runner_due = True
+                self._is_greenlet_due = True
                 self._hub.switch()
         finally:
             enter_task(self._loop, task)
@@ -147,7 +182,7 @@ class Bridge:
         for task in tasks:
             if not task.done():
                 self._refusals = 0
-                unwinder = Runner(self._unwind, self._loop, self._hub, task.context)
+                unwinder = WorkflowGreenlet(self._unwind, self._loop, self._hub, task.context)
                 unwinder.switch(task)
         while self._spares:
             self._spares.pop().switch()
@@ -182,7 +217,7 @@ class Bridge:
     def _warn_parked(self, parked: object) -> None:
         _parked.append(parked)
         logger.warning(
-            "workflow code swallowed the end of its run %d times and was left where it is; let "
-            "BaseException pass, or look at ctx.is_closing",
+            "workflow code caught the shutdown exception %d times, so its stack was abandoned; let "
+            "BaseException pass, or check ctx.is_closing",
             REFUSALS,
         )

@@ -17,14 +17,14 @@ import sys
 from asyncio import events as _events
 from asyncio import tasks as _tasks
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
 
     from pyworkflow._engine.ids import Namespace
-    from pyworkflow._engine.loop.event_loop import WorkflowLoop
+    from pyworkflow._engine.scopes import Scope
 
 T = TypeVar("T")
 
@@ -60,18 +60,18 @@ def created_out_of_order() -> bool:
 
 
 def task_of_step(callback: Callable[..., Any]) -> Task[Any] | None:
-    """Return the task that ``callback`` would continue, `None` if it is no step of a task."""
+    """Return the task that ``callback`` would continue, `None` if it is not a step of a task."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, Task) else None
 
 
-def are_done(tasks: Iterable[Task[Any]]) -> bool:
+def are_done(tasks: Iterable[asyncio.Task[Any]]) -> bool:
     """Whether all of these tasks are over."""
     return all(map(asyncio.Task.done, tasks))
 
 
 def is_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
-    """Whether ``task``, of whatever loop, was cancelled and has not been told yet."""
+    """Whether ``task``, of whatever loop, has a cancellation that is not delivered yet."""
     return bool(task._must_cancel)  # type: ignore[attr-defined]
 
 
@@ -81,15 +81,15 @@ def has_callbacks(task: asyncio.Task[Any]) -> bool:
 
 
 def take_unread(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return the error of a task that is over, if nobody has asked for it; it is asked for now."""
+    """Return the error of a task that is over if it was not retrieved yet; mark it retrieved."""
     return task.exception() if task._log_traceback else None
 
 
 def disown(loop: asyncio.AbstractEventLoop) -> None:
-    """Let a loop of the parent process be, after a fork.
+    """Leave a loop of the parent process alone, after a fork.
 
     Closing it, which its finaliser does, would change what its selector watches in the parent. So
-    it is never collected, and its tasks, which nobody goes on with, are not complained of.
+    it is never collected, and asyncio does not report its unfinished tasks.
     """
     with suppress(AttributeError):  # a loop that is not written in Python closes as it likes
         loop._closed = True  # type: ignore[attr-defined]
@@ -122,6 +122,22 @@ def mark_awaited(awaited: Any, is_awaited: bool) -> bool:
     return True
 
 
+class TaskLoop(Protocol):
+    """A loop, as the tasks and futures that it made see it."""
+
+    def namespace(self) -> Namespace:
+        """Return the namespace of the running code."""
+        ...
+
+    def scope(self) -> Scope | None:
+        """Return the scope of the running code, `None` where nothing says which it is."""
+        ...
+
+    def call_next(self, callback: Callable[[], Any]) -> None:
+        """Run ``callback`` before all that is ready."""
+        ...
+
+
 class Future(asyncio.Future[T]):
     """A future whose hash is the same in each replay."""
 
@@ -129,7 +145,7 @@ class Future(asyncio.Future[T]):
 
     def __hash__(self) -> int:
         if self._hash is None:
-            loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+            loop: TaskLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
             self._hash = loop.namespace().take_hash()
         return self._hash
 
@@ -151,9 +167,9 @@ class Task(asyncio.Task[T]):
     def __init__(
         self,
         coro: Coroutine[Any, Any, T],
-        loop: WorkflowLoop,
+        loop: asyncio.AbstractEventLoop,
         namespace: Namespace,
-        number: int,
+        hash_number: int,
         name: str | None,
         context: Context,
     ) -> None:
@@ -163,9 +179,7 @@ class Task(asyncio.Task[T]):
         self.blocked_on: asyncio.Future[Any] | None = None
         self.blocks = False
         """Whether the running code is plain and blocks where it waits; see `call_plain`."""
-        # asyncio keeps the tasks of all loops in one set: the high bits tell executions apart. The
-        # low ones decide the order in the small sets of one.
-        self._hash = loop.hash_base + number
+        self._hash = hash_number
         self._cancels = 0
         self._cancel_is_due = False
         self._due_message: Any = None
@@ -184,7 +198,7 @@ class Task(asyncio.Task[T]):
         """Request cancellation, as `asyncio.Task.cancel` does; also of a blocked task."""
         if self.done():
             return False
-        loop: WorkflowLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
+        loop: TaskLoop = self.get_loop()  # type: ignore[assignment] # made by it alone
         self.namespace.scope.disturb(loop.scope())
         if self.blocked_on is None and current_task(loop) is not self:
             return super().cancel(msg=msg)
@@ -217,7 +231,7 @@ class Task(asyncio.Task[T]):
 
     @property
     def is_cancel_due(self) -> bool:
-        """Whether this task was cancelled and its code has not been told yet."""
+        """Whether this task has a cancellation that is not delivered to its code yet."""
         return self._must_cancel
 
     def take_cancel(self) -> asyncio.CancelledError | None:

@@ -20,7 +20,7 @@ _OF_CHILDREN = ". What the code of a child context awaits, it has to call itself
 
 
 class Started(Protocol):
-    """A call that was started at once; ``is_awaited`` once somebody asked for its outcome."""
+    """A call that was started at once; ``is_awaited`` once its outcome was requested."""
 
     is_awaited: bool
 
@@ -71,7 +71,7 @@ class Calls:
         if forgotten:
             raise UsageError(
                 f"{', '.join(forgotten)}: called but never awaited when the {whose} returned, so "
-                "nobody knows whether it ran. Await the call, or the future that .submit(...) "
+                "it may not have run. Await the call, or the future that .submit(...) "
                 "returned; in a def workflow, call an async step as step.submit(...).result(), and "
                 f"sleep with ctx.sleep(...){_OF_CHILDREN if self.had_children else ''}"
             )

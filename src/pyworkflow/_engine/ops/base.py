@@ -1,14 +1,16 @@
-"""What every durable operation has in common.
+"""The base of every durable operation.
 
 An operation is a small machine. `start` is called when nothing is recorded for it, `replay` when
 something is; afterwards `on_change` brings each new state that the service reports, `deliver` its
 end, at the operation's turn, and `abandon` says that the workflow no longer waits for it.
+
+`Host` is the execution as its operations see it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec.structs import replace
 
@@ -29,15 +31,59 @@ from pyworkflow.errors import SerializationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ids import Scope
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.attempts import Attempts
+    from pyworkflow._engine.journal import Journal
+    from pyworkflow._engine.loop.event_loop import WorkflowLoop
+    from pyworkflow._engine.loop.greenlets import Greenlets
+    from pyworkflow._engine.outbox import Outbox, QueuedUpdate
+    from pyworkflow._engine.pending import PendingOperations
+    from pyworkflow._engine.scopes import IssuedOperation, Scope
+    from pyworkflow._protocol.limits import Limits
     from pyworkflow._values.exception_classes import Home
     from pyworkflow._values.exception_rebuilding import Fallback
+    from pyworkflow._values.exceptions import KnownErrors
+    from pyworkflow.errors import NonDeterminismError
+
+
+class Host(Protocol):
+    """The execution, as its operations see it."""
+
+    id: str
+    loop: WorkflowLoop
+    journal: Journal
+    outbox: Outbox
+    attempts: Attempts
+    pending: PendingOperations
+    greenlets: Greenlets
+    limits: Limits
+    known_errors: KnownErrors
+    now_ms: int
+    clock_ms: int | None
+    is_closing: bool
+
+    def admit(self, what: str) -> None:
+        """Raise unless a durable operation may happen here and now."""
+        ...
+
+    def abandon(self, op: IssuedOperation) -> None:
+        """Give up ``op``: the workflow no longer waits for it."""
+        ...
+
+    def abandon_if_cancelled(self, op: Op) -> None:
+        """Abandon ``op`` if it was its own future that was cancelled."""
+        ...
+
+    def give_decoded(self, op: Op, payload: str | None, result_type: object) -> None:
+        """Complete ``op`` with a recorded result; one that no longer fits stops the run."""
+        ...
+
+    def break_with(self, error: NonDeterminismError) -> None:
+        """Stop the run where it is: history and code disagree."""
+        ...
 
 
 class Op:
-    """One durable operation that the running code has issued.
+    """A durable operation that the running code has issued.
 
     ``path`` is its position for messages, ``number`` the order of issue in this run.
     """
@@ -51,14 +97,14 @@ class Op:
         "execution",
         "future",
         "id",
-        "is_outside",
+        "is_pending",
         "name",
         "number",
         "path",
         "scope",
     )
 
-    def __init__(self, execution: Execution, name: str | None, key: str | None = None) -> None:
+    def __init__(self, execution: Host, name: str | None, key: str | None = None) -> None:
         loop = execution.loop
         namespace = loop.namespace()
         scope = namespace.scope
@@ -72,11 +118,11 @@ class Op:
             self.id = hash_path(path)
         else:
             self.path = f"key {key!r}"
-            self.id = scope.take_key(key)
+            self.id = hash_path(scope.take_key(key))
         self.number = 0
         self.abandoned = False
         self.ended = False
-        self.is_outside = False
+        self.is_pending = False
         self.future: asyncio.Future[Any] = asyncio.Future(loop=loop)
 
     def start(self) -> None:
@@ -113,6 +159,10 @@ class Op:
     def home(self) -> Home:
         """The globals of the function whose errors this operation gives."""
         return NOWHERE
+
+    def recorded_error(self, error: BaseException) -> ErrorRecord:
+        """Return what is recorded for an error that this operation's function raised."""
+        return self.execution.known_errors.record(error, self.home)
 
     def give_error(self, record: ErrorRecord | None, fallback: Fallback) -> None:
         """Complete this operation with the exception that ``record`` describes."""
@@ -190,7 +240,7 @@ class Op:
         urgent: bool = False,
         patient: bool = False,
         **details: Any,
-    ) -> Entry:
+    ) -> QueuedUpdate:
         """Queue an update of this operation; see `update`."""
         update = self.update(action, payload, error, **details)
         return self.execution.outbox.put(update, urgent, patient)

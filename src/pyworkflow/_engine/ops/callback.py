@@ -1,4 +1,4 @@
-"""Callbacks: an id for somebody outside, who completes it one day.
+"""Callbacks: an id that an external system completes.
 
 The code goes on with the id as soon as the service keeps the callback, and asks for the result
 whenever it likes, more than once if it likes: a wait for the result that is cancelled leaves the
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
 
 
 class CallbackOptions(msgspec.Struct, frozen=True):
-    """Seconds are whole ones, from 1; `None` is no timeout."""
+    """The options of a callback. Seconds are whole ones, from 1; `None` is no timeout."""
 
     timeout_seconds: int | None = None
     heartbeat_timeout_seconds: int | None = None
@@ -50,7 +50,7 @@ class CallbackOptions(msgspec.Struct, frozen=True):
 
 
 class CallbackOp(Op):
-    """One callback. ``future`` gives the callback's id, once it is created."""
+    """A callback. ``future`` gives the callback's id, once it is created."""
 
     type = OperationType.CALLBACK
     subtype: str = SubType.CALLBACK
@@ -58,15 +58,15 @@ class CallbackOp(Op):
     __slots__ = ("_end", "_entry", "_options", "_waiters")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, options: CallbackOptions
+        self, execution: Host, name: str | None, key: str | None, options: CallbackOptions
     ) -> None:
         super().__init__(execution, name, key)
         self._options = options
-        self._entry: Entry | None = None
+        self._entry: QueuedUpdate | None = None
         self._end: tuple[Any, Exception | None] | None = None
         self._waiters: dict[asyncio.Future[Any], None] = {}
         # Not in `start` or `replay`: neither is called if its end is recorded already.
-        execution.creations.add(self)
+        execution.journal.creations[self] = None
 
     def start(self) -> None:
         """Ask for the callback."""
@@ -85,8 +85,8 @@ class CallbackOp(Op):
         self.future.set_result(record.callback_id)
 
     def on_change(self, record: Operation) -> None:
-        """It is open: somebody may wait for it already."""
-        self._tell_outside()
+        """The callback is open; code may be waiting for it already."""
+        self._update_pending()
 
     def deliver(self, record: Operation) -> None:
         """Keep the end, and give it to those who wait."""
@@ -100,7 +100,7 @@ class CallbackOp(Op):
 
     def abandon(self) -> None:
         """Leave it open; a START that was not sent never is."""
-        self.execution.creations.discard(self)
+        self.execution.journal.creations.pop(self, None)
         if self._entry is not None:
             self.execution.outbox.drop(self._entry)
 
@@ -122,19 +122,19 @@ class CallbackOp(Op):
             self._resolve(waiter)
         else:
             self._waiters[waiter] = None
-            self._tell_outside()
+            self._update_pending()
         return waiter
 
     def forget(self, waiter: asyncio.Future[Any]) -> None:
-        """Nobody waits at ``waiter`` any more."""
+        """Stop waiting at ``waiter``."""
         self._waiters.pop(waiter, None)
-        self._tell_outside()
+        self._update_pending()
 
-    def _tell_outside(self) -> None:
+    def _update_pending(self) -> None:
         if self._waiters and not self.abandoned:
-            self.execution.outside.add(self, None)
+            self.execution.pending.add(self, None)
         else:
-            self.execution.outside.discard(self)
+            self.execution.pending.discard(self)
 
     def _resolve(self, waiter: asyncio.Future[Any]) -> None:
         assert self._end is not None

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyworkflow._engine.ids import Namespace, Scope
+from pyworkflow._engine.ids import Namespace
 from pyworkflow._engine.mismatch import mismatch_error
 from pyworkflow._engine.ops.base import Op
+from pyworkflow._engine.scopes import Scope
 from pyworkflow._protocol.limits import MAX_PAYLOAD_BYTES, fits
 from pyworkflow._protocol.records import (
     Action,
@@ -36,13 +37,12 @@ from pyworkflow.errors import ChildContextError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._protocol.records import ErrorRecord
+    from pyworkflow._engine.ops.base import Host
     from pyworkflow._values.exception_classes import Home
 
 
 class ChildOp(Op):
-    """One child context."""
+    """A child context."""
 
     type = OperationType.CONTEXT
     subtype: str = SubType.RUN_IN_CHILD_CONTEXT
@@ -50,7 +50,7 @@ class ChildOp(Op):
     __slots__ = ("_value", "asked_for", "namespace", "result_type", "source")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, result_type: object
+        self, execution: Host, name: str | None, key: str | None, result_type: object
     ) -> None:
         super().__init__(execution, name, key)
         self.result_type = result_type
@@ -126,17 +126,14 @@ class ChildOp(Op):
                 )
             )
         elif self.namespace.scope.is_disturbed:
-            self._end_unrecorded(Status.FAILED, error=self._record_of(error))
+            self._end_unrecorded(Status.FAILED, error=self.recorded_error(error))
         else:
-            self.write(Action.FAIL, urgent=True, error=self._record_of(error))
+            self.write(Action.FAIL, urgent=True, error=self.recorded_error(error))
 
     @property
     def home(self) -> Home:
         """The globals of the function that runs."""
         return home_of(self.source)
-
-    def _record_of(self, error: BaseException) -> ErrorRecord:
-        return self.execution.known_errors.record(error, self.home)
 
     def _end_unrecorded(self, status: Status, **outcome: Any) -> None:
         self.execution.abandon(self)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyworkflow._engine.body_context import body_context
 from pyworkflow._engine.exits import pass_on_signal
+from pyworkflow._engine.messages import AttemptSettings
 from pyworkflow._engine.mismatch import mismatch_error
-from pyworkflow._engine.ops.step import StepOp, StepSettings
+from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._protocol.records import Action, Operation, SubType
 from pyworkflow._values import codec
 from pyworkflow.duration import format_duration
@@ -26,12 +27,12 @@ from pyworkflow.errors import ConditionTimeoutError, RetryableError, Serializati
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Host
 
 _NO_CHANCE = random.Random(0)  # noqa: S311 - the delays between polls have no jitter
 
 
-class ConditionSettings(StepSettings, Protocol):
+class ConditionSettings(AttemptSettings, Protocol):
     """How a condition is waited for. ``initial`` is the first state as JSON text.
 
     ``retry`` gives the delays between polls, and how many there may be.
@@ -46,7 +47,7 @@ class ConditionSettings(StepSettings, Protocol):
 
 
 class ConditionOp(StepOp):
-    """One wait for a condition. ``function`` takes the state if ``takes_state``."""
+    """A wait for a condition. ``function`` takes the state if ``takes_state``."""
 
     subtype = SubType.WAIT_FOR_CONDITION
     settings: ConditionSettings
@@ -55,7 +56,7 @@ class ConditionOp(StepOp):
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Host,
         settings: ConditionSettings,
         function: Callable[..., Any],
         *,

@@ -23,7 +23,7 @@ from pyworkflow.errors import ChildContextError, SerializationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Host
 
 SUCCEEDED, FAILED, STARTED, NOT_STARTED = "SFRN"
 """The letters of `Decision.statuses`: R stands for a branch that was still running."""
@@ -45,7 +45,7 @@ class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, eq=False):
-    """What the code around a fan-out receives: for each branch its value, or its error."""
+    """The result of a fan-out for the calling code: the value or the error of each branch."""
 
     decision: Decision
     values: dict[int, Any]
@@ -53,7 +53,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
 
 
 class BranchOp(ChildOp):
-    """One branch of a `parallel`."""
+    """A branch of a `parallel`."""
 
     subtype = SubType.PARALLEL_BRANCH
 
@@ -76,7 +76,7 @@ class BranchOp(ChildOp):
 
 
 class IterationOp(BranchOp):
-    """One item's branch of a `map`."""
+    """The branch of one item of a `map`."""
 
     subtype = SubType.MAP_ITERATION
 
@@ -98,7 +98,7 @@ class FanOutOp(ChildOp):
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Host,
         name: str | None,
         key: str | None,
         result_types: Sequence[object],
@@ -179,7 +179,7 @@ class FanOutOp(ChildOp):
         try:
             decision = msgspec.json.decode(payload or "null", type=Decision)
         except msgspec.DecodeError as error:
-            found = f"what is no decision about branches: {error}"
+            found = f"something that is not a decision about branches: {error}"
         else:
             if len(decision.statuses) == expected:
                 return decision

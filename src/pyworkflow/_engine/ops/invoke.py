@@ -1,7 +1,7 @@
 """Chained invokes: another function runs, by itself, and this execution waits for what it returns.
 
-Its START is urgent, since the callee begins with it. What the callee raised is told, never raised
-again as its own class: who wrote the callee chose that name.
+Its START is urgent, since the callee begins with it. An error of the callee is
+reported, never raised as its own class: the author of the callee chose that name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pyworkflow.errors import InvokeError, SerializationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
 
 
 class InvokeOptions(msgspec.Struct, frozen=True):
-    """What is invoked; ``payload`` is JSON text."""
+    """The function to invoke; ``payload`` is JSON text."""
 
     function_name: str
     payload: str
@@ -40,7 +40,7 @@ class InvokeOptions(msgspec.Struct, frozen=True):
 
 
 class InvokeOp(Op):
-    """One chained invoke."""
+    """A chained invoke."""
 
     type = OperationType.CHAINED_INVOKE
     subtype = SubType.CHAINED_INVOKE
@@ -48,11 +48,11 @@ class InvokeOp(Op):
     __slots__ = ("_entry", "_options")
 
     def __init__(
-        self, execution: Execution, name: str | None, key: str | None, options: InvokeOptions
+        self, execution: Host, name: str | None, key: str | None, options: InvokeOptions
     ) -> None:
         super().__init__(execution, name, key)
         self._options = options
-        self._entry: Entry | None = None
+        self._entry: QueuedUpdate | None = None
         if (fault := self.refusal(options.payload, "input")) is not None:
             raise fault
 
@@ -72,7 +72,7 @@ class InvokeOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """The function runs now."""
-        self.execution.outside.add(self, None)
+        self.execution.pending.add(self, None)
 
     def deliver(self, record: Operation) -> None:
         """Give what the function returned, or say how it failed."""

@@ -12,7 +12,7 @@ from pyworkflow._engine.ops.base import Op
 from pyworkflow._protocol.records import Action, Operation, OperationType, SubType
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.execution import Execution
+    from pyworkflow._engine.ops.base import Host
 
 
 class PatchOp(Op):
@@ -23,7 +23,7 @@ class PatchOp(Op):
 
     __slots__ = ()
 
-    def __init__(self, execution: Execution, patch_id: str) -> None:
+    def __init__(self, execution: Host, patch_id: str) -> None:
         super().__init__(execution, f"patched {patch_id}", f"patched-{patch_id}")
 
     def start(self) -> None:

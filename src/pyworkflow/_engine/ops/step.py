@@ -1,6 +1,6 @@
 """Steps: code whose outcome is recorded, and that never runs again once it is.
 
-The engine never runs a body. It launches a `StepCall`, is told how that attempt went, and decides:
+The engine never runs a body. It launches a `StepCall`, receives its outcome, and decides:
 recorded as done, tried again after a delay, or failed. An outcome counts only for the attempt that
 is running; what comes after the step was abandoned is dropped.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec.structs import replace
 
+from pyworkflow._engine.messages import StepCall
 from pyworkflow._engine.ops.base import Op
 from pyworkflow._protocol.records import Action, Operation, OperationType, Status, SubType, Update
 from pyworkflow._values.exception_classes import home_of
@@ -24,11 +24,11 @@ from pyworkflow.errors import StepCancelledError, StepError, StepInterruptedErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.messages import AttemptSettings
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
     from pyworkflow._protocol.records import ErrorRecord
     from pyworkflow._values.exception_classes import Home
-    from pyworkflow.retry import Retry
 
 logger = logging.getLogger("pyworkflow.steps")
 
@@ -36,46 +36,7 @@ _START, _SUCCEED = Action.START, Action.SUCCEED
 _SUCCEEDED = Status.SUCCEEDED
 
 
-class StepSettings(Protocol):
-    """How a step is to be run."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def retry(self) -> Retry: ...
-    @property
-    def timeout_seconds(self) -> float | None: ...
-    @property
-    def at_most_once(self) -> bool: ...
-    @property
-    def inline(self) -> bool: ...
-    @property
-    def is_async(self) -> bool: ...
-    @property
-    def result_type(self) -> object: ...
-
-
-class StepCall(msgspec.Struct, eq=False):
-    """One attempt of a step, for the runtime to run; it notes in ``begin_ms`` when that began."""
-
-    id: str
-    name: str
-    attempt: int
-    settings: StepSettings
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    context: Context = msgspec.field(default_factory=copy_context)
-    """That of the code that called the step. Each attempt runs in a `body_context` of it."""
-    begin_ms: int | None = None
-
-    def __str__(self) -> str:
-        return f"the result of step {self.name!r}"
-
-
-def asked_of(settings: StepSettings) -> Mapping[str, Any]:
+def asked_of(settings: AttemptSettings) -> Mapping[str, Any]:
     """Return how a step or condition is to be run, by the names of the options."""
     retry = settings.retry
     return {
@@ -92,7 +53,7 @@ def asked_of(settings: StepSettings) -> Mapping[str, Any]:
 
 
 class StepOp(Op):
-    """One step of the workflow."""
+    """A step of the workflow."""
 
     type = OperationType.STEP
     subtype: str = SubType.STEP
@@ -114,8 +75,8 @@ class StepOp(Op):
 
     def __init__(
         self,
-        execution: Execution,
-        settings: StepSettings,
+        execution: Host,
+        settings: AttemptSettings,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -128,7 +89,7 @@ class StepOp(Op):
         self.attempt = 1
         self.attempt_end_ms: int | None = None
         self._call: StepCall | None = None
-        self._start: Entry | None = None
+        self._start: QueuedUpdate | None = None
         self._is_recorded_started = False
         self._has_outcome = False
         self._value: tuple[str, Any] | None = None
@@ -150,7 +111,7 @@ class StepOp(Op):
         self._is_recorded_started = True
         if self.settings.at_most_once:
             self.fail(self._interruption())
-        elif not self.execution.bodies.holds(self):
+        elif not self.execution.attempts.defers(self):
             self._launch()
 
     def on_change(self, record: Operation) -> None:
@@ -162,7 +123,7 @@ class StepOp(Op):
                 if is_news and self.settings.at_most_once:
                     self._launch()
             case Status.PENDING:
-                self.execution.outside.add(self, record.next_attempt_ms)
+                self.execution.pending.add(self, record.next_attempt_ms)
             case Status.READY if self._has_outcome or self._start is None:
                 self._begin_attempt()
             case _:
@@ -198,7 +159,7 @@ class StepOp(Op):
     # -- attempts --------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> None:
-        if self.execution.bodies.holds(self):
+        if self.execution.attempts.defers(self):
             return
         careful = self.settings.at_most_once
         self._has_outcome = self._is_recorded_started = False
@@ -218,7 +179,7 @@ class StepOp(Op):
             self.kwargs,
             self._context,
         )
-        self.execution.bodies.launch(self, call)
+        self.execution.attempts.launch(self, call)
 
     def _start_update(self) -> Update:
         """Return the START, made when it is sent: by then the body may have begun."""
@@ -280,13 +241,10 @@ class StepOp(Op):
 
     def give_up(self, error: BaseException) -> None:
         """Record that the step has failed with ``error``."""
-        self.end_attempt(self.update(Action.FAIL, error=self._record_of(error)))
-
-    def _record_of(self, error: BaseException) -> ErrorRecord:
-        return self.execution.known_errors.record(error, self.home)
+        self.end_attempt(self.update(Action.FAIL, error=self.recorded_error(error)))
 
     def log_retry(self, error: BaseException, delay_seconds: float) -> None:
-        """Log a failed attempt that is followed by another one: nobody else says what it raised."""
+        """Log a failed attempt before a retry; its error is reported nowhere else."""
         logger.warning(
             "step %r failed in attempt %d and is tried again in %d s",
             self.name,
@@ -307,11 +265,11 @@ class StepOp(Op):
 
     def abandon(self) -> None:
         """Cancel the body. A start that was written is closed; another is never written."""
-        self.execution.bodies.cancel(self)
+        self.execution.attempts.cancel(self)
         if self._has_outcome:
             return
         if self._start is not None:
             self.execution.outbox.drop(self._start)
         if self._is_recorded_started or (self._start is not None and self._start.sent):
             error = StepCancelledError(f"the workflow cancelled step {self.name!r}")
-            self.write(Action.FAIL, urgent=True, error=self._record_of(error))
+            self.write(Action.FAIL, urgent=True, error=self.recorded_error(error))

@@ -14,9 +14,9 @@ from pyworkflow._protocol.records import Action, Operation, OperationType, SubTy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyworkflow._engine.execution import Execution
     from pyworkflow._engine.loop.event_loop import TimerHandle
-    from pyworkflow._engine.outbox import Entry
+    from pyworkflow._engine.ops.base import Host
+    from pyworkflow._engine.outbox import QueuedUpdate
 
 
 class WaitOp(Op):
@@ -29,7 +29,7 @@ class WaitOp(Op):
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Host,
         seconds: int,
         name: str | None = None,
         key: str | None = None,
@@ -37,7 +37,7 @@ class WaitOp(Op):
         super().__init__(execution, name, key)
         self._seconds = seconds
         self.exact_seconds: float = seconds
-        self._entry: Entry | None = None
+        self._entry: QueuedUpdate | None = None
 
     def start(self) -> None:
         """Ask for the timer; it lags, for it may turn out not to be needed."""
@@ -49,7 +49,7 @@ class WaitOp(Op):
 
     def on_change(self, record: Operation) -> None:
         """The service keeps the timer now."""
-        self.execution.outside.add(self, record.scheduled_end_ms)
+        self.execution.pending.add(self, record.scheduled_end_ms)
 
     def deliver(self, record: Operation) -> None:
         """Resume the code."""
@@ -74,7 +74,7 @@ class TimerOp(WaitOp):
 
     __slots__ = ("_handle",)
 
-    def __init__(self, execution: Execution, seconds: int, handle: TimerHandle) -> None:
+    def __init__(self, execution: Host, seconds: int, handle: TimerHandle) -> None:
         super().__init__(execution, seconds)
         self._handle = handle
         self.exact_seconds = handle.due - execution.loop.time()

@@ -70,7 +70,7 @@ class Callback:
         execution.admit("the result of a callback")
         waiter = self._op.expect()
         try:
-            text = execution.bridge.wait(waiter)
+            text = execution.greenlets.wait(waiter)
         finally:
             self._op.forget(waiter)
         try:

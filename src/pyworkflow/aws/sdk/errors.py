@@ -23,8 +23,7 @@ from pyworkflow._protocol.limits import fitted
 from pyworkflow._protocol.records import ErrorRecord
 
 if TYPE_CHECKING:
-    from pyworkflow._engine.execution import Execution
-    from pyworkflow._engine.ops.base import Op
+    from pyworkflow._engine.ops.base import Host, Op
 
 _NOTHING_RECORDED = "Unknown error. No ErrorObject exists on the Checkpoint Operation."
 
@@ -70,14 +69,14 @@ def ends_invocation(error: BaseException) -> bool:
 def surface(op: Op, error: BaseException) -> None:
     """Let ``error`` reach the code that waits for ``op`` unrecorded, or end the invocation."""
     if isinstance(error, InvocationError) and error.is_retryable():
-        op.execution.bodies.give_up(error)
+        op.execution.attempts.give_up(error)
     else:
         op.future.set_exception(error)
 
 
-def raise_here(execution: Execution, error: Exception) -> NoReturn:
+def raise_here(execution: Host, error: Exception) -> NoReturn:
     """Raise ``error`` in the running code; one that ends the invocation parks the code instead."""
     if ends_invocation(error):
-        execution.bodies.give_up(error)
-        execution.bridge.wait(execution.loop.create_future())
+        execution.attempts.give_up(error)
+        execution.greenlets.wait(execution.loop.create_future())
     raise error

@@ -103,7 +103,7 @@ class SdkBranches(Branches[CompletionReason]):
         try:
             if self.op.recorded is not None:
                 return self._run_again(self.op.recorded)
-            return self._result(self._execution.bridge.wait(self.begin()))
+            return self._result(self._execution.greenlets.wait(self.begin()))
         finally:
             # The code has no use for anything else that is recorded below.
             self._execution.journal.consume_below(self.op.id)
@@ -197,7 +197,7 @@ class SdkBranches(Branches[CompletionReason]):
             reason = CompletionReason.ALL_COMPLETED
         self.statuses[:total] = [STARTED] * total
         self.follow(ended, reason)
-        result = self._result(self._execution.bridge.wait(self.begin()))
+        result = self._result(self._execution.greenlets.wait(self.begin()))
         if record is not None:
             return result
         inferred: BatchResult[Any] = BatchResult.from_items(

@@ -104,7 +104,7 @@ class AttemptsOp(StepOp):
 
     def abandon(self) -> None:
         """Cancel the body; what is recorded stays as it is, for the context around is over."""
-        self.execution.bodies.cancel(self)
+        self.execution.attempts.cancel(self)
         if self._start is not None and not self._has_outcome:
             self.execution.outbox.drop(self._start)
 

@@ -75,7 +75,7 @@ def test_blocked_code_goes_on_with_the_result() -> None:
     future = world.loop.create_future()
 
     async def main() -> Any:
-        return world.bridge.wait(future)
+        return world.greenlets.wait(future)
 
     task = world.start(main())
     assert not task.done()
@@ -93,7 +93,7 @@ def test_what_is_done_does_not_block() -> None:
 
     async def main() -> None:
         world.loop.call_soon(log.append, "later")
-        log.append(world.bridge.wait(done))
+        log.append(world.greenlets.wait(done))
 
     world.start(main())
     assert log == [1, "later"]
@@ -104,7 +104,7 @@ def test_errors_come_through_with_the_lines_of_the_caller() -> None:
     future = world.loop.create_future()
 
     def inner() -> None:
-        world.bridge.wait(future)
+        world.greenlets.wait(future)
 
     async def main() -> None:
         inner()
@@ -127,7 +127,7 @@ def test_other_tasks_go_on_while_one_is_blocked() -> None:
 
     async def blocked(name: str, future: Any) -> None:
         log.append(f"{name} blocks")
-        log.append(f"{name} has {world.bridge.wait(future)}")
+        log.append(f"{name} has {world.greenlets.wait(future)}")
         assert asyncio.current_task() is not None
         await asyncio.sleep(0)
         log.append(f"{name} ends")
@@ -157,7 +157,7 @@ def test_blocked_tasks_go_on_in_the_order_of_their_facts(order: tuple[int, ...])
 
     async def work(number: int) -> None:
         for future in futures[number]:
-            world.bridge.wait(future)
+            world.greenlets.wait(future)
             log.append(number)
 
     async def main() -> None:
@@ -176,7 +176,7 @@ def test_two_tasks_may_wait_for_one_future() -> None:
     future = world.loop.create_future()
 
     async def work() -> Any:
-        return world.bridge.wait(future)
+        return world.greenlets.wait(future)
 
     async def main() -> Any:
         return await asyncio.gather(work(), work())
@@ -193,7 +193,7 @@ def test_the_running_task_and_its_variables_are_its_own_again() -> None:
     async def work(number: int) -> list[Any]:
         me = asyncio.current_task()
         variable.set(number)
-        world.bridge.wait(futures[number])
+        world.greenlets.wait(futures[number])
         return [asyncio.current_task() is me, variable.get()]
 
     async def main() -> Any:
@@ -212,7 +212,7 @@ def test_a_task_that_is_cancelled_does_not_block() -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
-        world.bridge.wait(future)
+        world.greenlets.wait(future)
 
     assert world.start(main()).cancelled()
     assert future.cancelled()
@@ -226,7 +226,7 @@ def test_cancellation_is_thrown_into_blocked_code(*, is_over: bool) -> None:
 
     async def main() -> None:
         try:
-            world.bridge.wait(future)
+            world.greenlets.wait(future)
         except asyncio.CancelledError:
             log.append("cancelled")
 
@@ -244,7 +244,7 @@ def test_cancellation_is_thrown_into_blocked_code(*, is_over: bool) -> None:
 def test_a_bare_callback_can_not_block() -> None:
     world = World()
     future = world.loop.create_future()
-    world.loop.call_soon(world.bridge.wait, future)
+    world.loop.call_soon(world.greenlets.wait, future)
     world.run()
     (error,) = world.errors()
     assert isinstance(error, UsageError)
@@ -297,7 +297,7 @@ def test_blocked_tasks_do_not_add_to_each_others_depth() -> None:
         return nested(levels - 1) if levels else depth()
 
     async def work(future: Any) -> int:
-        world.bridge.wait(future)
+        world.greenlets.wait(future)
         return nested(100)
 
     async def main() -> Any:
@@ -645,7 +645,7 @@ def test_code_that_swallows_its_end_is_parked_with_a_warning(
     assert parked() == before + 1
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"swallowed the end of its run {REFUSALS} times" in record.getMessage()
+    assert f"caught the shutdown exception {REFUSALS} times" in record.getMessage()
 
 
 def test_parked_code_keeps_nobody_from_the_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -336,7 +336,7 @@ def test_a_group_comes_back_with_its_members(kind: Any) -> None:
     assert type(first) is ValueError
     assert [type(each) for each in second.exceptions] == [KeyError, DeclinedError]
     assert second.exceptions[1].code == 5
-    assert "test_failures.py" in first.__notes__[0]
+    assert "test_exceptions.py" in first.__notes__[0]
 
 
 @pytest.mark.parametrize(
