@@ -56,7 +56,7 @@ TYPED_CYCLES_IN = ("_api", "aws")
 """The folders in which imports for type checkers alone still make cycles."""
 
 PRIVATE_IMPORTS = {
-    "_cli.running": ("services._errors",),
+    "_cli.run": ("services._errors",),
     "_local.async_client": ("services._errors", "services._processes"),
     "_local.loop_thread": ("services._processes",),
     "aws.handler": ("services.awslambda._client", "services.awslambda._environment"),
