@@ -24,6 +24,7 @@ from pyworkflow._api.functions import (
 from pyworkflow._api.futures import StepFuture
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
+from pyworkflow._engine.arguments import Checked, Limits, limits_of
 from pyworkflow._engine.codec import decoder_for
 from pyworkflow._engine.constraints import check_result
 from pyworkflow._engine.ops.step import StepOp
@@ -65,6 +66,7 @@ class StepSettings(msgspec.Struct, frozen=True, dict=True):
     inline: bool = False
     is_async: bool = False
     key: str | None = None
+    limits: Limits | None = None
 
     @functools.cached_property
     def result_type(self) -> object:
@@ -86,11 +88,14 @@ class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
 
     # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
-    __slots__ = ("_function", "_settings")
+    __slots__ = ("_body", "_function", "_settings")
 
     def __init__(self, function: Callable[P, R_co], settings: StepSettings) -> None:
         take_for(self, function)
         self._function = function
+        self._body: Callable[..., Any] = function
+        if settings.limits is not None:
+            self._body = Checked(function, settings.limits, f"step {settings.name!r}")
         self._settings = settings
 
     @property
@@ -147,7 +152,7 @@ class Step(Described, Generic[P, R_co]):
         recalled = recall_step(execution, self._settings, args, kwargs)
         if recalled is not None:
             return recalled
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        op = StepOp(execution, self._settings, self._body, args, kwargs)
         execution.issue(op)
         return op
 
@@ -163,7 +168,7 @@ class Step(Described, Generic[P, R_co]):
         """Start the step at once; return a future: ``await`` it, or call its ``result()``."""
         check_bound(self._function, "submit()")
         execution = require_execution(f"{self.name}.submit()")
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        op = StepOp(execution, self._settings, self._body, args, kwargs)
         future: StepFuture[Any] = StepFuture(execution, op)
         execution.issue(op)
         return future
@@ -303,6 +308,7 @@ def step(
             at_most_once=at_most_once,
             inline=inline,
             is_async=is_async(function),
+            limits=limits_of(function, f"step {step_name!r}"),
         )
         return Step(function, settings)
 
