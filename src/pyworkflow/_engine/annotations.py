@@ -34,6 +34,18 @@ def return_annotation(fn: object) -> object:
     return _Scope(fn).evaluate("return", "the return annotation")
 
 
+class Returned:
+    """What a function returns by its annotation, which is evaluated once, when first asked for."""
+
+    def __init__(self, fn: object) -> None:
+        self._fn = fn
+
+    @functools.cached_property
+    def annotation(self) -> object:
+        """The evaluated return annotation; raises as `return_annotation`."""
+        return return_annotation(self._fn)
+
+
 def parameter_annotations(fn: object, *, omit: str = "") -> dict[str, object]:
     """Return the evaluated annotations of the parameters of ``fn`` that have one, by name.
 
