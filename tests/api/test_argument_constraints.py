@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
@@ -326,6 +327,8 @@ async def take(
     step_of: Annotated[float, msgspec.Meta(ge=1, lt=9, multiple_of=2)] = 2,
     words: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None,
     link: pydantic.HttpUrl | None = None,
+    many: Iterable[Positive] = (),
+    counts: collections.OrderedDict[str, Positive] | None = None,
     model: Model | None = None,
 ) -> None:
     ran.append(1)
@@ -375,6 +378,7 @@ GOOD: list[dict[str, Any]] = [
     {"words": ["a"]},
     {"link": pydantic.HttpUrl("https://example.com")},
     {"model": Model(count=1)},
+    {"many": iter([-1])},  # nobody could read it again
     {"row": 5},  # types are not judged
 ]
 
@@ -398,6 +402,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"step_of": 10}, "$", "10"),
     ({"step_of": "x"}, "$", "'x'"),
     ({"words": []}, "$", "[]"),
+    ({"many": {-1}}, "$[0]", "-1"),
+    ({"many": collections.deque([1, -1])}, "$[1]", "-1"),
+    ({"counts": collections.OrderedDict(a=-1)}, "$.a", "-1"),
 ]
 
 

@@ -559,6 +559,7 @@ def test_other_options_do_not_look_at_the_function_again() -> None:
             return amount
 
     plain: Any = Shop.charge
+    made: Any
     for made in (plain.options(name="pay"), Shop().charge, Shop().charge.options(key="k")):
         assert made._settings.returned is plain._settings.returned
         assert made._settings.result_type is int
@@ -566,4 +567,4 @@ def test_other_options_do_not_look_at_the_function_again() -> None:
         for name in ("__name__", "__qualname__", "__doc__", "__module__", "__code__"):
             assert getattr(made, name) == getattr(plain, name)
         assert inspect.iscoroutinefunction(made)
-    assert plain.__wrapped__ is plain._function
+    assert vars(plain)["__wrapped__"] is plain._function

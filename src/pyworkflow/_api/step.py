@@ -96,7 +96,7 @@ class Step(Described, Generic[P, R_co]):
         self._set(function, settings)
 
     def _set(self, function: Callable[..., Any], settings: StepSettings) -> None:
-        self._function = function
+        self._function: Callable[P, R_co] = function
         self._body: Callable[..., Any] = function
         if settings.limits is not None:
             self._body = Checked(function, settings.limits, f"step {settings.name!r}")

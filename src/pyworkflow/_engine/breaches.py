@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import msgspec
 
 from pyworkflow._engine import pydantic_values
 from pyworkflow._engine.constraints import LIMITS, for_pydantic, is_constraint, is_limited_class
-from pyworkflow._engine.misfits import COLLECTIONS, MAPPINGS, MARKS, UNIONS, fields_of, members
+from pyworkflow._engine.misfits import MARKS, UNIONS, fields_of, members
 from pyworkflow._engine.paths import step_to
 
 _READING = {"Json", "EncodedBytes", "EncodedStr"}
@@ -175,20 +175,24 @@ _INSTANCES: dict[object, Any] = {float: (float, int)}
 def _parts(value: Any, annotation: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the parts of a value: the step to each, itself, its annotation."""
     kind, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if kind in MAPPINGS and len(arguments) == 2 and isinstance(value, Mapping):
+    if fields := _fields(kind, arguments):
+        found = value if typing.is_typeddict(kind) else _attributes(value, kind, fields)
+        if isinstance(found, Mapping):
+            yield from ((step_to(n), found[n], of) for n, of in fields.items() if n in found)
+    elif _is_generic(kind, Mapping) and len(arguments) == 2 and isinstance(value, Mapping):
         for key, each in value.items():
             yield "", key, arguments[0]
             yield step_to(key), each, arguments[1]
-    elif (kind in COLLECTIONS and arguments) or arguments[1:] == (...,):
+    elif (_is_generic(kind, Iterable) and len(arguments) == 1) or arguments[1:] == (...,):
         if isinstance(value, Collection):  # what can be gone through only once is left alone
             yield from ((f"[{at}]", each, arguments[0]) for at, each in enumerate(value))
     elif kind is tuple and isinstance(value, tuple):
         for at, (each, of) in enumerate(zip(value, arguments, strict=False)):
             yield f"[{at}]", each, of
-    elif fields := _fields(kind, arguments):
-        found = value if typing.is_typeddict(kind) else _attributes(value, kind, fields)
-        if isinstance(found, Mapping):
-            yield from ((step_to(n), found[n], of) for n, of in fields.items() if n in found)
+
+
+def _is_generic(kind: object, of: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, of)
 
 
 def _attributes(value: object, kind: type, names: Mapping[str, object]) -> dict[str, object]:

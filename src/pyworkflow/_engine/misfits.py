@@ -25,8 +25,8 @@ Read = Callable[[Text, object], object]
 
 MARKS = (typing.Annotated, typing.Required, typing.NotRequired)
 UNIONS = (typing.Union, types.UnionType)
-MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-COLLECTIONS = (
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_COLLECTIONS = (
     list,
     set,
     frozenset,
@@ -87,7 +87,7 @@ def _failing_part(text: Text, annotation: object, read: Read) -> tuple[_Part, Ex
 
 def _failing_key(text: Text, annotation: object, read: Read) -> str | None:
     for kind, arguments in members(annotation):
-        if kind not in MAPPINGS or len(arguments) != 2:
+        if kind not in _MAPPINGS or len(arguments) != 2:
             continue
         with contextlib.suppress(msgspec.DecodeError, UnicodeError):  # not an object
             for key in _object(text):
@@ -114,10 +114,10 @@ def _parts(text: Text, annotation: object) -> Iterator[_Part]:
 
 
 def _parts_of_kind(text: Text, kind: Any, arguments: tuple[Any, ...]) -> Iterator[_Part]:
-    if kind in MAPPINGS and len(arguments) == 2:
+    if kind in _MAPPINGS and len(arguments) == 2:
         for key, each in _object(text).items():
             yield _Part(step_to(key), each, arguments[1])
-    elif (kind in COLLECTIONS and arguments) or arguments[1:] == (...,):
+    elif (kind in _COLLECTIONS and arguments) or arguments[1:] == (...,):
         for at, each in enumerate(_array(text)):
             yield _Part(f"[{at}]", each, arguments[0])
     elif kind is tuple:
