@@ -193,7 +193,7 @@ class ExecutionStatusError(UsageError, ValueError):
 
 
 class InputError(UsageError):
-    """The input does not fit the workflow's signature, or the arguments of a call their constraints.
+    """An input does not fit the workflow's signature, or a call's arguments their constraints.
 
     ``problems`` has one line a field or parameter.
     """
