@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from pyworkflow._api.batch import BatchItem, BatchResult, BranchStatus
 from pyworkflow._api.child import run_child, run_child_blocking, run_issued
 from pyworkflow._api.completion import Completion, CompletionReason
-from pyworkflow._engine.exits import pass_on_signal
 from pyworkflow._engine.ops.fan_out import FAILED, NOT_STARTED, STARTED, SUCCEEDED, Decision
 from pyworkflow.errors import BatchError, ChildContextError, UsageError
 
@@ -129,14 +128,6 @@ class Branches:
                 f"branch {code.name!r} was cancelled by the workflow's own code",
                 error_type="CancelledError",
             ) from None
-        except (Exception, GeneratorExit):
-            raise
-        except BaseException as error:
-            pass_on_signal(error)
-            if self._execution.is_closing:
-                raise
-            # Of any other class the branch's record could tell the fan-out nothing.
-            raise ChildContextError(str(error), error_type=type(error).__name__) from error
 
     def _on_end(self, index: int, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()

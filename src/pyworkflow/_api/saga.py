@@ -16,6 +16,7 @@ from pyworkflow._api.functions import Described, without_result
 from pyworkflow._api.naming import check_name
 from pyworkflow._api.outside import _OfExecution
 from pyworkflow._api.step import Step, StepSettings
+from pyworkflow._engine.annotations import Returned
 from pyworkflow._engine.exits import is_from_signal
 from pyworkflow.errors import SagaError, UsageError
 from pyworkflow.retry import Retry
@@ -161,5 +162,11 @@ def _step_of(compensation: Callable[..., Any]) -> Step[..., Any]:
         )
     name = name_of(getattr(compensation, "func", compensation)) or "compensation"
     compensate = without_result(compensation)
-    settings = StepSettings(check_name(name, "a compensation"), compensate, Retry(), is_async=True)
+    settings = StepSettings(
+        check_name(name, "a compensation"),
+        compensate,
+        Returned(compensate),
+        Retry(),
+        is_async=True,
+    )
     return Step(compensate, settings)

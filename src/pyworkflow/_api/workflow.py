@@ -16,6 +16,7 @@ from pyworkflow._api.context import BaseContext, SyncWorkflowContext, WorkflowCo
 from pyworkflow._api.functions import Described, check_function, is_async, name_of, take_for
 from pyworkflow._api.naming import check_key, check_name
 from pyworkflow._engine.annotations import return_annotation
+from pyworkflow._engine.arguments import Checked, Limits, limits_of
 from pyworkflow._engine.constraints import check_signature
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._engine.scope import current_execution
@@ -39,10 +40,17 @@ C = TypeVar("C", bound=type[Any])
 class Workflow(Described, Generic[P, R_co]):
     """A function with `@workflow`. Call it as the function that it is."""
 
-    def __init__(self, function: Callable[P, R_co], name: str, key: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R_co],
+        name: str,
+        key: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         take_for(self, function)
         self._function = function
         self._key = key
+        self._limits = limits
         self.name = name
         self.is_async = is_async(function)
 
@@ -67,7 +75,7 @@ class Workflow(Described, Generic[P, R_co]):
             check_key(key, f"workflow {self.name!r}")
         if name is not None:
             check_name(name, f"workflow {self.name!r}")
-        return Workflow(self._function, name or self.name, key or self._key)
+        return Workflow(self._function, name or self.name, key or self._key, self._limits)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R_co]: ...
@@ -82,7 +90,7 @@ class Workflow(Described, Generic[P, R_co]):
         if instance is None:
             return self
         function: Any = self._function
-        return Workflow(function.__get__(instance, owner), self.name, self._key)
+        return Workflow(function.__get__(instance, owner), self.name, self._key, self._limits)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
@@ -97,7 +105,7 @@ class Workflow(Described, Generic[P, R_co]):
     @functools.cached_property
     def binder(self) -> InputBinder:
         """How inputs become arguments."""
-        return InputBinder(self._function, self.name)
+        return InputBinder(self._function, self.name, self._limits)
 
     @functools.cached_property
     def result_type(self) -> object:
@@ -146,14 +154,16 @@ class Workflow(Described, Generic[P, R_co]):
     async def _run(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        function: Any = functools.partial(self._function, *args, **kwargs)
-        return await run_child(execution, self._child(execution, args, kwargs), function)
+        op = self._child(execution, args, kwargs)
+        function: Any = functools.partial(self._code_of(op), *args, **kwargs)
+        return await run_child(execution, op, function)
 
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        function = functools.partial(self._function, *args, **kwargs)
-        return run_child_blocking(execution, self._child(execution, args, kwargs), function)
+        op = self._child(execution, args, kwargs)
+        function = functools.partial(self._code_of(op), *args, **kwargs)
+        return run_child_blocking(execution, op, function)
 
     def _child(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -162,6 +172,12 @@ class Workflow(Described, Generic[P, R_co]):
         op.source = self._function
         op.asked_for = {"arguments": (*args, *kwargs.values())}
         return op
+
+    def _code_of(self, op: ChildOp) -> Callable[..., Any]:
+        """Return what to run; the arguments of a call that has no record yet are judged first."""
+        if self._limits is None or op.execution.journal.knows(op.id):
+            return self._function
+        return Checked(self._function, self._limits, f"workflow {self.name!r}")
 
 
 class EntryPoint(Generic[P, R_co]):
@@ -227,6 +243,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
                 f"workflow {function.__qualname__}",
             ),
         )
+        made._limits = limits_of(function, f"workflow {made.name!r}")
         made.binder  # noqa: B018 - an unusable signature is told where it is written
         check_signature(function, f"workflow {made.name!r}")
         return made
