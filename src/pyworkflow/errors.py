@@ -238,7 +238,10 @@ class ExecutionStatusError(UsageError, ValueError):
 
 
 class InputError(UsageError):
-    """The input does not fit the workflow's signature. ``problems`` has one line a field."""
+    """An input does not fit the workflow's signature, or a call's arguments their constraints.
+
+    ``problems`` has one line a field or parameter.
+    """
 
     def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
         super().__init__(message)

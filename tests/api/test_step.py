@@ -549,3 +549,22 @@ def test_a_result_type_that_is_no_use_fails_the_step_before_its_body() -> None:
     with pytest.raises(UsageError, match=r"'Nowhere' in the return annotation of .*unknown"):
         run(caller)
     assert bodies == []
+
+
+def test_other_options_do_not_look_at_the_function_again() -> None:
+    class Shop:
+        @step
+        async def charge(self, amount: int) -> int:
+            """Take the money."""
+            return amount
+
+    plain: Any = Shop.charge
+    made: Any
+    for made in (plain.options(name="pay"), Shop().charge, Shop().charge.options(key="k")):
+        assert made._settings.returned is plain._settings.returned
+        assert made._settings.result_type is int
+        assert made.__wrapped__ is made._function
+        for name in ("__name__", "__qualname__", "__doc__", "__module__", "__code__"):
+            assert getattr(made, name) == getattr(plain, name)
+        assert inspect.iscoroutinefunction(made)
+    assert vars(plain)["__wrapped__"] is plain._function

@@ -14,6 +14,7 @@ from pyworkflow.errors import UsageError
 
 class Charge:
     name = "charge"
+    attempt = 1
 
 
 def refusal() -> str:

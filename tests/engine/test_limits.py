@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyworkflow._protocol import limits
@@ -79,6 +79,7 @@ def test_a_lone_surrogate_has_a_bound() -> None:
 
 
 @given(ERRORS, st.integers(60, 600))
+@example(ErrorRecord("", "\r\u0800", None, ("", '"\x80\U00010000', "0\r\x0b\x80")), 60)
 def test_shortening_twice_is_shortening_once(error: ErrorRecord, most: int) -> None:
     once = fitted(error, limit_bytes=most)
     assert limits.error_fits(once, most)

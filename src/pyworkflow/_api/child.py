@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyworkflow._api.callables import code_of, drop
 from pyworkflow._api.names import check_key, check_name
-from pyworkflow._engine.exits import FAILURES, pass_on_signal
+from pyworkflow._engine.exits import pass_on_signal
 from pyworkflow._engine.loop.tasks import call_plain
 from pyworkflow._engine.ops.child import ChildOp
 
@@ -42,15 +42,13 @@ async def run_issued(
         if child.begins():
             try:
                 value: Any = await function()
-            except FAILURES as error:
-                pass_on_signal(error)
+            except BaseException as error:
+                child.pass_on(error)
                 for ends in child.leftovers():
                     await ends
+                if child.was_cancelled_by(error):
+                    raise
                 child.fail(error)
-            except asyncio.CancelledError:
-                for ends in child.leftovers():
-                    await ends
-                raise
             else:
                 for ends in child.leftovers():
                     await ends
@@ -68,15 +66,13 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
         if child.begins():
             try:
                 value = call_plain(function)
-            except FAILURES as error:
-                pass_on_signal(error)
+            except BaseException as error:
+                child.pass_on(error)
                 for ends in child.leftovers():
                     execution.greenlets.wait(ends)
+                if child.was_cancelled_by(error):
+                    raise
                 child.fail(error)
-            except asyncio.CancelledError:
-                for ends in child.leftovers():
-                    execution.greenlets.wait(ends)
-                raise
             else:
                 for ends in child.leftovers():
                     execution.greenlets.wait(ends)
@@ -106,6 +102,22 @@ class _Child:
             self._op.namespace.scope.is_disturbed = True
         self._is_inside = True
         return True
+
+    def pass_on(self, error: BaseException) -> None:
+        """Raise ``error`` if the code did not fail with it, but was unwound or interrupted."""
+        pass_on_signal(error)
+        is_exit = not isinstance(error, Exception)
+        if isinstance(error, GeneratorExit) or (is_exit and self._execution.is_closing):
+            raise error
+
+    def was_cancelled_by(self, error: BaseException) -> bool:
+        """Whether ``error`` is the end of a cancellation that the task was asked for.
+
+        One that the code raised by itself, or that came out of what it awaited, is its failure.
+        """
+        return isinstance(error, asyncio.CancelledError) and (
+            self._op.namespace.scope.is_disturbed or self._task.cancelling() > self._cancelling
+        )
 
     def leftovers(self) -> Iterator[asyncio.Future[Any]]:
         """Cancel the tasks that the code left behind and yield their ends, until none is left."""

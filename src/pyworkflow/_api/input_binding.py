@@ -25,6 +25,8 @@ from pyworkflow.errors import InputError, SerializationError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyworkflow._engine.arguments import Limits
+
 _CONTEXTS = {"WorkflowContext", "SyncWorkflowContext", "BaseContext"}
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY
@@ -35,7 +37,9 @@ _BY_POSITION = (_POSITIONAL, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 class InputBinder:
     """Binds JSON inputs to the parameters of one workflow function."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, limits: Limits | None = None
+    ) -> None:
         parameters = list(inspect.signature(function).parameters.values())
         self.takes_context = bool(parameters) and _is_context(parameters[0])
         self.context_name = parameters[0].name if self.takes_context else ""
@@ -55,6 +59,7 @@ class InputBinder:
             )
         self._function = function
         self._name = name
+        self._limits = limits
         self._named = [p for p in parameters if p.kind is not _REST]
         self._rest = next((p for p in parameters if p.kind is _REST), None)
         self._types: Mapping[str, object] | None = None
@@ -84,6 +89,10 @@ class InputBinder:
             for p in self._named
             if p.name not in values and p.default is _EMPTY
         ]
+        if self._limits is not None and not was_accepted:
+            problems += self._limits.problems_of_defaults(
+                p.name for p in self._named if p.name not in values and p.default is not _EMPTY
+            )
         if self._rest is not None:
             rest = {k: v for k, v in fields.items() if k not in self._reserved}
             values |= {k: convert(self._rest, k, v) for k, v in rest.items()}

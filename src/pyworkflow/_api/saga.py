@@ -15,6 +15,7 @@ from pyworkflow._api.callables import Described, name_of, without_result
 from pyworkflow._api.names import check_name
 from pyworkflow._api.step import Step, StepOptions
 from pyworkflow._engine.exits import is_from_signal
+from pyworkflow._values.annotations import Returned
 from pyworkflow.errors import SagaError, UsageError
 from pyworkflow.retry import Retry
 
@@ -151,5 +152,11 @@ def _step_of(compensation: Callable[..., Any]) -> Step[..., Any]:
         )
     name = name_of(getattr(compensation, "func", compensation)) or "compensation"
     compensate = without_result(compensation)
-    settings = StepOptions(check_name(name, "a compensation"), compensate, Retry(), is_async=True)
+    settings = StepOptions(
+        check_name(name, "a compensation"),
+        compensate,
+        Returned(compensate),
+        Retry(),
+        is_async=True,
+    )
     return Step(compensate, settings)

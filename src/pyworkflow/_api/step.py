@@ -23,10 +23,11 @@ from pyworkflow._api.callables import (
 )
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.step_future import StepFuture
+from pyworkflow._engine.arguments import Checked, Limits, limits_of
 from pyworkflow._engine.current import current_execution, require_execution
 from pyworkflow._engine.ops.step import StepOp
 from pyworkflow._engine.replay_fast_path import recall_step
-from pyworkflow._values.annotations import return_annotation
+from pyworkflow._values.annotations import Returned
 from pyworkflow._values.codec import decoder_for
 from pyworkflow._values.constraints import check_result
 from pyworkflow.duration import parse_duration
@@ -59,12 +60,14 @@ class StepOptions(msgspec.Struct, frozen=True, dict=True):
 
     name: str
     function: Callable[..., Any]
+    returned: Returned
     retry: Retry
     timeout_seconds: float | None = None
     at_most_once: bool = False
     inline: bool = False
     is_async: bool = False
     key: str | None = None
+    limits: Limits | None = None
 
     @functools.cached_property
     def result_type(self) -> object:
@@ -72,7 +75,7 @@ class StepOptions(msgspec.Struct, frozen=True, dict=True):
 
         Raises `UsageError` or `SerializationError` if nothing can be converted to it.
         """
-        annotation = return_annotation(self.function)
+        annotation = self.returned.annotation
         decoder_for(annotation, what=f"the result of step {self.name!r}")
         return annotation
 
@@ -86,12 +89,25 @@ class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it as the function that it is."""
 
     # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
-    __slots__ = ("_function", "_settings")
+    __slots__ = ("_body", "_function", "_settings")
 
     def __init__(self, function: Callable[P, R_co], settings: StepOptions) -> None:
         take_for(self, function)
-        self._function = function
+        self._set(function, settings)
+
+    def _set(self, function: Callable[..., Any], settings: StepOptions) -> None:
+        self._function: Callable[P, R_co] = function
+        self._body: Callable[..., Any] = function
+        if settings.limits is not None:
+            self._body = Checked(function, settings.limits, f"step {settings.name!r}")
         self._settings = settings
+
+    def _copy(self, function: Callable[..., Any], settings: StepOptions) -> Step[Any, Any]:
+        """Return a step of the same function, perhaps bound to an object."""
+        made: Step[Any, Any] = Step.__new__(Step)
+        vars(made).update(vars(self), __wrapped__=function)  # what `take_for` found out once
+        made._set(function, settings)
+        return made
 
     @property
     def name(self) -> str:
@@ -147,7 +163,7 @@ class Step(Described, Generic[P, R_co]):
         recalled = recall_step(execution, self._settings, args, kwargs)
         if recalled is not None:
             return recalled
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        op = StepOp(execution, self._settings, self._body, args, kwargs)
         execution.issue(op)
         return op
 
@@ -163,7 +179,7 @@ class Step(Described, Generic[P, R_co]):
         """Start the step at once; return a future: ``await`` it, or call its ``result()``."""
         check_bound(self._function, "submit()")
         execution = require_execution(f"{self.name}.submit()")
-        op = StepOp(execution, self._settings, self._function, args, kwargs)
+        op = StepOp(execution, self._settings, self._body, args, kwargs)
         future: StepFuture[Any] = StepFuture(execution, op)
         execution.issue(op)
         return future
@@ -195,7 +211,7 @@ class Step(Described, Generic[P, R_co]):
             settings = replace(settings, retry=Retry.of(retry))
         if timeout is not _UNSET:
             settings = replace(settings, timeout_seconds=_timeout(timeout, self.name))
-        return Step(self._function, settings)
+        return self._copy(self._function, settings)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Step[P, R_co]: ...
@@ -210,7 +226,7 @@ class Step(Described, Generic[P, R_co]):
         if instance is None:
             return self
         bound: Any = self._function
-        return Step(bound.__get__(instance, owner), self._settings)
+        return self._copy(bound.__get__(instance, owner), self._settings)
 
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
@@ -299,11 +315,13 @@ def step(
         settings = StepOptions(
             name=step_name,
             function=function,
+            returned=Returned(function),
             retry=_retry(None if retry is _UNSET else retry, at_most_once, retry),
             timeout_seconds=_timeout(timeout, step_name),
             at_most_once=at_most_once,
             inline=inline,
             is_async=is_async(function),
+            limits=limits_of(function, f"step {step_name!r}"),
         )
         return Step(function, settings)
 

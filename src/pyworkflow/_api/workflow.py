@@ -17,6 +17,7 @@ from pyworkflow._api.context import WorkflowContext
 from pyworkflow._api.input_binding import InputBinder
 from pyworkflow._api.names import check_key, check_name
 from pyworkflow._api.sync_context import SyncWorkflowContext
+from pyworkflow._engine.arguments import Checked, Limits, limits_of
 from pyworkflow._engine.current import current_execution
 from pyworkflow._engine.ops.child import ChildOp
 from pyworkflow._values.annotations import return_annotation
@@ -41,10 +42,17 @@ C = TypeVar("C", bound=type[Any])
 class Workflow(Described, Generic[P, R_co]):
     """A function with `@workflow`. Call it as the function that it is."""
 
-    def __init__(self, function: Callable[P, R_co], name: str, key: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R_co],
+        name: str,
+        key: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         take_for(self, function)
         self._function = function
         self._key = key
+        self._limits = limits
         self.name = name
         self.is_async = is_async(function)
 
@@ -69,7 +77,7 @@ class Workflow(Described, Generic[P, R_co]):
             check_key(key, f"workflow {self.name!r}")
         if name is not None:
             check_name(name, f"workflow {self.name!r}")
-        return Workflow(self._function, name or self.name, key or self._key)
+        return Workflow(self._function, name or self.name, key or self._key, self._limits)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R_co]: ...
@@ -84,7 +92,7 @@ class Workflow(Described, Generic[P, R_co]):
         if instance is None:
             return self
         function: Any = self._function
-        return Workflow(function.__get__(instance, owner), self.name, self._key)
+        return Workflow(function.__get__(instance, owner), self.name, self._key, self._limits)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
@@ -99,7 +107,7 @@ class Workflow(Described, Generic[P, R_co]):
     @functools.cached_property
     def binder(self) -> InputBinder:
         """How inputs become arguments."""
-        return InputBinder(self._function, self.name)
+        return InputBinder(self._function, self.name, self._limits)
 
     @functools.cached_property
     def result_type(self) -> object:
@@ -148,14 +156,16 @@ class Workflow(Described, Generic[P, R_co]):
     async def _run(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        function: Any = functools.partial(self._function, *args, **kwargs)
-        return await run_child(execution, self._child(execution, args, kwargs), function)
+        op = self._child(execution, args, kwargs)
+        function: Any = functools.partial(self._code_of(op), *args, **kwargs)
+        return await run_child(execution, op, function)
 
     def _run_blocking(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        function = functools.partial(self._function, *args, **kwargs)
-        return run_child_blocking(execution, self._child(execution, args, kwargs), function)
+        op = self._child(execution, args, kwargs)
+        function = functools.partial(self._code_of(op), *args, **kwargs)
+        return run_child_blocking(execution, op, function)
 
     def _child(
         self, execution: Execution, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,6 +174,12 @@ class Workflow(Described, Generic[P, R_co]):
         op.source = self._function
         op.asked_for = {"arguments": (*args, *kwargs.values())}
         return op
+
+    def _code_of(self, op: ChildOp) -> Callable[..., Any]:
+        """Return what to run; the arguments of a call that has no record yet are judged first."""
+        if self._limits is None or op.execution.journal.knows(op.id):
+            return self._function
+        return Checked(self._function, self._limits, f"workflow {self.name!r}")
 
 
 class EntryPoint(Generic[P, R_co]):
@@ -226,6 +242,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
         made: Workflow[Any, Any] = Workflow(
             function, check_name(given, f"workflow {function.__qualname__}")
         )
+        made._limits = limits_of(function, f"workflow {made.name!r}")
         made.binder  # noqa: B018 - an unusable signature is told where it is written
         check_signature(function, f"workflow {made.name!r}")
         return made

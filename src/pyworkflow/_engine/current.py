@@ -25,6 +25,8 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
 
 
 running_step: ContextVar[Named | None] = ContextVar("pyworkflow.step", default=None)

@@ -212,7 +212,7 @@ def fitting(stack: tuple[str, ...], room: int) -> tuple[str, ...]:
     The middle goes, for the beginning has the error that led to the others, and the end the place
     where the last one was raised. Where there is room for little, the end is what stays.
     """
-    room -= len(',"stack_trace":[]')
+    room -= len(',"stack_trace":[') + len("]") - len(",")  # the last entry has no comma
     sizes = [len(_to_json(entry)) + 1 for entry in stack]
     if sum(sizes) <= room:
         return stack

@@ -8,6 +8,7 @@ them: closure, module, builtins, and last the class that contains it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
@@ -33,6 +34,18 @@ def return_annotation(fn: object) -> object:
     return _Scope(fn).evaluate("return", "the return annotation")
 
 
+class Returned:
+    """What a function returns by its annotation, which is evaluated once, when first asked for."""
+
+    def __init__(self, fn: object) -> None:
+        self._fn = fn
+
+    @functools.cached_property
+    def annotation(self) -> object:
+        """The evaluated return annotation; raises as `return_annotation`."""
+        return return_annotation(self._fn)
+
+
 def parameter_annotations(fn: object, *, omit: str = "") -> dict[str, object]:
     """Return the evaluated annotations of the parameters of ``fn`` that have one, by name.
 
@@ -45,6 +58,17 @@ def parameter_annotations(fn: object, *, omit: str = "") -> dict[str, object]:
         for name in scope.annotations
         if name not in ("return", omit)
     }
+
+
+def known_parameters(fn: object) -> tuple[dict[str, object], bool]:
+    """Return those annotations of parameters that can be evaluated by now, and whether all can."""
+    scope = _Scope(fn)
+    found = {}
+    for name in scope.annotations.keys() - {"return"}:
+        with contextlib.suppress(UsageError):
+            found[name] = scope.evaluate(name, "the annotation")
+    in_order = {name: found[name] for name in scope.annotations if name in found}
+    return in_order, len(found) == len(scope.annotations.keys() - {"return"})
 
 
 def replace_parts(annotation: Any, change: Callable[[Any], Any]) -> Any:

@@ -25,13 +25,15 @@ from pyworkflow.errors import UsageError
 if typing.TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
+LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 _CLOCKS = {"PastDate", "FutureDate", "PastDatetime", "FutureDatetime"}
 _NOT_INSTANCES = _CLOCKS | {
     *("AwareDatetime", "NaiveDatetime", "Json", "EmailStr", "ImportString"),
     *("IPvAnyAddress", "IPvAnyInterface", "IPvAnyNetwork"),
 }
 """Classes of pydantic's that only stand in annotations: no value is an instance of one."""
+_LIMITED = _NOT_INSTANCES - {"Json", "ImportString"}
+"""Those that constrain a value that is there; the others say how text is read."""
 _HARMLESS = {"DocInfo", "Unit"}
 
 
@@ -99,9 +101,9 @@ class Survey:
         for each in annotation.__metadata__:
             label = f"{each!r}{where}"
             if isinstance(each, msgspec.Meta):
-                if any(getattr(each, name) is not None for name in _LIMITS):
+                if any(getattr(each, name) is not None for name in LIMITS):
                     self._foreign = self._foreign or label
-            elif _is_constraint(each):
+            elif is_constraint(each):
                 self._add_limit(label, holder)
 
     def _add_limit(self, label: str, holder: type | None) -> None:
@@ -184,7 +186,12 @@ def hints_of(kind: type) -> dict[str, Any]:
         return {}
 
 
-def _is_constraint(metadata: Any) -> bool:
+def is_limited_class(kind: type) -> bool:
+    """Whether a class is one of pydantic's that stand in annotations for a constraint."""
+    return kind.__name__ in _LIMITED and kind.__module__.partition(".")[0] == "pydantic"
+
+
+def is_constraint(metadata: Any) -> bool:
     """Whether metadata is pydantic's to enforce, or that of annotated_types."""
     kind = metadata if isinstance(metadata, type) else type(metadata)
     if kind.__name__ in _HARMLESS and kind.__module__ == "annotated_types":

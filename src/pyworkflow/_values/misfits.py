@@ -23,8 +23,8 @@ from pyworkflow._values.paths import step_to
 Text = bytes | str
 Read = Callable[[Text, object], object]
 
-_MARKS = (typing.Annotated, typing.Required, typing.NotRequired)
-_UNIONS = (typing.Union, types.UnionType)
+MARKS = (typing.Annotated, typing.Required, typing.NotRequired)
+UNIONS = (typing.Union, types.UnionType)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _COLLECTIONS = (
     list,
@@ -86,7 +86,7 @@ def _failing_part(text: Text, annotation: object, read: Read) -> tuple[_Part, Ex
 
 
 def _failing_key(text: Text, annotation: object, read: Read) -> str | None:
-    for kind, arguments in _members(annotation):
+    for kind, arguments in members(annotation):
         if kind not in _MAPPINGS or len(arguments) != 2:
             continue
         with contextlib.suppress(msgspec.DecodeError, UnicodeError):  # not an object
@@ -100,15 +100,15 @@ def _failing_key(text: Text, annotation: object, read: Read) -> str | None:
 
 
 def _parts(text: Text, annotation: object) -> Iterator[_Part]:
-    members = list(_members(annotation))
-    tags = {tag: kind for kind, _ in members if (tag := _tag(kind)) is not None}
+    kinds = list(members(annotation))
+    tags = {tag: kind for kind, _ in kinds if (tag := _tag(kind)) is not None}
     if tags:
         step, found = _found_tag(text, next(iter(tags.values())))
         tag = msgspec.json.decode(found)
         if tag not in tags:
             yield _Part(step, found, typing.Literal.__getitem__(tuple(tags)))
-        members = [each for each in members if _tag(each[0]) in (None, tag)]
-    for kind, arguments in members:
+        kinds = [each for each in kinds if _tag(each[0]) in (None, tag)]
+    for kind, arguments in kinds:
         with contextlib.suppress(msgspec.DecodeError):  # the text is of another JSON type
             yield from _parts_of_kind(text, kind, arguments)
 
@@ -137,20 +137,20 @@ def _by_position(text: Text, annotations: Iterable[object]) -> Iterator[_Part]:
         yield _Part(f"[{at}]", each, annotation)
 
 
-def _members(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+def members(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Yield class and type arguments of ``annotation``: of each member, if it is a union."""
     while True:
         origin = typing.get_origin(annotation)
-        if origin in _MARKS:
+        if origin in MARKS:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
         elif hasattr(origin or annotation, "__value__"):  # type X = …, perhaps with parameters
             value = (origin or annotation).__value__
             annotation = value[typing.get_args(annotation)] if origin else value
-        elif origin in _UNIONS:
+        elif origin in UNIONS:
             for each in typing.get_args(annotation):
-                yield from _members(each)
+                yield from members(each)
             return
         else:
             yield origin or annotation, typing.get_args(annotation)
@@ -159,6 +159,19 @@ def _members(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 def _fields(kind: Any, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
     """Return the annotation of each field of a class by its name in JSON, `None` if it has none."""
+    fields = fields_of(kind, arguments)
+    if fields is None:
+        return None
+    return dict(
+        zip(getattr(kind, "__struct_encode_fields__", fields), fields.values(), strict=True)
+    )
+
+
+def fields_of(kind: Any, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
+    """Return the annotation of each field of a class by its name, `None` if it has none.
+
+    ``arguments`` are those of a generic class. Raises if an annotation can't be evaluated.
+    """
     if not isinstance(kind, type):
         return None
     names: Iterable[str]
@@ -176,11 +189,7 @@ def _fields(kind: Any, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
     given = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
-    encoded = getattr(kind, "__struct_encode_fields__", names)
-    return {
-        name: _substituted(hints.get(field, Any), given)
-        for field, name in zip(names, encoded, strict=True)
-    }
+    return {name: _substituted(hints.get(name, Any), given) for name in names}
 
 
 def _substituted(annotation: Any, given: dict[Any, Any]) -> Any:

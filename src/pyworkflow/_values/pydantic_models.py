@@ -162,6 +162,18 @@ class Adapter:
         return self._relaxed(text, by_alias=True, by_name=True)
 
 
+def item_judge(annotation: Any) -> Callable[[Any], Any]:
+    """Return what raises unless the items of a list fit ``annotation``; they are objects, not JSON.
+
+    A list takes the configuration that a class would refuse.
+    """
+    make: Any = _pydantic().TypeAdapter
+    judge: Callable[[Any], Any] = make(
+        list[annotation], config={"arbitrary_types_allowed": True}
+    ).validate_python
+    return judge
+
+
 def _has_own_config(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
     return isinstance(kind, type) and (is_model_class(kind) or is_dataclass(kind) or is_type(kind))
@@ -283,6 +295,16 @@ def faults_of(error: BaseException | None) -> list[tuple[str, str]]:
         ("".join(map(step_to, fault["loc"])), " ".join(fault["msg"].split()))
         for fault in typing.cast("Any", error).errors(include_url=False, include_context=False)
     ]
+
+
+def first_fault(error: Any) -> tuple[str, str, object]:
+    """Return the path to the first fault in the one item of a list, the words, and what is there.
+
+    ``error`` is what `item_judge` raised.
+    """
+    fault = error.errors(include_url=False, include_context=False)[0]
+    path = "".join(map(step_to, fault["loc"][1:]))
+    return path, " ".join(fault["msg"].split()), fault["input"]
 
 
 def tells_several(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyworkflow._api.current_step import CurrentStep
+from pyworkflow._engine.arguments import check_arguments
 from pyworkflow._engine.current import running_step
 from pyworkflow._engine.messages import StepRaised, StepReturned
 from pyworkflow._runtime.steps import StepRunner, timeout_error
@@ -149,6 +150,7 @@ class FakingStepRunner(StepRunner):
             if not call.settings.is_async:
                 return await self._run_sync_fake(fake, call)
             before = self._strictness.before(call)
+            check_arguments(call.function, call.args, call.kwargs)
             value = await fake.call(call)
             self._strictness.after(call, before)
             return self.returned(call, value)
@@ -165,6 +167,7 @@ class FakingStepRunner(StepRunner):
             return await self.in_thread(self.run_sync, call, copy_context())
         before = self._strictness.before(call)
         try:
+            check_arguments(call.function, call.args, call.kwargs)
             value = fake.answer(call)
             value = await value if inspect.isawaitable(value) else value
         except BaseException as error:
