@@ -312,12 +312,12 @@ def test_a_child_that_times_out_ends_the_invoke(path: str) -> None:
         for holder in holders:
             await holder.commit(invoke("i", function_name="child"))
             await holder.release()
-        store = service._book.store
-        store._connection.execute(
+        sql = service._unit.sql
+        sql._connection.execute(
             "UPDATE executions SET deadline_ms = ? WHERE workflow = 'child'",
             (here.clock.ms + 9_000,),
         )
-        service._book._started.forget()  # as it would if this were another connection's doing
+        service._unit._started.forget()  # as it would if this were another connection's doing
         here.clock.advance(10_000)
         (again,) = await lease(service, "me", "parent")
         ended = again.invocation.operations[1]

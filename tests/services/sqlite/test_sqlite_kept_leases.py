@@ -42,7 +42,7 @@ async def keep(service: SqliteService, owner: str, limit: int = 100) -> list[Hol
 
 
 def owners_of(service: SqliteService) -> set[str]:
-    return {owner for owner, *_ in service._book.store.owners()}
+    return {owner for owner, *_ in service._unit.sql.owners()}
 
 
 def lose_process(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
@@ -275,7 +275,7 @@ def test_suspects_are_claimed_as_many_as_are_asked_for(path: Path) -> None:
         found = await claimed(service, "none", 0)
         assert found == fresh
         # With nothing else to do, nobody takes the write lock for them, nor wakes for them.
-        assert not service._leases.has_work(service._book.store, ["greet"], 0)
+        assert not service._leases.has_work(service._unit.sql, ["greet"], 0)
         assert await service.next_due(["greet", "bill"], suspects=False) is None
         assert await service.next_due(["greet", "bill"]) == here.clock.ms
         assert await claimed(service, "one", 1) == lost[:1]
@@ -392,7 +392,7 @@ def test_a_file_of_the_first_version_opens(path: Path) -> None:
         here.clock.advance(LEASE_MS)
         (found,) = await lease(service, "heir")
         await found.commit(end(found.id))
-        (version,) = service._book.store._connection.execute("PRAGMA user_version").fetchone()
+        (version,) = service._unit.sql._connection.execute("PRAGMA user_version").fetchone()
         assert version == _schema.SCHEMA_VERSION
 
     play(path, scene)

@@ -218,7 +218,7 @@ def test_the_leases_of_a_dead_process_are_void_at_once(
         # The two whose leases ran out; the third is backed off, for it is its second time.
         assert len(await lease(service, "heir")) == 2
         # Nobody else has leased anything now.
-        assert [owner for owner, *_ in service._book.store.owners()] == ["heir"]
+        assert [owner for owner, *_ in service._unit.sql.owners()] == ["heir"]
 
     play(path, scene)
 
@@ -350,7 +350,7 @@ def test_subscribers_hear_of_work_of_news_and_of_ends(path: str) -> None:
         async def heard() -> bool:
             """Whether there was a call; the writer calls before it begins the next group."""
             nonlocal told
-            await service._writer.do(lambda: None)
+            await service._writer.submit(lambda: None)
             found, told = told > 0, 0
             return found
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pyworkflow.errors import StorageError, UsageError
-from pyworkflow.services.sqlite._errors import fault_of
+from pyworkflow.services.sqlite._errors import error_of
 from pyworkflow.services.sqlite._forks import Section
 from pyworkflow.services.sqlite._schema import check_form
 
@@ -81,7 +81,7 @@ def _copy_to(
             os.close(file)
         _put(partial, place)
     except sqlite3.Error as error:
-        raise fault_of(error, destination) from error
+        raise error_of(error, destination) from error
     except OSError as error:
         raise StorageError(f"The backup {destination!r} can't be written: {error}") from error
     finally:

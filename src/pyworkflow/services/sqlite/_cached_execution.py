@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from pyworkflow.services.sqlite._sql import Blob
 
 
-class Held:
+class CachedExecution:
     """An execution's state, with what its row says beyond that. Made, it is new and due at once."""
 
     __slots__ = (
-        "beaten",
-        "has_moved",
+        "heartbeats",
         "invoked",
         "is_claimed",
         "is_new",
         "is_over",
+        "is_rescheduled",
         "lines",
         "losses",
         "not_before_ms",
@@ -72,33 +72,35 @@ class Held:
         """Whether it was over when it was saved last."""
         self.is_claimed = False
         """Whether this process issued the token."""
-        self.has_moved = False
+        self.is_rescheduled = False
         """Whether its owner, or when it is due, has changed."""
-        self.beaten: list[Operation] = []
+        self.heartbeats: list[Operation] = []
         """Callbacks with a new deadline."""
 
     @classmethod
-    def saved(cls, row: ExecutionRow, state: ExecutionState) -> Held:
+    def saved(cls, row: ExecutionRow, state: ExecutionState) -> CachedExecution:
         """Return the execution as it was saved."""
-        held = cls(row.number, state, (row.parent_id, row.parent_operation))
-        held.version = row.version
-        held.lines = row.lines
-        held.tokens = row.tokens
-        held.owner = row.owner
-        held.wake_ms = row.wake_ms
-        held.not_before_ms = row.not_before_ms
-        held.troubles = row.troubles
-        held.losses = row.losses or 0
-        held.problem = None if row.problem is None else _encoding.decode_error(row.problem)
-        held.is_new = False
-        held.is_over = not state.is_running
-        return held
+        execution = cls(row.number, state, (row.parent_id, row.parent_operation))
+        execution.version = row.version
+        execution.lines = row.lines
+        execution.tokens = row.tokens
+        execution.owner = row.owner
+        execution.wake_ms = row.wake_ms
+        execution.not_before_ms = row.not_before_ms
+        execution.troubles = row.troubles
+        execution.losses = row.losses or 0
+        execution.problem = None if row.problem is None else _encoding.decode_error(row.problem)
+        execution.is_new = False
+        execution.is_over = not state.is_running
+        return execution
 
     @property
     def is_changed(self) -> bool:
         """Whether there is anything to save."""
         state = self.state
-        return bool(state.log or self.has_moved or self.beaten or state.tokens != self.tokens)
+        return bool(
+            state.log or self.is_rescheduled or self.heartbeats or state.tokens != self.tokens
+        )
 
     def summary(self) -> ExecutionSummary:
         """Return how the execution stands."""
@@ -111,7 +113,7 @@ class Held:
 
     # -- changes ---------------------------------------------------------------------------------
 
-    def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
+    def postpone(self, problem: ErrorRecord, due_ms: int) -> None:
         """Take it from its owner, to be due at ``due_ms`` and not before."""
         self.troubles += 1
         self.problem = problem
@@ -120,7 +122,7 @@ class Held:
     def lose(self, problem: ErrorRecord, due_ms: int) -> None:
         """Do as `trouble`, for one that may be what ended its process."""
         self.losses += 1
-        self.trouble(problem, due_ms)
+        self.postpone(problem, due_ms)
 
     def free(self, due_ms: int | None = None) -> None:
         """Take it from its owner, whose token is void from now on."""
@@ -129,7 +131,7 @@ class Held:
         self.state.tokens += 1
         self.state.token = None
         self.is_claimed = False
-        self.has_moved = True
+        self.is_rescheduled = True
 
     def next_wake(self, now_ms: int) -> int | None:
         """Return when somebody has to go on with it."""
@@ -150,10 +152,10 @@ class Held:
         places, deadlines = state.places, state.deadlines
         entries, state.log = state.log, []
         changed = {}
-        if self.beaten:
+        if self.heartbeats:
             # Before the rest: what happened after the heartbeat, an end, is the newer record.
-            changed = {operation.id: operation for operation in self.beaten}
-            self.beaten = []
+            changed = {operation.id: operation for operation in self.heartbeats}
+            self.heartbeats = []
         changed.update((entry.operation.id, entry.operation) for entry in entries)
         for operation_id, operation in changed.items():
             times = _blob(deadlines.get(operation_id)) if deadlines else NULL
@@ -189,7 +191,7 @@ class Held:
         unread = _encoding.encode(list(state.unread)) if state.unread and state.is_running else NULL
         return self.version, self.tokens, self.lines, unread
 
-    def standing(self) -> tuple[int | Blob, ...]:
+    def schedule(self) -> tuple[int | Blob, ...]:
         """Return who has a running execution, and when it is due."""
         return (
             self.owner or NULL,

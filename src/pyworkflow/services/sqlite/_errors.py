@@ -77,7 +77,7 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
 _UNKNOWN = (StorageError, "the file can't be used; this should be reported as a bug")
 
 
-def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
+def error_of(error: sqlite3.Error, path: str) -> ServiceError:
     """Return the error that stands for what SQLite said of the file at ``path``, its cause."""
     # The lower byte is the primary code, the rest says more about it.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)

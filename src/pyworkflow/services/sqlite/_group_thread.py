@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_JOBS = 1000
+MAX_JOBS = 1000
 """The most jobs of a group: a caller should not wait for too many others."""
 
 
@@ -55,7 +55,7 @@ class GroupThread:
 
     # -- for callers -----------------------------------------------------------------------------
 
-    def do(self, run: Callable[[], T]) -> asyncio.Future[T]:
+    def submit(self, run: Callable[[], T]) -> asyncio.Future[T]:
         """Have ``run`` done in a group; the future has its outcome once that is done with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._process != _processes.here:  # first: there the lock may be held by nobody
@@ -76,7 +76,7 @@ class GroupThread:
         if self._is_closed:
             raise ServiceError(f"The file {self._path!r} was closed by this process; open it again")
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Make the thread look at what has changed here."""
         self._jobs.put(None)
 
@@ -89,21 +89,21 @@ class GroupThread:
             return
         with self._lock:
             self._is_closed = True
-        self.nudge()
+        self.wake()
         self._thread.join()
 
     # -- for subclasses --------------------------------------------------------------------------
 
     @property
-    def patience_seconds(self) -> float | None:
-        """How long to wait for jobs before `carry_out` is called without any."""
+    def poll_seconds(self) -> float | None:
+        """How long to wait for jobs before `run_group` is called without any."""
         return None
 
-    def carry_out(self, jobs: list[Job]) -> None:
+    def run_group(self, jobs: list[Job]) -> None:
         """Do the jobs of a group, of which there may be none, and answer them."""
         raise NotImplementedError
 
-    def let_go(self) -> None:
+    def close_connection(self) -> None:
         """Do what is to be done on the thread last."""
         raise NotImplementedError
 
@@ -113,24 +113,24 @@ class GroupThread:
         while not (self._is_closed and self._jobs.empty()):
             jobs = self._gather()
             with self._section.lock:
-                self.carry_out(jobs)
+                self.run_group(jobs)
         with self._section.lock:
-            self.let_go()
+            self.close_connection()
             self._section.leave()
 
     def _gather(self) -> list[Job]:
         """Wait for jobs and return all that there are."""
         jobs = self._jobs
         try:
-            gathered = [jobs.get(timeout=self.patience_seconds)]
+            gathered = [jobs.get(timeout=self.poll_seconds)]
         except queue.Empty:
             return []
         # Nobody else takes any, so those that are there stay there.
-        gathered += [jobs.get_nowait() for _ in range(min(jobs.qsize(), MOST_JOBS - 1))]
+        gathered += [jobs.get_nowait() for _ in range(min(jobs.qsize(), MAX_JOBS - 1))]
         return [job for job in gathered if job is not None]
 
 
-def answer(jobs: list[Job]) -> None:
+def resolve_futures(jobs: list[Job]) -> None:
     """Give everybody who waits what came of a job, or its error."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:

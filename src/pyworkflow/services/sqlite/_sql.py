@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     Blob: TypeAlias = bytearray | str
     """What `rows.encode` returned, or `NULL`."""
-    Cells: TypeAlias = tuple[Any, ...]
+    Values: TypeAlias = tuple[Any, ...]
+    """The values of the question marks in a condition."""
+    RawRow: TypeAlias = tuple[Any, ...]
     """A row of ``executions`` as it was found."""
 
 NULL = ""
@@ -91,9 +93,9 @@ def _stored(status: ExecutionStatus) -> str:
     return "STARTED" if status is ExecutionStatus.RUNNING else str(status)
 
 
-def _filters(wanted: Wanted) -> dict[str, Cells]:
+def _filters(wanted: Wanted) -> dict[str, Values]:
     """Return conditions on a row of ``executions``, each with its values."""
-    filters: dict[str, Cells] = {}
+    filters: dict[str, Values] = {}
     for column, value in (
         ("workflow", wanted.workflow_name),
         ("status", wanted.status and _stored(wanted.status)),
@@ -126,7 +128,7 @@ def _all_of(filters: Iterable[str]) -> str:
     return " AND ".join(filters) or "true"
 
 
-class Store:
+class SqlConnection:
     """One connection to the file, in words of the service."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -204,8 +206,8 @@ class Store:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def find(self, execution_id: str) -> Cells | None:
-        row: Cells | None = self._execute(
+    def find(self, execution_id: str) -> RawRow | None:
+        row: RawRow | None = self._execute(
             f"SELECT {_COLUMNS} FROM executions e WHERE {_is(execution_id)}", (execution_id,)
         ).fetchone()
         return row
@@ -224,7 +226,7 @@ class Store:
         row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
         return None if row is None else row[0]
 
-    def named(self, workflow: str, name: str) -> tuple[Cells, object] | None:
+    def named(self, workflow: str, name: str) -> tuple[RawRow, object] | None:
         """Return the execution with that name, with its EXECUTION operation."""
         return self._one("e.name = ? AND e.workflow = ?", (name, workflow))
 
@@ -270,7 +272,7 @@ class Store:
             found = self._newest(filters, last, limit)
             if not filters or len(found) == limit:
                 return found
-        up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
+        up_to_it: dict[str, Values] = {"+number <= ?": (last,)}
         if wanted.execution_name is not None:
             return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
         if wanted.name_prefix:
@@ -288,7 +290,7 @@ class Store:
         return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
 
     def _newest(
-        self, filters: dict[str, Cells], last: int, limit: int, probe: int = _PROBE
+        self, filters: dict[str, Values], last: int, limit: int, probe: int = _PROBE
     ) -> list[int]:
         """Return those of the newest executions that match."""
         source = (
@@ -297,7 +299,7 @@ class Store:
         )
         return self._numbers(source, filters, limit, last, probe if filters else limit)
 
-    def _by_prefix(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
+    def _by_prefix(self, filters: dict[str, Values], last: int, limit: int) -> list[int]:
         """Look through the names that begin so, whose order is not that of the numbers."""
         names = {clause: filters[clause] for clause in filters if clause.startswith("name ")}
         values = [*chain.from_iterable(names.values())]
@@ -315,13 +317,13 @@ class Store:
         )
 
     def _in_groups(
-        self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
+        self, wanted: Wanted, filters: dict[str, Values], last: int, limit: int
     ) -> list[int]:
         """Look through each pair of a status and a workflow: an index has each newest first."""
         found: list[int] = []
         statuses = [("?", _stored(wanted.status))] if wanted.status else self._values("status", {})
         for in_place, status in statuses:
-            in_status: dict[str, Cells] = {f"status = {in_place}": (status,)}
+            in_status: dict[str, Values] = {f"status = {in_place}": (status,)}
             names: list[tuple[str, Any]] = [("?", wanted.workflow_name)]
             if wanted.workflow_name is None:
                 names = self._values("workflow", in_status)
@@ -331,7 +333,7 @@ class Store:
                 found += self._numbers("executions INDEXED BY listed", group, limit)
         return sorted(found, reverse=True)[:limit]
 
-    def _values(self, column: str, where: dict[str, Cells]) -> list[tuple[str, Any]]:
+    def _values(self, column: str, where: dict[str, Values]) -> list[tuple[str, Any]]:
         """Return the distinct values of an indexed column, each by one step in the index.
 
         Each comes with its place in a statement: a text that can't be decoded comes as bytes.
@@ -353,7 +355,7 @@ class Store:
             clauses = {**where, f"{column} > {place}": (value,)}
 
     def _numbers(
-        self, source: str, filters: dict[str, Cells], limit: int, *values: int
+        self, source: str, filters: dict[str, Values], limit: int, *values: int
     ) -> list[int]:
         # With a plus it is no term for an index: the order of the numbers must not decide for it.
         by = "+number" if "+number <= ?" in filters else "number"
@@ -363,18 +365,18 @@ class Store:
 
     def executions(
         self, numbers: Iterable[int], *, payloads: bool = True
-    ) -> list[tuple[Cells, object]]:
+    ) -> list[tuple[RawRow, object]]:
         """Return executions with their EXECUTION operations, the newest first."""
         sql = _WITH_ROOT if payloads else _WITHOUT_RESULT
         sql += "e.number IN (SELECT value FROM json_each(?)) ORDER BY e.number DESC"
         rows = self._execute(sql, (msgspec.json.encode(list(numbers)).decode(),))
         return [(row[:-1], row[-1]) for row in rows]
 
-    def execution(self, execution_id: str) -> tuple[Cells, object] | None:
+    def execution(self, execution_id: str) -> tuple[RawRow, object] | None:
         """Return one execution with its EXECUTION operation."""
         return self._one(f"e.{_is(execution_id)}", (execution_id,))
 
-    def _one(self, where: str, values: tuple[str, ...]) -> tuple[Cells, object] | None:
+    def _one(self, where: str, values: tuple[str, ...]) -> tuple[RawRow, object] | None:
         row = self._execute(_WITH_ROOT + where, values).fetchone()
         return None if row is None else (row[:-1], row[-1])
 
@@ -592,7 +594,7 @@ class Store:
         """Write what each checkpoint changes, and no indexed column."""
         self._execute_all(_PUT_PROGRESS + " WHERE number = ?", rows)
 
-    def put_standing(self, rows: Sequence[Sequence[int | Blob]]) -> None:
+    def put_schedules(self, rows: Sequence[Sequence[int | Blob]]) -> None:
         """Write the progress, and how running executions stand: who has them, when they are due."""
         self._execute_all(
             _PUT_PROGRESS + ", owner = nullif(?, ''), lease_ms = CASE WHEN ? THEN lease_ms END,"

@@ -46,8 +46,8 @@ def _cell_type(kinds: Sequence[Any], least: int, most: int) -> Any:
 
 
 # A Struct, for msgspec knows what it checks there without looking it up.
-_Cells = msgspec.defstruct(
-    "_Cells",
+_RowTypes = msgspec.defstruct(
+    "_RowTypes",
     [
         (column, _cell_type(kinds, *ends))
         for column, kinds, ends in zip(ExecutionRow._fields, _KINDS, _RANGES, strict=True)
@@ -85,7 +85,7 @@ def row_of(cells: Sequence[Any]) -> ExecutionRow:
     """Return a row of ``executions``, every cell of the type that it must have."""
     row = ExecutionRow._make(cells)
     try:
-        msgspec.convert(row, _Cells, builtin_types=_TAKEN_AS_IT_IS)
+        msgspec.convert(row, _RowTypes, builtin_types=_TAKEN_AS_IT_IS)
     except msgspec.ValidationError:
         _tell_wrong_cell(row)
     if row.problem is not None:

@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST = 1000
+MAX_ENTRIES = 1000
 """How many of a kind are kept."""
-LONGEST = 4000
+MAX_CHARACTERS = 4000
 """How many characters the input and the result of one may have together."""
 
 
-class Recent(Generic[T]):
+class BoundedCache(Generic[T]):
     """What is kept of executions, by their ids; changed on the writer's thread alone."""
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Recent(Generic[T]):
 
     def keep(self, execution_id: str, what: T, length: int) -> None:
         """Keep ``what``, which is that long, for as long as there is room."""
-        if length > LONGEST:
+        if length > MAX_CHARACTERS:
             return
         self._kept[execution_id] = what
-        if len(self._kept) > MOST:
+        if len(self._kept) > MAX_ENTRIES:
             del self._kept[next(iter(self._kept))]
 
     def find(self, execution_id: str) -> T | None:
