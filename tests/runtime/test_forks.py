@@ -231,7 +231,7 @@ def test_a_child_locks_the_file_that_its_parent_has_open_for_itself(tmp_path: Pa
 def test_a_file_that_could_not_be_left_in_time_is_refused_in_the_child(tmp_path: Path) -> None:
     check(
         """
-        from pyworkflow.services.sqlite import forks
+        from pyworkflow.services.sqlite import _forks as forks
         forks.PATIENCE_SECONDS = 0.01
 
         def refused() -> bool:
@@ -300,7 +300,7 @@ def test_a_handler_s_loop_of_the_parent_stays_whole(tmp_path: Path) -> None:
 def test_a_fork_waits_for_what_begins_to_work_on_the_file_meanwhile(tmp_path: Path) -> None:
     check(
         """
-        from pyworkflow.services.sqlite import forks, service
+        from pyworkflow.services.sqlite import _forks as forks, _service as service
 
         connect, inside = service._connect, threading.Event()
 

@@ -113,7 +113,7 @@ class Watch:
         await self._hand_back_idle()
 
     async def _hand_back_idle(self) -> None:
-        leased = await self._service.held_by(self._owner)
+        leased = await self._service.leased_by(self._owner)
         self.rounds += 1
         runs = self._runs()
         busy = {execution_id for execution_id, run in runs.items() if not run.give_up()}
@@ -136,7 +136,7 @@ class Watch:
             )
 
     async def _hand_back_strays(self) -> None:
-        late = await self._service.held_by(self._owner, late=True)
+        late = await self._service.leased_by(self._owner, late=True)
         if late:
             self.rounds += 1
             runs = self._runs()

@@ -333,7 +333,7 @@ class MemoryQueue:
         self.has_news = True
         self._place(each)
 
-    def held_by(self, owner: str, *, late: bool) -> list[tuple[str, int]]:
+    def leased_by(self, owner: str, *, late: bool) -> list[tuple[str, int]]:
         machine_ms = self._machine_ms()
         leased = self._leased_by(owner).values()
         return [

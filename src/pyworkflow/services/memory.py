@@ -454,10 +454,10 @@ class MemoryService:
             if each.state.is_running and each.state.token == token:
                 self._queue.release(each, problem, is_unfinished=is_unfinished)
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
         """Return what ``owner`` has leased: ids, each with the number of tokens issued so far."""
         with self._locked():
-            return self._queue.held_by(owner, late=late)
+            return self._queue.leased_by(owner, late=late)
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
         """Make these leases of ``owner`` due for others now."""
@@ -490,12 +490,12 @@ class MemoryService:
         with self._locked():
             return self._queue.next_deadline()
 
-    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+    async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest."""
         with self._locked():
             return tuple(map(self._queue.summary, self._queue.unserved(workflow_names)))
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         """Return those of the executions leased by ``owner`` at which it has to look."""
         with self._locked():
             return self._queue.changed(owner, execution_ids)

@@ -166,7 +166,7 @@ class Queue(Protocol):
         """
         ...
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
         """Return what ``owner`` has leased: ids, each with the number of tokens issued so far.
 
         With ``late``, only leases that have run out.
@@ -174,7 +174,7 @@ class Queue(Protocol):
         ...
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
-        """Make these leases of ``owner``, as `held_by` returned them, due for others now.
+        """Make these leases of ``owner``, as `leased_by` returned them, due for others now.
 
         Those for which a token was issued since are skipped: they are being run.
         """
@@ -209,14 +209,14 @@ class Queue(Protocol):
         """Return when the first running execution exceeds its timeout; `None` if none has one."""
         ...
 
-    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+    async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest, if any.
 
         None of them has an owner. A worker of that workflow may well claim it next.
         """
         ...
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         """Return those of the executions leased by ``owner`` at which it has to look.
 
         They changed from outside and no commit has read that yet, or they are over (one that

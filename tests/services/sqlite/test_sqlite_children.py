@@ -156,7 +156,7 @@ def test_a_holder_hears_that_its_invoke_ended(path: str) -> None:
         await parent.commit(invoke("i", function_name="child"))
         (child,) = await lease(service, "you", "child")
         await child.commit(end(child.id, payload="7"))
-        assert list(await service.news("me", [parent.id])) == [parent.id]
+        assert list(await service.changed("me", [parent.id])) == [parent.id]
         assert (await parent.commit())["i"].payload == "7"
 
     play(path, scene)
@@ -260,7 +260,7 @@ def test_an_execution_times_out_while_it_is_held(path: str) -> None:
         (holder,) = await lease(service, "me")
         assert await service.next_due(["greet"]) == here.clock.ms + 10_000
         here.clock.advance(10_000)
-        assert list(await service.news("me", [execution_id])) == [execution_id]
+        assert list(await service.changed("me", [execution_id])) == [execution_id]
         with pytest.raises(StaleTokenError, match="TIMED_OUT"):
             await holder.commit(step("a"))
         assert (await service.get(execution_id)).status is ExecutionStatus.TIMED_OUT

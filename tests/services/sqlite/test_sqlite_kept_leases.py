@@ -165,9 +165,9 @@ def test_what_is_handed_back_is_due_at_once(path: Path) -> None:
         for n in range(2):
             await service.start("greet", str(n))
         idle, busy = await keep(service, "me")
-        leased = await service.held_by("me")
+        leased = await service.leased_by("me")
         assert [execution_id for execution_id, _ in leased] == [idle.id, busy.id]
-        assert await service.held_by("me", late=True) == []
+        assert await service.leased_by("me", late=True) == []
         await busy.commit(step("a"))  # it goes on, and has another token
         await service.hand_back("me", leased)
         (found,) = await lease(service, "you")
@@ -177,8 +177,8 @@ def test_what_is_handed_back_is_due_at_once(path: Path) -> None:
             await idle.commit(step("a"))
         await busy.commit(step("a", SUCCEED))
         here.clock.advance(LEASE_MS)
-        assert [each for each, _ in await service.held_by("me", late=True)] == [busy.id]
-        await service.hand_back("somebody else", await service.held_by("me"))
+        assert [each for each, _ in await service.leased_by("me", late=True)] == [busy.id]
+        await service.hand_back("somebody else", await service.leased_by("me"))
         await busy.commit(step("b"))
 
     play(path, scene)
@@ -227,7 +227,7 @@ def test_a_release_by_hand_ends_a_kept_lease(path: Path, caplog: pytest.LogCaptu
         assert "pack" not in record.getMessage()
         with pytest.raises(StaleTokenError):
             await holder.commit(step("a", SUCCEED))
-        assert list(await service.news("me", [holder.id])) == [holder.id]
+        assert list(await service.changed("me", [holder.id])) == [holder.id]
         (found,) = await lease(service, "you")
         await found.commit(step("a", SUCCEED, name="charge"))
         assert (await service.get(holder.id)).troubles == 0

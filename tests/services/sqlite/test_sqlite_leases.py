@@ -163,7 +163,7 @@ def test_a_lease_runs_out_unless_it_is_renewed(path: str) -> None:
         with pytest.raises(StaleTokenError):
             await old[lost].commit(step("a", SUCCEED))
         assert list(await old[kept].commit(step("a"))) == ["a"]
-        assert list(await service.news("me", [kept, lost])) == [lost]
+        assert list(await service.changed("me", [kept, lost])) == [lost]
         summary = await service.get(lost)
         assert summary.problem is not None
         assert "'me'" in summary.problem.message
@@ -319,14 +319,14 @@ def test_news_is_what_the_holder_has_not_read(path: str) -> None:
         ids = [await service.start("greet", str(n)) for n in range(4)]
         quiet, called, stopped, late = await lease(service, "me")
         assert [one.id for one in (quiet, called, stopped, late)] == ids
-        assert await service.news("me", ids) == []
+        assert await service.changed("me", ids) == []
         opened = await called.commit(callback("k"))
         await service.complete_callback(opened["k"].callback_id or "", "raw")
         await service.stop(stopped.id, ERROR)
-        assert sorted(await service.news("me", ids)) == sorted([called.id, stopped.id])
-        assert await service.news("me", [quiet.id]) == []
+        assert sorted(await service.changed("me", ids)) == sorted([called.id, stopped.id])
+        assert await service.changed("me", [quiet.id]) == []
         assert list(await called.commit()) == ["k"]
-        assert list(await service.news("me", ids)) == [stopped.id]
+        assert list(await service.changed("me", ids)) == [stopped.id]
         await service.release(stopped.id, stopped.token)
 
     play(path, scene)

@@ -209,7 +209,7 @@ def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
         (holder,) = await lease(service, "me")
         await holder.commit(wait("w", wait_seconds=60))
         assert (await service.get(holder.id)).id == holder.id
-        assert await service.news("me", [holder.id]) == []
+        assert await service.changed("me", [holder.id]) == []
         await holder.release()
         await service.start("greet", "2")
         assert await service.next_due() == here.clock.ms

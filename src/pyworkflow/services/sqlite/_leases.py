@@ -251,9 +251,9 @@ class Leases:
         self._unit.save()
         self._unit.sql.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
 
-    def held_by(self, sql: SqlConnection, owner: str, *, late: bool) -> list[tuple[str, int]]:
+    def leased_by(self, sql: SqlConnection, owner: str, *, late: bool) -> list[tuple[str, int]]:
         """Return (id, tokens) of what ``owner`` has leased; with ``late``, of what ran out."""
-        return sql.held_by(owner, self._machine_ms() if late else _LAST_TIME)
+        return sql.leased_by(owner, self._machine_ms() if late else _LAST_TIME)
 
     def hand_back(self, owner: str, leased: Iterable[tuple[str, int]]) -> None:
         self._unit.has_changes = True

@@ -243,12 +243,12 @@ class SqliteService:
         )
         await self._writer.submit(release)
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
         """Return what ``owner`` has leased: ids, each with the number of tokens issued by now."""
-        return await self._read(lambda sql: self._leases.held_by(sql, owner, late=late))
+        return await self._read(lambda sql: self._leases.leased_by(sql, owner, late=late))
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
-        """Let others go on at once with these of what `held_by` returned."""
+        """Let others go on at once with these of what `leased_by` returned."""
         await self._writer.submit(partial(self._leases.hand_back, owner, leased))
 
     async def report(self, owner: str, report: ErrorRecord | None) -> None:
@@ -284,7 +284,7 @@ class SqliteService:
         """Return when the first running execution is over its time."""
         return await self._read(lambda sql: sql.next_deadline())
 
-    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+    async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest."""
         now_ms = self._now_ms()
 
@@ -296,7 +296,7 @@ class SqliteService:
 
         return await self._read(read)
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         """Return those of the executions, held by ``owner``, whose holder has to look.
 
         Whoever asks holds them still: of leases that ran out, those that nobody took go on.

@@ -458,7 +458,7 @@ class SqlConnection:
             (owner, limit),
         ).fetchall()
 
-    def held_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
+    def leased_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
         """Return (id, tokens) of what ``owner`` has leased up to a time at most."""
         return self._execute(
             "SELECT id, tokens FROM executions WHERE lease_ms <= ? AND owner = ?",
