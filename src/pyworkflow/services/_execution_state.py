@@ -30,7 +30,7 @@ from pyworkflow._protocol.records import (
 )
 from pyworkflow._protocol.times import event_ms
 from pyworkflow.errors import ServiceError, StaleTokenError
-from pyworkflow.services.history import Entry
+from pyworkflow.services.history import HistoryEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,7 +98,7 @@ class ExecutionState:
         self.id = root.id
         self.workflow_name = workflow_name
         self.operations = {root.id: root}
-        self.log = [Entry(root.start_ms, root)]
+        self.log = [HistoryEntry(root.start_ms, root)]
         self.unread: dict[str, None] = {}
         self.token: str | None = None
         self.rest: tuple[Operation, ...] = ()
@@ -163,7 +163,7 @@ class ExecutionState:
         unread = self.unread
         unread.pop(operation_id, None)
         unread[operation_id] = None
-        self.log.append(Entry(time_ms, operation, update))
+        self.log.append(HistoryEntry(time_ms, operation, update))
 
     def record(self, update: Update, operation: Operation, now_ms: int) -> None:
         """Keep what a checked update made of an operation."""

@@ -1,8 +1,9 @@
 """History events: what happened to an execution, one after another, as people and tools read it.
 
-A service keeps a compact `Entry` for each change and builds the events only when they are asked
-for. Names follow AWS: `StepStarted`, `WaitSucceeded`, ...; a retry is recorded as `StepFailed`, or
-`StepSucceeded` if it has no error, with the delay. Event ids count from 1 in the order of change.
+A service keeps a compact `HistoryEntry` for each change and builds the events only when they are
+asked for. Names follow AWS: `StepStarted`, `WaitSucceeded`, ...; a retry is recorded as
+`StepFailed`, or `StepSucceeded` if it has no error, with the delay. Event ids count from 1 in the
+order of change.
 That a step became READY is no event.
 """
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class HistoryEntry(msgspec.Struct, frozen=True, gc=False):
     """One change: when, the record that it left, and the update, `None` if the service made it."""
 
     time_ms: int
@@ -91,7 +92,7 @@ def _payload(operation: Operation, update: Update | None) -> str | None:
             return operation.payload
 
 
-def _event(number: int, entry: Entry) -> HistoryEvent:
+def _event(number: int, entry: HistoryEntry) -> HistoryEvent:
     operation, update = entry.operation, entry.update
     kind = operation.type
     started = operation.status is Status.STARTED
@@ -121,7 +122,7 @@ def _event(number: int, entry: Entry) -> HistoryEvent:
     )
 
 
-def build_events(entries: Iterable[Entry], first_id: int = 1) -> tuple[HistoryEvent, ...]:
+def build_events(entries: Iterable[HistoryEntry], first_id: int = 1) -> tuple[HistoryEvent, ...]:
     """Return the events that ``entries``, in order of change, amount to."""
     told = (entry for entry in entries if entry.operation.status is not Status.READY)
     return tuple(_event(number, entry) for number, entry in enumerate(told, first_id))

@@ -24,7 +24,7 @@ from pyworkflow._protocol.records import (
     Update,
 )
 from pyworkflow.services import _execution_state
-from pyworkflow.services.history import Entry, HistoryEvent, build_events
+from pyworkflow.services.history import HistoryEntry, HistoryEvent, build_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +98,7 @@ def encode(record: object) -> bytearray:
     return encoded
 
 
-def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
+def lines_of(entries: Iterable[HistoryEntry], places: dict[str, int]) -> list[Line]:
     """Return the lines to keep of what happened."""
     lines = []
     for entry in entries:
@@ -111,7 +111,7 @@ def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
     return lines
 
 
-def _line_of(entry: Entry, place: int) -> Line:
+def _line_of(entry: HistoryEntry, place: int) -> Line:
     """Return the line of what has not ended."""
     operation, update = entry.operation, entry.update
     status = operation.status
@@ -144,7 +144,7 @@ def events_of(
     return build_events(entries, first + 1)
 
 
-def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
+def _entry_of(line: Line, operation: Operation, result: str | None) -> HistoryEntry:
     is_execution = operation.type is OperationType.EXECUTION
     update_payload = line.payload
     if line.status in ENDED:
@@ -171,7 +171,7 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
         function_name=line.function_name,
         tenant_id=line.tenant_id,
     )
-    return Entry(line.time_ms, operation, update)
+    return HistoryEntry(line.time_ms, operation, update)
 
 
 def summary_of(row: ExecutionRow, root: Operation) -> ExecutionSummary:
