@@ -49,7 +49,7 @@ class Scheduled:
         self.wake_ms: int | None = None
         self.not_before_ms: int | None = state.root.start_ms
         """Not due sooner, whatever happens, and due then: the first time, and after a problem."""
-        self.troubles = 0
+        self.failed_invocations = 0
         self.losses = 0
         self.problem: ErrorRecord | None = None
         self.is_over = False
@@ -76,7 +76,7 @@ class Scheduled:
 
     def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
         """Take it from its owner, to be due at ``due_ms`` and not before."""
-        self.troubles += 1
+        self.failed_invocations += 1
         self.problem = problem
         self.free(due_ms)
 
@@ -326,9 +326,9 @@ class MemoryQueue:
         each.losses = 0
         self._lease_to(each, None)
         if problem is not None:
-            each.trouble(problem, now_ms + backoff_ms(each.troubles + 1))
+            each.trouble(problem, now_ms + backoff_ms(each.failed_invocations + 1))
         else:
-            each.troubles, each.problem = 0, None
+            each.failed_invocations, each.problem = 0, None
             each.free(now_ms if is_unfinished else None)
         self.has_news = True
         self._place(each)
@@ -397,7 +397,10 @@ class MemoryQueue:
                     "LeaseKept",
                 )
         return replace(
-            each.state.summary(), wake_ms=each.wake_ms, problem=problem, troubles=each.troubles
+            each.state.summary(),
+            wake_ms=each.wake_ms,
+            problem=problem,
+            failed_invocations=each.failed_invocations,
         )
 
 

@@ -28,9 +28,9 @@ def new_root(now_ms: int, name: str | None, input_payload: str) -> Operation:
     )
 
 
-def backoff_ms(troubles: int) -> int:
+def backoff_ms(failures: int) -> int:
     """Return the delay after that many problems in a row: 1 s, 2 s, 4 s, ... 5 min."""
-    return min(1000 << min(troubles - 1, 20), _LONGEST_BACKOFF_MS) if troubles > 0 else 0
+    return min(1000 << min(failures - 1, 20), _LONGEST_BACKOFF_MS) if failures > 0 else 0
 
 
 def is_progress(update: Update) -> bool:

@@ -386,8 +386,12 @@ class MemoryService:
             for update in updates:
                 if update.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
                     self._start_child(each, update)
-            if updates and each.troubles and (not each.losses or any(map(is_progress, updates))):
-                each.troubles, each.problem = 0, None
+            if (
+                updates
+                and each.failed_invocations
+                and (not each.losses or any(map(is_progress, updates)))
+            ):
+                each.failed_invocations, each.problem = 0, None
             return answer
 
     def _start_child(self, each: Scheduled, update: Update) -> None:

@@ -129,7 +129,7 @@ class QueueConformance:
         assert second.losses == 1
         summary = await driver.service.get(holder.execution_id)
         assert summary.problem is not None
-        assert (summary.problem.type, summary.troubles) == ("WorkerLost", 1)
+        assert (summary.problem.type, summary.failed_invocations) == ("WorkerLost", 1)
         assert "'me'" in summary.problem.message
         driver.advance(LEASE_MS)
         assert await driver.lease("next") == [], "the second time it waits"
@@ -141,10 +141,12 @@ class QueueConformance:
         third = await driver.take("next")
         assert third.invocation.losses == 2
         await third.commit(step("a"))
-        assert (await driver.service.get(holder.execution_id)).troubles == 2, "no progress yet"
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 2, (
+            "no progress yet"
+        )
         await third.commit(step("a", SUCCEED))
         cleared = await driver.service.get(holder.execution_id)
-        assert (cleared.troubles, cleared.problem) == (0, None)
+        assert (cleared.failed_invocations, cleared.problem) == (0, None)
         await third.release(is_unfinished=True)
         assert (await driver.take("next")).invocation.losses == 0
 
@@ -230,7 +232,7 @@ class QueueConformance:
         assert (await service.get(mine.execution_id)).problem == ERROR
         assert [each.problem for each in await service.list()] == [None, ERROR]
         assert (await service.get(other.execution_id)).problem is None
-        assert (await service.get(mine.execution_id)).troubles == 0
+        assert (await service.get(mine.execution_id)).failed_invocations == 0
         await service.report("me", None)
         assert (await service.get(mine.execution_id)).problem is None
 
@@ -249,7 +251,7 @@ class QueueConformance:
         await holder.release(problem=ERROR)
         await driver.service.release(holder.execution_id, "invented")
         assert list(await again.commit(step("a"))) == ["a"]
-        assert (await driver.service.get(holder.execution_id)).troubles == 0
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 0
         with pytest.raises(ExecutionNotFoundError):
             await driver.service.release("none", "token")
 
@@ -275,7 +277,7 @@ class QueueConformance:
         for _ in range(3):
             await holder.release(problem=ERROR)
             summary = await driver.service.get(holder.execution_id)
-            assert (summary.problem, summary.troubles) == (ERROR, len(delays) + 1)
+            assert (summary.problem, summary.failed_invocations) == (ERROR, len(delays) + 1)
             due_ms = await driver.service.next_due()
             assert due_ms is not None
             assert due_ms == summary.wake_ms
@@ -287,7 +289,7 @@ class QueueConformance:
         assert delays == [1_000, 2_000, 4_000]
         assert holder.invocation.losses == 0, "a problem is not a loss"
         opened = (await holder.commit(callback("k")))["k"]
-        assert (await driver.service.get(holder.execution_id)).troubles == 0
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 0
         await holder.release(problem=ERROR)
         await driver.service.complete_callback(opened.callback_id or "", None)
         assert await driver.service.next_due() == opened.start_ms + 1_000

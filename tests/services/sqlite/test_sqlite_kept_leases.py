@@ -230,7 +230,7 @@ def test_a_release_by_hand_ends_a_kept_lease(path: Path, caplog: pytest.LogCaptu
         assert list(await service.changed("me", [holder.id])) == [holder.id]
         (found,) = await lease(service, "you")
         await found.commit(step("a", SUCCEED, name="charge"))
-        assert (await service.get(holder.id)).troubles == 0
+        assert (await service.get(holder.id)).failed_invocations == 0
 
     play(path, scene)
 
@@ -324,9 +324,9 @@ def test_that_a_step_began_is_no_progress(path: Path) -> None:
         await _lost(service, here, 1)
         (found,) = await lease(service, "heir")
         await found.commit(context("c"), step("a", parent_id="c"))
-        assert (await service.get(found.id)).troubles == 1
+        assert (await service.get(found.id)).failed_invocations == 1
         await found.commit(wait("w", wait_seconds=1))
-        assert (await service.get(found.id)).troubles == 0
+        assert (await service.get(found.id)).failed_invocations == 0
 
     play(path, scene)
 

@@ -26,6 +26,7 @@ class CachedExecution:
     """An execution's state, with what its row says beyond that. Made, it is new and due at once."""
 
     __slots__ = (
+        "failed_invocations",
         "heartbeats",
         "invoked",
         "is_claimed",
@@ -41,7 +42,6 @@ class CachedExecution:
         "problem",
         "state",
         "tokens",
-        "troubles",
         "version",
         "wake_ms",
     )
@@ -62,7 +62,7 @@ class CachedExecution:
         self.wake_ms: int | None = state.root.start_ms
         self.not_before_ms: int | None = state.root.start_ms
         """Not due sooner, whatever happens, and due then: the first time, and after a trouble."""
-        self.troubles = 0
+        self.failed_invocations = 0
         self.losses = 0
         """How many processes in a row died, or left it, while it was theirs."""
         self.problem: ErrorRecord | None = None
@@ -87,7 +87,7 @@ class CachedExecution:
         execution.owner = row.owner
         execution.wake_ms = row.wake_ms
         execution.not_before_ms = row.not_before_ms
-        execution.troubles = row.troubles
+        execution.failed_invocations = row.troubles
         execution.losses = row.losses or 0
         execution.problem = None if row.problem is None else _encoding.decode_error(row.problem)
         execution.is_new = False
@@ -108,14 +108,14 @@ class CachedExecution:
             self.state.summary(),
             wake_ms=self.wake_ms,
             problem=self.problem,
-            troubles=self.troubles,
+            failed_invocations=self.failed_invocations,
         )
 
     # -- changes ---------------------------------------------------------------------------------
 
     def postpone(self, problem: ErrorRecord, due_ms: int) -> None:
         """Take it from its owner, to be due at ``due_ms`` and not before."""
-        self.troubles += 1
+        self.failed_invocations += 1
         self.problem = problem
         self.free(due_ms)
 
@@ -199,7 +199,7 @@ class CachedExecution:
             _time(self.wake_ms),
             _time(self.not_before_ms),
             _time(self.state.deadline_ms),
-            self.troubles,
+            self.failed_invocations,
             self.losses,
             _blob(self.problem),
         )
@@ -207,7 +207,7 @@ class CachedExecution:
     def end(self) -> tuple[int | Blob | None, ...]:
         """Return how it ended."""
         state = self.state
-        return str(state.root.status), self.troubles, _blob(self.problem), state.result
+        return str(state.root.status), self.failed_invocations, _blob(self.problem), state.result
 
 
 def _time(time_ms: int | None) -> int | str:

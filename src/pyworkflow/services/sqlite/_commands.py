@@ -55,10 +55,14 @@ class Commands:
                 self._start_child(execution, update, now_ms)
         if (
             updates
-            and execution.troubles
+            and execution.failed_invocations
             and (not execution.losses or any(map(is_progress, updates)))
         ):
-            execution.troubles, execution.problem, execution.is_rescheduled = 0, None, True
+            execution.failed_invocations, execution.problem, execution.is_rescheduled = (
+                0,
+                None,
+                True,
+            )
         return answer
 
     def load(self, execution_id: str, token: str, marker: str) -> Page:

@@ -180,5 +180,5 @@ def summary_of(row: ExecutionRow, root: Operation) -> ExecutionSummary:
         _execution_state.summary_of(root, row.workflow, row.result),
         wake_ms=row.wake_ms,
         problem=None if row.problem is None else decode_error(row.problem),
-        troubles=row.troubles,
+        failed_invocations=row.troubles,
     )

@@ -286,12 +286,12 @@ class Leases:
         self._unit.has_changes = True
         execution.losses = 0
         if problem is not None:
-            execution.postpone(problem, now_ms + backoff_ms(execution.troubles + 1))
+            execution.postpone(problem, now_ms + backoff_ms(execution.failed_invocations + 1))
         else:
             self._let_go(execution, now_ms if is_unfinished else None)
 
     def _let_go(self, execution: CachedExecution, due_ms: int | None) -> None:
-        execution.troubles, execution.problem = 0, None
+        execution.failed_invocations, execution.problem = 0, None
         execution.free(due_ms)
 
     # -- from outside ----------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
             problem=ErrorRecord(
                 f"{error}; restore a backup", "pyworkflow.errors.DamagedExecutionError"
             ),
-            troubles=_number_or(0, row.troubles, LAST_COUNT),
+            failed_invocations=_number_or(0, row.troubles, LAST_COUNT),
         )
 
 
