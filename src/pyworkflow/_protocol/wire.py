@@ -325,20 +325,23 @@ def _operations(shapes: Iterable[Operation], unit: int) -> tuple[records.Operati
     return tuple([operation_of(shape, unit) for shape in shapes])
 
 
+INVOCATION_KEYS = InvocationEvent.__struct_encode_fields__
+"""The keys that the event of each invocation has."""
+
+
 def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
     """Return the invocation that Lambda's ``event`` describes.
 
     The execution's id is its whole ARN. Raises `ServiceError` for an event that is not a durable
     function's, and for one that does not fit the protocol.
     """
-    keys = InvocationEvent.__struct_encode_fields__
-    missing = [key for key in keys if event.get(key) is None]
+    missing = [key for key in INVOCATION_KEYS if event.get(key) is None]
     if missing:
         raise ServiceError(
             "The event is not an invocation of a durable function: expected "
-            f"{', '.join(keys)}, found no {', '.join(missing)}. Create the function with a durable "
-            "configuration (one that exists can't be made durable), and invoke it by version, "
-            "alias or $LATEST: --function-name NAME:live"
+            f"{', '.join(INVOCATION_KEYS)}, found no {', '.join(missing)}. Create the function "
+            "with a durable configuration (one that exists can't be made durable), and invoke it "
+            "by version, alias or $LATEST: --function-name NAME:live"
         )
     found: InvocationEvent = _converted(event, InvocationEvent, "Lambda sent the event")
     arn, marker = found.arn, found.state.marker or None

@@ -69,15 +69,14 @@ def check_batch(count: int, size: int) -> None:
 
 
 def _check_payload(update: Update, payload: str) -> None:
-    if not payload.isascii():
-        payload.encode()
+    size = len(payload) if payload.isascii() else len(payload.encode())
     is_execution = update.type is OperationType.EXECUTION
     most = limits.MAX_RESULT_BYTES if is_execution else limits.MAX_PAYLOAD_BYTES
-    if not limits.fits(payload, most):
+    if size > most:
         raise _refusal(
             update,
             f"a payload of at most {most} bytes",
-            f"{limits.size_of(payload)} bytes",
+            f"{size} bytes",
             "store the value elsewhere, for example in S3, and return its location",
         )
 

@@ -19,7 +19,7 @@ from pyworkflow._protocol.records import (
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _external_events
 from pyworkflow.services._errors import already_started, check_execution_name, unknown_callback
-from pyworkflow.services._scheduling import is_progress, new_root
+from pyworkflow.services._scheduling import new_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,11 +53,7 @@ class Commands:
         for update in updates:
             if update.type is _INVOKE and update.action is Action.START:
                 self._start_child(execution, update, now_ms)
-        if (
-            updates
-            and execution.failed_invocations
-            and (not execution.losses or any(map(is_progress, updates)))
-        ):
+        if execution.failed_invocations and execution.recovers_by(updates):
             execution.failed_invocations, execution.problem, execution.is_rescheduled = (
                 0,
                 None,

@@ -31,9 +31,9 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._protocol.executions import LEASE_MS
-from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
+from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow.services._errors import not_leased
-from pyworkflow.services._scheduling import backoff_ms
+from pyworkflow.services._scheduling import backoff_ms, log_lost_lease
 from pyworkflow.services.sqlite import _encoding
 from pyworkflow.services.sqlite._liveness import is_gone, start_of, this_host
 from pyworkflow.services.sqlite._sql import ANY, NULL, SUSPECTED, UNSUSPECTED
@@ -192,9 +192,8 @@ class Leases:
             with self._unit.isolating(execution_id):
                 execution = self._unit.get(execution_id)
                 # A process that is gone has nothing more to lose.
-                _log_what_is_lost(
-                    execution, reason, logging.INFO if execution.owner in dead else logging.WARNING
-                )
+                level = logging.INFO if execution.owner in dead else logging.WARNING
+                log_lost_lease(logger, level, execution.state, reason)
                 delay_ms = backoff_ms(execution.losses) * self._chance.uniform(0.5, 1)
                 execution.lose(
                     ErrorRecord(message=reason, type="WorkerLost"), now_ms + round(delay_ms)
@@ -288,11 +287,8 @@ class Leases:
         if problem is not None:
             execution.postpone(problem, now_ms + backoff_ms(execution.failed_invocations + 1))
         else:
-            self._let_go(execution, now_ms if is_unfinished else None)
-
-    def _let_go(self, execution: CachedExecution, due_ms: int | None) -> None:
-        execution.failed_invocations, execution.problem = 0, None
-        execution.free(due_ms)
+            execution.failed_invocations, execution.problem = 0, None
+            execution.free(now_ms if is_unfinished else None)
 
     # -- from outside ----------------------------------------------------------------------------
 
@@ -304,28 +300,10 @@ class Leases:
         if not execution.state.is_running or execution.owner is None:
             raise not_leased(execution.state.root)
         reason = f"It was released by hand from the worker {execution.owner!r}"
-        _log_what_is_lost(execution, reason, logging.WARNING)
+        log_lost_lease(logger, logging.WARNING, execution.state, reason)
         execution.problem = ErrorRecord(reason, "LeaseReleased")
         execution.free(now_ms)
         self._unit.has_changes = True
-
-
-def _log_what_is_lost(execution: CachedExecution, reason: str, level: int) -> None:
-    state = execution.state
-    begun = [
-        operation.name or operation.id
-        for operation in state.operations.values()
-        if operation.type is OperationType.STEP and operation.status is Status.STARTED
-    ]
-    logger.log(
-        level,
-        "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
-        "%s",
-        state.root.name,
-        state.workflow_name,
-        reason,
-        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
-    )
 
 
 def _report_of(cell: object) -> ErrorRecord | None:
