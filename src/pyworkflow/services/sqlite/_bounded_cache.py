@@ -1,8 +1,8 @@
-"""The last executions of a kind, kept in memory so that nobody reads them from the file again.
+"""A bounded cache of recent executions, which saves reading them from the file again.
 
-Those that ended of late: what is over never changes, and whoever started one mostly waits for its
-end where it ran. Those that were started of late: mostly they begin at once, where they were
-started. Only so many are kept, and short ones: it is a help, not a store.
+It serves executions that ended recently, which never change and whose starter usually waits in this
+process, and executions that were started recently, which usually begin at once in this process. The
+oldest entry is dropped when the cache is full, and long executions are not cached.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_ENTRIES = 1000
-"""How many of a kind are kept."""
+"""Maximum number of entries."""
 MAX_CHARACTERS = 4000
-"""How many characters the input and the result of one may have together."""
+"""Maximum number of characters of an execution's input and result together."""
 
 
 class BoundedCache(Generic[T]):
-    """What is kept of executions, by their ids; changed on the writer's thread alone."""
+    """Values by the ids of executions; changed only on the writer's thread."""
 
     def __init__(self) -> None:
         self._kept: dict[str, T] = {}
 
     def keep(self, execution_id: str, what: T, length: int) -> None:
-        """Keep ``what``, which is that long, for as long as there is room."""
+        """Cache ``what``, which has ``length`` characters, unless that is too long."""
         if length > MAX_CHARACTERS:
             return
         self._kept[execution_id] = what
@@ -32,13 +32,13 @@ class BoundedCache(Generic[T]):
             del self._kept[next(iter(self._kept))]
 
     def find(self, execution_id: str) -> T | None:
-        """Return what is kept of an execution; on any thread."""
+        """Return the value of an execution, or `None`; on any thread."""
         return self._kept.get(execution_id)
 
     def take(self, execution_id: str) -> T | None:
-        """Return what is kept of an execution, and keep it no longer."""
+        """Remove and return the value of an execution, or `None`."""
         return self._kept.pop(execution_id, None)
 
     def forget(self) -> None:
-        """Keep nothing any more."""
+        """Drop all entries."""
         self._kept.clear()

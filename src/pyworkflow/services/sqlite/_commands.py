@@ -1,7 +1,7 @@
-"""What the service does to executions: each method is one job of the writer, within its group.
+"""The commands that change executions; each is a job of the writer, within its group.
 
-A job either changes what it says or raises one of our errors and changes nothing but what was due
-anyway: timers that fire, an execution whose timeout is over.
+A command either succeeds or raises one of our errors. A failed one changes nothing except what was
+due anyway: it may fire timers and end an execution whose timeout has passed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INVOKE = OperationType.CHAINED_INVOKE
 
 
 class Commands:
-    """The verbs of the protocol over the executions of one file."""
+    """The protocol's commands, for the executions of one file."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Commands:
         self._page_size = page_size
         self._max_payload_bytes = max_payload_bytes
 
-    # -- what a runner needs ---------------------------------------------------------------------
+    # -- History ---------------------------------------------------------------------------------
 
     def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
         execution, now_ms = self._unit.get(execution_id), self._now_ms()
@@ -106,7 +106,7 @@ class Commands:
         return self.begin(execution, owner=None)
 
     def begin(self, execution: CachedExecution, owner: str | None) -> Invocation:
-        """Begin an invocation for ``owner``; every older token is void."""
+        """Begin an invocation for ``owner``; every older token becomes void."""
         execution.owner, execution.not_before_ms = owner, None
         execution.is_claimed = execution.is_rescheduled = True
         return execution.state.begin(self._page_size, self._max_payload_bytes)
@@ -115,7 +115,7 @@ class Commands:
         _external_events.stop(self._unit.get(execution_id).state, self._now_ms(), error)
 
     def expire(self, execution_ids: Sequence[str]) -> None:
-        """End those executions whose timeout is over, as anything else done with them would."""
+        """End those of the executions whose timeout has passed."""
         now_ms = self._now_ms()
         for execution_id in execution_ids:
             with self._unit.isolating(execution_id):
@@ -123,7 +123,7 @@ class Commands:
                 execution.state.fire(now_ms)
                 self._unit.settle(execution)
 
-    # -- outside events --------------------------------------------------------------------------
+    # -- external events -------------------------------------------------------------------------
 
     def end_callback(
         self, callback_id: str, status: Status, payload: str | None, error: ErrorRecord | None
@@ -163,7 +163,7 @@ class Commands:
 
 
 def _invoked_names(execution: CachedExecution, operation_id: str) -> InvokedNames:
-    """Return the names that ``execution`` gave to what it invoked before the operation."""
+    """Return the names of the executions that ``execution`` invoked before the operation."""
     if execution.invoked is None:
         root = execution.state.root
         execution.invoked = InvokedNames(root.name or root.id)

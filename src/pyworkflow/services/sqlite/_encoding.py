@@ -91,15 +91,15 @@ decode_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 def encode(record: object) -> bytearray:
-    """Return what the file keeps of a record."""
-    # Of bytes, sqlite3 would look for an adapter, which takes longer than to write the row.
+    """Return the stored form of a record."""
+    # A bytearray: for bytes, sqlite3 would look for an adapter, which takes longer than the write.
     encoded = bytearray()
     _encode_into(record, encoded)
     return encoded
 
 
 def lines_of(entries: Iterable[HistoryEntry], places: dict[str, int]) -> list[Line]:
-    """Return the lines to keep of what happened."""
+    """Return the lines to store for ``entries``."""
     lines = []
     for entry in entries:
         operation = entry.operation
@@ -112,7 +112,7 @@ def lines_of(entries: Iterable[HistoryEntry], places: dict[str, int]) -> list[Li
 
 
 def _line_of(entry: HistoryEntry, place: int) -> Line:
-    """Return the line of what has not ended."""
+    """Return the line of an operation that has not ended."""
     operation, update = entry.operation, entry.update
     status = operation.status
     if status is _PENDING:
@@ -139,7 +139,7 @@ def _line_of(entry: HistoryEntry, place: int) -> Line:
 def events_of(
     first: int, lines: Iterable[Line], operations: Mapping[int, Operation], result: str | None
 ) -> tuple[HistoryEvent, ...]:
-    """Return the events that ``lines`` of an execution, from the line ``first`` on, amount to."""
+    """Return the events of an execution's ``lines``, which begin at line ``first``."""
     entries = [_entry_of(line, operations[line.place], result) for line in lines]
     return build_events(entries, first + 1)
 
@@ -163,7 +163,7 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> HistoryEn
     update = Update(
         id=operation.id,
         type=operation.type,
-        action=Action.START,  # events do not tell the move, only what it brought
+        action=Action.START,  # any: events don't show the action
         payload=update_payload,
         delay_seconds=line.delay_seconds,
         timeout_seconds=line.timeout_seconds,
@@ -175,7 +175,7 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> HistoryEn
 
 
 def summary_of(row: ExecutionRow, root: Operation) -> ExecutionSummary:
-    """Return how an execution stands; ``root`` is its EXECUTION operation."""
+    """Return an execution's summary; ``root`` is its EXECUTION operation."""
     return replace(
         _execution_state.summary_of(root, row.workflow, row.result),
         wake_ms=row.wake_ms,

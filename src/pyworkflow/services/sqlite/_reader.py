@@ -1,7 +1,7 @@
-"""The one thread that reads: what is asked for meanwhile is read from one state of the file.
+"""A thread that reads: all reads of a group see one state of the file.
 
-It has a connection of its own, so it never waits for an fsync. The state is that of a moment after
-each of the group was asked for: whoever reads finds what was acknowledged before.
+It has its own connection, so it never waits for an fsync. The state is newer than every request of
+the group, so a reader sees everything that was acknowledged before its request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Reader(GroupThread):
-    """Reads on its thread, many times from one state."""
+    """Runs reads on its thread."""
 
     def __init__(self, sql: SqlConnection, path: str) -> None:
         super().__init__("pyworkflow-reader", path, sql.connection)
@@ -35,11 +35,11 @@ class Reader(GroupThread):
         self.start()
 
     def read(self, read: Callable[[SqlConnection], T]) -> asyncio.Future[T]:
-        """Have ``read`` done; the future has what it returned or raised."""
+        """Run ``read``; the future gets what it returns or raises."""
         return self.submit(partial(read, self._sql))
 
     def run_group(self, jobs: list[Job]) -> None:
-        """Read all from one state of the file; a job that fails says so to its caller alone."""
+        """Run all reads on one state of the file; a read that fails affects only its caller."""
         try:
             self._sql.begin_reading()
             for job in jobs:
@@ -50,7 +50,7 @@ class Reader(GroupThread):
                 job.error = (
                     error_of(error, self._path) if isinstance(error, sqlite3.Error) else error
                 )
-            with suppress(sqlite3.Error):  # the next BEGIN tells what is wrong
+            with suppress(sqlite3.Error):  # the next BEGIN reports the error
                 self._sql.rollback()
         resolve_futures(jobs)
 
@@ -59,7 +59,7 @@ class Reader(GroupThread):
             job.value = decoded(job.run, self._path)
         except sqlite3.Error as error:
             job.error = error_of(error, self._path)
-        except BaseException as error:  # a thread has nobody to raise to
+        except BaseException as error:  # raised to the caller, not on this thread
             job.error = error
 
     def close_connection(self) -> None:
@@ -68,7 +68,7 @@ class Reader(GroupThread):
 
 
 def decoded(read: Callable[[], T], path: str) -> T:
-    """Return what ``read`` returns; raises `DamagedExecutionError` for what can't be read."""
+    """Return what ``read`` returns. Raises `DamagedExecutionError` for an unreadable row."""
     try:
         return read()
     except UnreadableError as error:

@@ -37,29 +37,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.sqlite")
 
 PUT_OFF_MS = 300_000
-"""How long an execution that can't be read is left alone, until it is tried again."""
+"""How long an execution that can't be read is deferred before the next attempt."""
 
 
 class UnitOfWork:
-    """What is held, and the group that is being written."""
+    """The cached executions, and the group that is being written."""
 
     def __init__(self, sql: SqlConnection, path: str, now_ms: Callable[[], int]) -> None:
         self.sql = sql
         self.finished: BoundedCache[ExecutionSummary] = BoundedCache()
-        """The last that ended."""
+        """Executions that ended recently."""
         self._started: BoundedCache[CachedExecution] = BoundedCache()
-        """The last that were started here and that nobody has begun."""
+        """Executions that were started here recently and have not begun."""
         self.has_changes = False
-        """Whether a group has changed what workers and waiting clients look at."""
+        """Whether a group has changed something that workers or waiting clients need to see."""
         self.others_wrote = False
-        """Whether another connection has changed the file: what it changed is not known."""
+        """Whether another connection has changed the file, in whatever way."""
         self._path = path
         self._now_ms = now_ms
         self._cached: dict[str, CachedExecution] = {}
         self._touched: dict[str, CachedExecution] = {}
         self._unverified: set[str] = set()
         self._logged: set[str] = set()
-        """Those that could not be read, of which the log tells once."""
+        """Executions that could not be read, each logged once."""
         self._data_version = sql.data_version()
         sql.check_form()  # not sooner: a change from now on is seen
         self._next_number: int | None = None
@@ -67,15 +67,15 @@ class UnitOfWork:
     # -- groups ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin a group: the file is ours until it ends."""
+        """Begin a group, which locks the file for other writers until it ends."""
         self.sql.begin()
         self.detect_other_writes()
 
     def detect_other_writes(self) -> None:
-        """See whether another connection has changed the file."""
+        """Check whether another connection has changed the file."""
         data_version = self.sql.data_version()
         if data_version != self._data_version:
-            self.sql.check_form()  # first: what is refused now is refused the next time, too
+            self.sql.check_form()  # first: if it raises now, it must raise the next time, too
             self._data_version = data_version
             self._unverified = set(self._cached)
             self._started.forget()
@@ -83,7 +83,7 @@ class UnitOfWork:
             self.others_wrote = True
 
     def commit(self) -> None:
-        """Save what the group changed, durably."""
+        """Save what the group changed and commit the transaction."""
         self.save()
         self.sql.commit()
         for execution_id, execution in self._touched.items():
@@ -95,7 +95,7 @@ class UnitOfWork:
         self._touched.clear()
 
     def _remember(self, execution: CachedExecution) -> None:
-        """Keep what is asked for soon, as a rule, of an execution that is not held any more."""
+        """Cache what is usually needed soon of an execution that leaves the main cache."""
         state = execution.state
         root, length = state.root, len(state.root.payload or "")
         if execution.is_over:
@@ -105,7 +105,7 @@ class UnitOfWork:
             self._started.keep(root.id, execution, length)
 
     def roll_back(self) -> None:
-        """Undo the group, in the file and in memory."""
+        """Roll back the group, in the file and in memory."""
         for execution_id in self._touched:
             self._cached.pop(execution_id, None)
         self._touched.clear()
@@ -115,7 +115,7 @@ class UnitOfWork:
     # -- executions ------------------------------------------------------------------------------
 
     def get(self, execution_id: str) -> CachedExecution:
-        """Return the execution, as the file has it. Raises `ExecutionNotFoundError`."""
+        """Return the execution in its current state. Raises `ExecutionNotFoundError`."""
         execution = self._touched.get(execution_id)
         if execution is not None:
             return execution
@@ -158,7 +158,7 @@ class UnitOfWork:
 
     @contextmanager
     def isolating(self, execution_id: str) -> Iterator[None]:
-        """Do what concerns one execution. It is put off, and no other, when it can't be read."""
+        """Confine damage to the execution: if it can't be read, only this one is deferred."""
         try:
             yield
         except DamagedExecutionError as error:
@@ -171,11 +171,11 @@ class UnitOfWork:
             if execution_id not in self._logged:
                 self._logged.add(execution_id)
                 logger.error(
-                    "%s; it is tried again every %d s, and others go on", error, PUT_OFF_MS // 1000
+                    "%s; it is retried every %d s, and others continue", error, PUT_OFF_MS // 1000
                 )
 
     def named(self, workflow: str, name: str) -> tuple[str, str | None] | None:
-        """Return the id and the input of the execution with that name, if there is one."""
+        """Return the id and the input of the execution with that name, or `None`."""
         self.save()
         found = self.sql.named(workflow, name)
         if found is None:
@@ -195,7 +195,7 @@ class UnitOfWork:
         deadline_ms: int | None = None,
         parent: tuple[str, str] | tuple[None, None] = (None, None),
     ) -> None:
-        """Add an execution that is due at once."""
+        """Add a new execution, which is due now."""
         self.has_changes = True
         state = ExecutionState(root, workflow)
         state.deadline_ms = deadline_ms
@@ -206,8 +206,8 @@ class UnitOfWork:
     # -- saving ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write all that has changed, so that queries see it, too."""
-        # One that has a token runs, and so has no end to carry on.
+        """Write all changes, so that queries see them."""
+        # An execution with a token is running, so it has no end to carry to its parent.
         touched = self._touched.values()
         for execution in [each for each in touched if each.state.token is None]:
             self.settle(execution)
@@ -240,7 +240,7 @@ class UnitOfWork:
         sql.put_ends(ends)
 
     def settle(self, execution: CachedExecution) -> None:
-        """Carry the end of an execution, if that is over, to the one that invoked it."""
+        """If the execution is over, carry its end to the execution that invoked it."""
         state = execution.state
         if execution.is_over or state.is_running:
             return
@@ -248,7 +248,7 @@ class UnitOfWork:
         if parent_id is None or operation_id is None:
             execution.is_over = execution.is_rescheduled = True
             return
-        # First: one whose parent can't be read must not be saved as over.
+        # First: an execution whose parent can't be read must not be saved as over.
         parent, root = self.get(parent_id), state.root
         operation = parent.state.operations.get(operation_id)
         if operation is None:
@@ -268,7 +268,7 @@ class UnitOfWork:
         self.settle(parent)
 
     def _place(self, execution: CachedExecution, now_ms: int) -> bool:
-        """Return whether the row's schedule has to be written."""
+        """Update when it is due; return whether the schedule has to be written."""
         if execution.is_over:
             execution.owner = execution.not_before_ms = None
         if execution.is_over or execution.state.unread:
@@ -284,5 +284,5 @@ class UnitOfWork:
 
 
 def ids(found: Iterable[tuple[str]]) -> list[str]:
-    """Return the first column."""
+    """Return the ids, the only column of ``found``."""
     return [execution_id for (execution_id,) in found]

@@ -1,10 +1,10 @@
-"""The one thread that writes: what all executions ask for meanwhile becomes one transaction.
+"""The only thread that writes: the jobs of all executions share transactions.
 
-While one group is on its way to the disk the next gathers, so the more there is to write, the fewer
-fsyncs each commit costs. Answers are given after the transaction is committed. A job that is
-refused says so to its caller alone; an error of the file undoes the group and is told to every
-caller in it. What one job brought undoes it, too, a value that can't be written for one; then its
-jobs are done one by one, so that only that one is told.
+While one group is written to the disk, the next one gathers, so the more there is to write, the
+fewer fsyncs each commit costs. Futures are resolved after the transaction is committed. A job that
+is refused fails alone. An error of the file rolls back the group and fails all its jobs. An error
+that a single job caused, such as a value that can't be stored, also rolls back the group; its jobs
+are then run one by one, so that only that job fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pyworkflow.sqlite")
 
 POLL_SECONDS = 0.1
-"""How often to look for changes by other _processes, while somebody wants to know."""
+"""How often to check for changes by other processes while there are subscribers."""
 
 _ERRORS_OF_ONE_JOB = (
     UnicodeEncodeError,
@@ -36,8 +36,8 @@ _ERRORS_OF_ONE_JOB = (
     sqlite3.IntegrityError,
     DamagedExecutionError,
 )
-"""What a lone surrogate raises, a number of more than 64 bits, what is too long for a row, a row
-that should not be there, and an end that is carried to an execution that can't be read."""
+"""Raised for a lone surrogate, a number of more than 64 bits, a value that is too long for a row, a
+row that should not exist, and a parent execution that can't be read."""
 
 
 class Writer(GroupThread):
@@ -51,12 +51,12 @@ class Writer(GroupThread):
         self._machine_ms = machine_ms
         self._is_shared = is_shared
         self._quiet_until_ms = 0
-        """Until then changes by others are not told: where many write, each write would be one."""
+        """Until then changes by others are not reported, since there may be very many."""
         self._listeners: tuple[Callable[[], None], ...] = ()
         self.start()
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` after groups with news; return how to end it."""
+        """Call ``listener`` after groups with changes; return a function that ends that."""
 
         def end() -> None:
             if self._process != _processes.here:
@@ -74,11 +74,11 @@ class Writer(GroupThread):
 
     @property
     def poll_seconds(self) -> float | None:
-        """How long nobody looks for changes by other processes."""
+        """How often to check for changes by other processes, `None` if never."""
         return POLL_SECONDS if self._listeners and self._is_shared else None
 
     def run_group(self, jobs: list[Job]) -> None:
-        """Write a group, or look around; then tell the news."""
+        """Write a group, or check for changes by others; then notify subscribers."""
         if jobs:
             self._write(jobs)
             resolve_futures(jobs)
@@ -120,7 +120,7 @@ class Writer(GroupThread):
         try:
             self._unit.roll_back()
         except sqlite3.Error:
-            # The next BEGIN tells what is wrong.
+            # The next BEGIN reports the error.
             logger.warning("the file %s: undoing a transaction failed", self._path, exc_info=True)
 
     def _detect_other_writes(self) -> None:
@@ -128,7 +128,7 @@ class Writer(GroupThread):
             self._unit.detect_other_writes()
         except sqlite3.Error:
             logger.warning("the file %s: looking at it failed", self._path, exc_info=True)
-        except ServiceError:  # whoever is called looks by itself, and hears of it
+        except ServiceError:  # subscribers read the file themselves and get the error
             self._unit.others_wrote = True
 
     def _notify_of_changes(self) -> None:
