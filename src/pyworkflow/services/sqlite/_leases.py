@@ -1,22 +1,23 @@
-"""Who goes on with which execution: claims, leases, and what happens when a lease is lost.
+"""Claims, leases, and the loss of a lease.
 
-A lease is a promise for some seconds, renewed while it is kept. It is lost when it runs out, or at
-once when its process is on this machine and no longer there. Losing a lease is losing the token:
-whoever held it can write nothing more.
+A lease is a promise for some seconds, which its owner renews. It is lost when it runs out, or at
+once when its process was on this machine and has ended. With the lease the token becomes void, so
+the former owner can't write any more.
 
-An owner that claims with ``keep`` promises more: what it claimed has a body running until it says
-otherwise, and such a body must not run twice. So its leases are kept past their time while its
-process is known to live, whatever keeps it from renewing them: code that keeps the interpreter to
-itself, a file that another process has locked, a process that was stopped. What it has no body of,
-it hands back as long as it can. No write is spent on saying that a body begins. Where nobody can
-say whether the process lives (on another machine, in another container), the lease alone decides.
+An owner that claims with ``keep`` promises more: each execution that it claimed counts as having a
+step running, until the owner gives it up, and such a step must not run twice. So these leases
+outlast their time while the process is known to be alive, whatever prevents a renewal: code that
+blocks the interpreter, a file that another process has locked, a process that was stopped. The
+owner hands back executions without a running step while it can. No write is spent on recording
+that a step begins. Where the process can't be observed (another machine, another container), the
+lease alone decides.
 
-An execution that lost its process may be what ended it. It is *suspected* until an invocation of it
-ends in good order, whatever it records meanwhile, and it is due again later and later, at moments
-of chance. Workers claim those apart, see `pyworkflow._local.worker`, so one that kills its
-process each time does not take its neighbours along.
+An execution that lost its process may have killed it. It is *suspected* until one of its
+invocations ends normally, whatever it records meanwhile, and is due again after growing, random
+delays. Workers claim suspects separately, see `pyworkflow._local.worker`, so that one that kills
+its process each time does not affect its neighbours.
 
-Leases run by the machine's time, whatever time the executions live in.
+Leases run by the machine's time, even if the executions have a clock of their own.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ def _dead_owners(sql: SqlConnection) -> list[str]:
 
 
 def _lives(host: str, pid: int, started: object) -> bool:
-    """Return whether a process is known to live."""
+    """Return whether a process is known to be alive."""
     return started is not None and host == this_host() and start_of(pid) == started
 
 
 def _keepers(sql: SqlConnection) -> list[str]:
-    """Return the owners whose leases don't end by time alone."""
+    """Return the owners whose leases outlast their time."""
     owners = sql.owners()
     return [owner for owner, host, pid, started in owners if _lives(host, pid, started)]
 
@@ -84,10 +85,10 @@ class Leases:
         self._commands = commands
         self._now_ms = now_ms
         self._machine_ms = machine_ms
-        # Not the global one: that may be seeded alike everywhere.
+        # Not the global one, which may have the same seed in every process.
         self._chance = random.Random()  # noqa: S311 - no secret
         self._known: set[str] = set()
-        """Those who have claimed here."""
+        """Owners that have claimed through this service."""
         self._looked_for_damage_ms: int | None = None
 
     # -- claims ----------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class Leases:
     def has_work(
         self, sql: SqlConnection, workflow_names: Collection[str], suspects: int | None = None
     ) -> bool:
-        """Return whether a claim would find anything to do."""
+        """Return whether a claim would do anything."""
         now_ms = self._now_ms()
         which = UNSUSPECTED if suspects == 0 else ANY
         return (
@@ -108,9 +109,9 @@ class Leases:
     def _never_due(
         self, sql: SqlConnection, workflow_names: Collection[str], limit: int
     ) -> list[str]:
-        """Return those that damage keeps from everybody, as far as it is time to look for them.
+        """Return executions that damage makes unclaimable, if it is time to look for them.
 
-        Their next time, or the end of their lease, is none.
+        Their due time, or the end of their lease, is not a valid time.
         """
         now_ms, looked_ms = self._machine_ms(), self._looked_for_damage_ms
         if looked_ms is not None and 0 <= now_ms - looked_ms < PUT_OFF_MS:
@@ -191,7 +192,7 @@ class Leases:
         for execution_id, reason in lost.items():
             with self._unit.isolating(execution_id):
                 execution = self._unit.get(execution_id)
-                # A process that is gone has nothing more to lose.
+                # A process that has ended has nothing more to lose.
                 level = logging.INFO if execution.owner in dead else logging.WARNING
                 log_lost_lease(logger, level, execution.state, reason)
                 delay_ms = backoff_ms(execution.losses) * self._chance.uniform(0.5, 1)
@@ -203,7 +204,7 @@ class Leases:
             sql.drop_idle_owners()
 
     def _lost(self, sql: SqlConnection, limit: int, dead: Iterable[str]) -> dict[str, str]:
-        """Return the executions that nobody goes on with although somebody promised, and why."""
+        """Return the executions whose lease is lost, each with the reason."""
         late = f"did not renew its lease for {LEASE_MS // 1000} s"
         lost = {
             execution_id: f"The worker {owner!r}, which ran it, {late}"
@@ -216,19 +217,19 @@ class Leases:
 
     def _ran_out(self, sql: SqlConnection, limit: int) -> list[tuple[str, str]]:
         machine_ms = self._machine_ms()
-        if not sql.ran_out(machine_ms, 1):  # mostly; and processes take longer to look at
+        if not sql.ran_out(machine_ms, 1):  # the usual case; checking processes takes longer
             return []
         return sql.ran_out(machine_ms, limit, _keepers(sql))
 
     def have_run_out(self, sql: SqlConnection, owner: str, execution_ids: Collection[str]) -> bool:
-        """Return whether leases of ``owner`` on these executions ran out, and nobody took them."""
+        """Return whether leases of ``owner`` on these executions ran out and are still its own."""
         late = sql.ran_out(self._machine_ms(), -1)
         return any(who == owner and execution_id in execution_ids for execution_id, who in late)
 
     def explain(
         self, sql: SqlConnection, cells: Sequence[object], summary: ExecutionSummary
     ) -> ExecutionSummary:
-        """Return the summary; its problem says so if its owner doesn't go on with it."""
+        """Return the summary; its problem says so if its owner makes no progress."""
         lease_ms = cells[_LEASE_MS]
         if lease_ms is None or (found := sql.owner(cells[_OWNER])) is None:
             return summary
@@ -237,9 +238,9 @@ class Leases:
         late_ms = self._machine_ms() - lease_ms if type(lease_ms) is int else -1
         if problem is None and late_ms >= 0 and _lives(host, pid, started):
             problem = ErrorRecord(
-                f"process {pid} lives and keeps a lease that ran out {late_ms // 1000} s ago, for "
-                "a step may be running there; end that process, or let others go on: pyworkflow "
-                f"release {summary.id}",
+                f"process {pid} is alive and keeps a lease that ran out {late_ms // 1000} s ago, "
+                "since a step may be running there; end that process, or let others continue: "
+                f"pyworkflow release {summary.id}",
                 "LeaseKept",
             )
         return summary if problem is None else replace(summary, problem=problem)
@@ -251,7 +252,7 @@ class Leases:
         self._unit.sql.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
 
     def leased_by(self, sql: SqlConnection, owner: str, *, late: bool) -> list[tuple[str, int]]:
-        """Return (id, tokens) of what ``owner`` has leased; with ``late``, of what ran out."""
+        """Return (id, tokens) of the leases of ``owner``; with ``late``, of those that ran out."""
         return sql.leased_by(owner, self._machine_ms() if late else _LAST_TIME)
 
     def hand_back(self, owner: str, leased: Iterable[tuple[str, int]]) -> None:
@@ -293,7 +294,7 @@ class Leases:
     # -- from outside ----------------------------------------------------------------------------
 
     def revoke(self, execution_id: str) -> None:
-        """Take an execution from its owner, whatever runs of it. Raises `ServiceError`: none."""
+        """Take an execution from its owner. Raises `ServiceError` when it has no owner."""
         execution = self._unit.get(execution_id)
         now_ms = self._now_ms()
         execution.state.fire(now_ms)
@@ -307,7 +308,7 @@ class Leases:
 
 
 def _report_of(cell: object) -> ErrorRecord | None:
-    """Return what an owner said of itself; a hand may have written anything there."""
+    """Return an owner's report, `None` if there is none or it can't be read."""
     if type(cell) is not bytes:
         return None
     try:
