@@ -84,10 +84,12 @@ def test_what_is_left_when_all_is_over_is_not_told(capsys: pytest.CaptureFixture
 
 def test_each_problem_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     told = progress()
-    troubled = changed(SUMMARY, troubles=1, problem=ErrorRecord("one\ntwo\x1b", "Mismatch"))
+    troubled = changed(
+        SUMMARY, failed_invocations=1, problem=ErrorRecord("one\ntwo\x1b", "Mismatch")
+    )
     told.update([], troubled)
     told.update([], troubled)
-    told.update([], changed(troubled, troubles=2, wake_ms=START_MS + 2_000))
+    told.update([], changed(troubled, failed_invocations=2, wake_ms=START_MS + 2_000))
     told.update([], SUMMARY)
     told.update([], troubled)
     first, one, two, second, *_, last, _, _ = capsys.readouterr().err.splitlines()

@@ -249,7 +249,7 @@ def test_a_running_execution_says_when_it_wakes_and_what_is_wrong() -> None:
     summary = changed(
         SUMMARY,
         wake_ms=START_MS + 60_000,
-        troubles=3,
+        failed_invocations=3,
         problem=ErrorRecord("its process died", "Interrupted"),
     )
     shown = render(*views.execution_lines(summary, START_MS))
@@ -398,7 +398,7 @@ def test_the_fields_of_documents() -> None:
         "start_ms": START_MS,
         "end_ms": None,
         "wake_ms": None,
-        "troubles": 0,
+        "failed_invocations": 0,
         "problem": {"type": "T", "message": "m", "data": None, "stack_trace": []},
         "input": {"order_id": "A"},
         "result": None,

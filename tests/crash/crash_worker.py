@@ -119,8 +119,8 @@ def open_service(plan: Plan, log: Log, killer: Killer, clock: Clock) -> SqliteSe
     service = SqliteService.open(
         plan.database, clock.now_ms, machine_ms=SystemClock().now_ms, durability="normal"
     )
-    store, send = service._book.store, service.commit
-    really_commit = store.commit
+    sql, send = service._unit.sql, service.commit
+    really_commit = sql.commit
 
     def commit() -> None:
         killer.at(BEFORE_COMMIT)
@@ -141,7 +141,7 @@ def open_service(plan: Plan, log: Log, killer: Killer, clock: Clock) -> SqliteSe
         sending.add_done_callback(on_answer)
         return sending
 
-    store.commit = commit  # type: ignore[method-assign]
+    sql.commit = commit  # type: ignore[method-assign]
     service.commit = send_and_log  # type: ignore[method-assign]
     return service
 

@@ -41,10 +41,10 @@ class Slept:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service, name)
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         if len(execution_ids) == 2:
             self._machine.slept_ms = 10 * LEASE_MS
-        return await self._service.news(owner, execution_ids)
+        return await self._service.changed(owner, execution_ids)
 
     async def next_due(self, workflow_names: Collection[str] | None = None) -> int | None:
         if self._machine.slept_ms:
@@ -96,8 +96,8 @@ async def test_what_another_worker_took_meanwhile_is_not_taken_back(tmp_path: Pa
     await one.claim_due("sleeper", ["main"], 1)
     machine.slept_ms = 10 * LEASE_MS
     (taken,) = await other.claim_due("awake", ["main"], 1)
-    assert list(await one.news("sleeper", [execution_id])) == [execution_id]
-    assert list(await other.news("awake", [execution_id])) == []
+    assert list(await one.changed("sleeper", [execution_id])) == [execution_id]
+    assert list(await other.changed("awake", [execution_id])) == []
     assert await one.claim_due("sleeper", ["main"], 1) == ()
     await other.commit(execution_id, taken.token, [])
     assert (await one.get(execution_id)).status is ExecutionStatus.RUNNING

@@ -78,7 +78,7 @@ async def test_work_goes_on_when_there_is_room_again(
     worker_log.addHandler(told)
     try:
         async with AsyncClient.local(file, skip_time=True) as client:
-            connection = client._opened.service._book.store._connection  # type: ignore[attr-defined]
+            connection = client._opened.service._unit.sql._connection  # type: ignore[attr-defined]
             handle = await client.start(fills)
             await told.told.wait()
             with pytest.raises(ServiceUnavailableError, match=r"shop\.db.*full.*make room"):

@@ -95,7 +95,7 @@ async def test_it_fails_at_once(flow: Any, tmp_path: Path) -> None:
         async with working(service, *FLOWS, clock=clock):
             summary = await ended(service, await service.start(flow.name, "{}"))
         assert summary.status is ExecutionStatus.FAILED
-        assert summary.troubles == 0
+        assert summary.failed_invocations == 0
         assert summary.error is not None
         assert "the service takes at most 60" in summary.error.message
     finally:

@@ -50,16 +50,16 @@ async def test_a_worker_says_once_that_nobody_runs_what_was_invoked(
     try:
         async with opened(tmp_path / "x.db") as service:
             looks, seen = 0, asyncio.Event()
-            real = service.left_due
+            real = service.unserved
 
-            async def left_due(names: object) -> object:
+            async def unserved(names: object) -> object:
                 nonlocal looks
                 looks += 1
                 if looks > 3 * BEATS and warnings.told:
                     seen.set()
                 return await real(names)  # type: ignore[arg-type]
 
-            monkeypatch.setattr(service, "left_due", left_due)
+            monkeypatch.setattr(service, "unserved", unserved)
             first = await service.start("order", "{}", execution_name="A")
             second = await service.start("order", "{}", execution_name="B")
             async with working(service, order):
@@ -80,8 +80,8 @@ async def test_what_is_due_of_other_workflows(tmp_path: Path) -> None:
     async with opened(tmp_path / "x.db") as service:
         for workflow_name in ("b", "a", "b", "c"):
             await service.start(workflow_name, "1")
-        left = await service.left_due(["c"])
+        left = await service.unserved(["c"])
         assert [each.workflow_name for each in left] == ["a", "b"]
-        assert await service.left_due(["a", "b", "c"]) == ()
+        assert await service.unserved(["a", "b", "c"]) == ()
         await service.claim_due("me", ["a"], 1)
-        assert [each.workflow_name for each in await service.left_due([])] == ["b", "c"]
+        assert [each.workflow_name for each in await service.unserved([])] == ["b", "c"]

@@ -60,12 +60,12 @@ class Attended:
         await self._service.report(owner, report)
         self._said = "" if report is None else report.message
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
         is_last = late  # of what is asked for at a beat
         if is_last and self._look and self._text in self._said and not self.thawed.is_set():
             await self._look()
             self.thawed.set()
-        return await self._service.held_by(owner, late=late)
+        return await self._service.leased_by(owner, late=late)
 
 
 @step
@@ -238,10 +238,10 @@ def test_what_is_taken_from_a_frozen_worker_is_logged_there(
         await freezes()
 
     class Releasing(Attended):
-        async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
             if "'freezes'" in self._said and not taken:
                 taken.append((await self._service.revoke(victims[0])).id)
-            return await super().held_by(owner, late=late)
+            return await super().leased_by(owner, late=late)
 
     victims: list[str] = []
     taken: list[str] = []
@@ -358,7 +358,7 @@ def test_a_claim_that_was_handed_back_while_it_was_answered_is_not_run(
             if claimed and not taken:
                 # The loop was frozen when it was answered, and its heartbeat handed this back.
                 watches[0].rounds += 1
-                await self._service.hand_back(owner, await self._service.held_by(owner))
+                await self._service.hand_back(owner, await self._service.leased_by(owner))
                 taken.extend(await self._service.claim_due("other", ["main"], 1))
             return claimed
 
@@ -391,7 +391,7 @@ def test_what_the_worker_does_not_know_is_handed_back(
             assert lost.execution_id == execution_id
 
             async def is_free() -> bool:
-                return not await service.held_by(worker.owner)
+                return not await service.leased_by(worker.owner)
 
             await until(service, is_free)
             (found,) = await service.claim_due("other", ["main"], 1)

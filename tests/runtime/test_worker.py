@@ -512,13 +512,13 @@ async def test_code_that_does_not_fit_is_backed_off_and_goes_on_after_the_fix(fi
         async with working(service, bad):
             summary = await troubled(service, execution_id)
         assert summary.status is RUNNING
-        assert summary.troubles >= 1
+        assert summary.failed_invocations >= 1
         assert summary.problem is not None
         assert summary.problem.type.endswith("NonDeterminismError")
     clock = future_clock()  # the pause passes at once
     async with opened(file, clock) as service, working(service, good, clock=clock):
         end = await ended(service, execution_id)
-    assert (end.result, end.problem, end.troubles) == ('"paid!"', None, 0)
+    assert (end.result, end.problem, end.failed_invocations) == ('"paid!"', None, 0)
     assert bodies == {"charge": 1}
 
 

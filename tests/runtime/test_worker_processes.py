@@ -136,7 +136,7 @@ def test_one_that_kills_its_process_again_and_again_is_shown(shop: Path) -> None
         assert run(shop, "simple").returncode == -signal.SIGKILL
     with Client.local(shop / "shop.db", workflows=[]) as client:  # its worker finds it dead
         handle = client.get("one")
-        while (summary := handle.summary()).troubles < 2:
+        while (summary := handle.summary()).failed_invocations < 2:
             assert summary.status is ExecutionStatus.RUNNING
     assert summary.problem is not None
     assert "is gone" in summary.problem.message

@@ -12,19 +12,19 @@ from pyworkflow._protocol.records import (
     Status,
     Update,
 )
-from pyworkflow.services.history import Entry, HistoryEvent, build_events
+from pyworkflow.services.history import HistoryEntry, HistoryEvent, build_events
 
 ERROR = ErrorRecord(message="no", type="ValueError")
 
 
 def entry(
     kind: OperationType, status: Status, update: Update | None = None, **fields: Any
-) -> Entry:
+) -> HistoryEntry:
     operation = Operation(id="a", type=kind, status=status, start_ms=1_000, **fields)
-    return Entry(2_000, operation, update)
+    return HistoryEntry(2_000, operation, update)
 
 
-def event_of(one: Entry) -> HistoryEvent:
+def event_of(one: HistoryEntry) -> HistoryEvent:
     (event,) = build_events([one])
     return event
 

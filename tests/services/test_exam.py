@@ -177,7 +177,7 @@ def tells_everything(sound: Method) -> Method:
 
 def _hand_back_all(sound: Method) -> Method:
     async def hand_back(owner: str, leased: Any) -> None:
-        held = await sound.__self__.held_by(owner)  # type: ignore[attr-defined]
+        held = await sound.__self__.leased_by(owner)  # type: ignore[attr-defined]
         await sound(owner, held)
 
     return hand_back
@@ -186,7 +186,7 @@ def _hand_back_all(sound: Method) -> Method:
 def _retire_all(sound: Method) -> Method:
     async def retire(owner: str) -> None:
         service = sound.__self__  # type: ignore[attr-defined]
-        await service.hand_back(owner, await service.held_by(owner))
+        await service.hand_back(owner, await service.leased_by(owner))
         await sound(owner)
 
     return retire
@@ -194,7 +194,7 @@ def _retire_all(sound: Method) -> Method:
 
 def _refuse_strangers(sound: Method) -> Method:
     async def retire(owner: str) -> None:
-        if not await sound.__self__.held_by(owner):  # type: ignore[attr-defined]
+        if not await sound.__self__.leased_by(owner):  # type: ignore[attr-defined]
             raise ServiceError("no such owner")
         await sound(owner)
 
@@ -202,10 +202,10 @@ def _refuse_strangers(sound: Method) -> Method:
 
 
 def _all_is_news(_: Method) -> Method:
-    async def news(_: str, execution_ids: Any) -> list[str]:
+    async def changed(_: str, execution_ids: Any) -> list[str]:
         return list(execution_ids)
 
-    return news
+    return changed
 
 
 def _start_two(sound: Method) -> Method:
@@ -304,7 +304,7 @@ DEFECTS: dict[str, dict[str, Defect]] = {
         "knows every execution": swallows(),
         "has a problem": always(problem=OTHER),
     },
-    "held_by": {
+    "leased_by": {
         "knows of nothing": answers([]),
         "looks at nothing late": ignores("late"),
         "looks at the late alone": always(late=True),
@@ -338,13 +338,13 @@ DEFECTS: dict[str, dict[str, Defect]] = {
         "is now": answers(0),
         "is late": tells(lambda ms: None if ms is None else ms + 1),
     },
-    "left_due": {
+    "unserved": {
         "finds nothing": answers(()),
         "looks at served workflows": instead(0, ()),
         "finds one": tells(lambda found: found[:1]),
         "gives another id": tells(lambda found: [replace(each, id="x") for each in found]),
     },
-    "news": {
+    "changed": {
         "has none": answers([]),
         "is of everything": _all_is_news,
         "is of another owner": instead(0, "you"),

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from pyworkflow._protocol.records import Action, OperationType, Update
 from pyworkflow.errors import CallbackAlreadyCompletedError, InvalidUpdateError
@@ -53,6 +54,14 @@ def _start_wait(name: str, seconds: int) -> Update:
 
 def _cancel_wait(name: str) -> Update:
     return Update(id=name, type=OperationType.WAIT, action=Action.CANCEL, name=name)
+
+
+def test_the_former_name_of_failed_invocations_answers_with_a_warning() -> None:
+    service = ImmediateMemoryService(CountingClock().now_ms)
+    summary = replace(service.get(service.start("greet", "null")), failed_invocations=3)
+    with pytest.warns(DeprecationWarning, match="use failed_invocations") as warned:
+        assert summary.troubles == 3
+    assert warned[0].filename == __file__
 
 
 def test_a_commit_reads_the_clock_once() -> None:

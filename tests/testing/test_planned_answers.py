@@ -379,7 +379,7 @@ def test_its_world_is_a_service_like_any_other() -> None:
         answer = await world.commit(execution_id, token, [start])
         assert [one.id for one in answer.operations] == ["a"]
         assert answer.token is not None
-        with pytest.raises(ServiceError, match="a marker that came with the token"):
+        with pytest.raises(ServiceError, match="a marker that was issued with the token"):
             await world.load(execution_id, answer.token, "1")
 
     asyncio.run(main())

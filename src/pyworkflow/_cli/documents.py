@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _OF_THE_LIST = (
-    "id", "name", "workflow_name", "status", "start_ms", "end_ms", "wake_ms", "troubles",
+    "id", "name", "workflow_name", "status", "start_ms", "end_ms", "wake_ms", "failed_invocations",
 )  # fmt: skip
 
 

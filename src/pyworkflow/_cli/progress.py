@@ -47,7 +47,7 @@ class Progress:
         self._seen: dict[str, tuple[Status, int]] = {}
         self._depths: dict[str | None, int] = {}
         self._open: list[Operation] = []
-        self._troubles = 0
+        self._failed_invocations = 0
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -104,13 +104,13 @@ class Progress:
             if self._seen.get(operation.id) != as_seen:
                 self._seen[operation.id] = as_seen
                 self._tell(operation, now_ms)
-        if summary.problem is not None and summary.troubles > self._troubles:
+        if summary.problem is not None and summary.failed_invocations > self._failed_invocations:
             self._tell_problem(summary, now_ms)
-        self._troubles = summary.troubles
+        self._failed_invocations = summary.failed_invocations
 
     def _tell_problem(self, summary: ExecutionSummary, now_ms: int) -> None:
         assert summary.problem is not None
-        row = f", {summary.troubles} in a row" if summary.troubles > 1 else ""
+        row = f", {summary.failed_invocations} in a row" if summary.failed_invocations > 1 else ""
         again = "" if summary.wake_ms is None else f", the next is {until(summary.wake_ms, now_ms)}"
         self.say(
             Text(f"an invocation ended in a problem{row}{again}:", style="yellow"),

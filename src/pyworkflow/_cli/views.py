@@ -60,7 +60,7 @@ def _problem(summary: ExecutionSummary) -> Text:
 
 
 def _how_often(summary: ExecutionSummary) -> str:
-    return f"{wording.times(summary.troubles)}: " if summary.troubles else ""
+    return f"{wording.times(summary.failed_invocations)}: " if summary.failed_invocations else ""
 
 
 # -- show ----------------------------------------------------------------------------------------

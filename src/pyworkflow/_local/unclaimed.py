@@ -42,7 +42,7 @@ class Unclaimed:
         if not self._has_beaten:
             return
         self._has_beaten = False
-        left = await self._service.left_due(self._registry.names)
+        left = await self._service.unserved(self._registry.names)
         self._found = {each.id: self._found.get(each.id, 0) + 1 for each in left}
         for each in left:
             if self._found[each.id] >= BEATS and each.workflow_name not in self._reported:

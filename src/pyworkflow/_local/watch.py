@@ -115,7 +115,7 @@ class Watch:
         await self._hand_back_idle()
 
     async def _hand_back_idle(self) -> None:
-        leased = await self._service.held_by(self._owner)
+        leased = await self._service.leased_by(self._owner)
         self.rounds += 1
         runners = self._runners()
         busy = {execution_id for execution_id, runner in runners.items() if not runner.give_up()}
@@ -138,7 +138,7 @@ class Watch:
             )
 
     async def _hand_back_strays(self) -> None:
-        late = await self._service.held_by(self._owner, late=True)
+        late = await self._service.leased_by(self._owner, late=True)
         if late:
             self.rounds += 1
             runners = self._runners()

@@ -221,7 +221,7 @@ class Worker:
 
     async def _look(self) -> None:
         driven = tuple(self._driven)
-        for execution_id in await self._service.news(self.owner, driven) if driven else ():
+        for execution_id in await self._service.changed(self.owner, driven) if driven else ():
             if execution_id in self._driven:
                 self._loop.call_soon(self._driven[execution_id].runner.look_again)
         names = self._registry.names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self, TypedDict, TypeVar
@@ -125,8 +126,18 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """When a service that schedules looks at it next; `None` when only an outside event can."""
     problem: ErrorRecord | None = None
     """Why it does not go on: its process died, its worker is frozen, or its code does not fit."""
-    troubles: int = 0
+    failed_invocations: int = 0
     """How many invocations in a row ended in a problem; reset when one records anything."""
+
+    @property
+    def troubles(self) -> int:
+        """Deprecated: the former name of ``failed_invocations``."""
+        warnings.warn(
+            "ExecutionSummary.troubles is deprecated; use failed_invocations",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.failed_invocations
 
 
 class Filters(TypedDict, total=False):

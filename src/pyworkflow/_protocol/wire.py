@@ -135,7 +135,7 @@ class ExecutionState(Shape):
     marker: str | None = field(default=None, name="NextMarker")
 
 
-class StateAnswer(Shape):
+class StateResponse(Shape):
     operations: tuple[Operation, ...]
     marker: str | None = field(default=None, name="NextMarker")
 
@@ -146,7 +146,7 @@ class CheckpointRequest(Shape):
     client_token: str | None = None
 
 
-class CheckpointAnswer(Shape):
+class CheckpointResponse(Shape):
     token: str | None = field(default=None, name="CheckpointToken")
     state: ExecutionState | None = field(default=None, name="NewExecutionState")
 
@@ -157,7 +157,7 @@ class InvocationEvent(Shape):
     state: ExecutionState = field(name="InitialExecutionState")
 
 
-class InvocationAnswer(Shape):
+class InvocationResponse(Shape):
     status: str
     result: str | None = None
     error: ErrorObject | None = None
@@ -304,25 +304,29 @@ def operations_from_event(values: Iterable[Any]) -> tuple[records.Operation, ...
     return _operations(_converted(tuple(values), tuple[Operation, ...], what), MILLISECONDS)
 
 
-def page_from_answer(content: bytes) -> Page:
-    """Return the page of the state that an answer of the API holds. Raises as `decoded`."""
-    answer = decoded(content, StateAnswer, "Lambda sent a page of the state")
-    return Page(_operations(answer.operations, SECONDS), answer.marker or None)
+def page_from_response(content: bytes) -> Page:
+    """Return the page of the state that a response of the API holds. Raises as `decoded`."""
+    response = decoded(content, StateResponse, "Lambda sent a page of the state")
+    return Page(_operations(response.operations, SECONDS), response.marker or None)
 
 
-def committed_from_answer(content: bytes) -> Committed:
-    """Return what an answer to a checkpoint says; without a token there may be no new state.
+def committed_from_response(content: bytes) -> Committed:
+    """Return what a response to a checkpoint says; without a token there may be no new state.
 
     Raises as `decoded`.
     """
-    answer = decoded(content, CheckpointAnswer, "Lambda sent the answer to a checkpoint")
-    state = answer.state or ExecutionState()
+    response = decoded(content, CheckpointResponse, "Lambda sent the response to a checkpoint")
+    state = response.state or ExecutionState()
     operations = _operations(state.operations or (), SECONDS)
-    return Committed(answer.token or None, operations, state.marker or None)
+    return Committed(response.token or None, operations, state.marker or None)
 
 
 def _operations(shapes: Iterable[Operation], unit: int) -> tuple[records.Operation, ...]:
     return tuple([operation_of(shape, unit) for shape in shapes])
+
+
+INVOCATION_KEYS = InvocationEvent.__struct_encode_fields__
+"""The keys that the event of each invocation has."""
 
 
 def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
@@ -331,14 +335,13 @@ def invocation_from_event(event: Mapping[str, Any]) -> Invocation:
     The execution's id is its whole ARN. Raises `ServiceError` for an event that is not a durable
     function's, and for one that does not fit the protocol.
     """
-    keys = InvocationEvent.__struct_encode_fields__
-    missing = [key for key in keys if event.get(key) is None]
+    missing = [key for key in INVOCATION_KEYS if event.get(key) is None]
     if missing:
         raise ServiceError(
             "The event is not an invocation of a durable function: expected "
-            f"{', '.join(keys)}, found no {', '.join(missing)}. Create the function with a durable "
-            "configuration (one that exists can't be made durable), and invoke it by version, "
-            "alias or $LATEST: --function-name NAME:live"
+            f"{', '.join(INVOCATION_KEYS)}, found no {', '.join(missing)}. Create the function "
+            "with a durable configuration (one that exists can't be made durable), and invoke it "
+            "by version, alias or $LATEST: --function-name NAME:live"
         )
     found: InvocationEvent = _converted(event, InvocationEvent, "Lambda sent the event")
     arn, marker = found.arn, found.state.marker or None

@@ -30,6 +30,7 @@ from pyworkflow.aws._injected import is_injected, take_injected
 from pyworkflow.aws._logging import log_fields
 from pyworkflow.errors import ServiceError, UsageError
 from pyworkflow.services import awslambda
+from pyworkflow.services.awslambda import INVOCATION_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class WorkflowHandler(EntryPoint[P, R]):
     def _take(self, event: Any) -> tuple[Invocation, History]:
         if is_injected(event):
             return take_injected(event)
-        if not isinstance(event, Mapping) or not event.keys() >= INVOCATION_KEYS:
+        if not isinstance(event, Mapping) or not event.keys() >= set(INVOCATION_KEYS):
             raise UsageError(
                 f"{self.workflow.name!r} was called outside of a workflow with an event that is no "
                 f"invocation of a durable function: {_describe(event)} instead of an object with "
@@ -140,9 +141,6 @@ class WorkflowHandler(EntryPoint[P, R]):
     def _known_errors(self) -> KnownErrors:
         """The classes that can be raised again: those loaded when the first invocation begins."""
         return KnownErrors.snapshot()
-
-
-INVOCATION_KEYS = {"DurableExecutionArn", "CheckpointToken", "InitialExecutionState"}
 
 
 def _describe(event: Any) -> str:

@@ -1,7 +1,7 @@
-"""The services that keep the history of executions, and the one place that knows which is which.
+"""The services that keep executions, and `open`, the one place that knows them by name.
 
 A service is named by a URL: ``sqlite:PATH`` keeps executions in a file, ``memory:`` until it is
-closed. `open` makes it; what it can do are the ports `History`, `Queue` and `Executions`.
+closed. Callers see it through the ports `History`, `Queue` and `Executions`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sqlite_url(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not isinstance(text, str):
         raise UsageError(f"Expected the path of a file as text, found {path!r}; decode it")
-    # POSIX may give a path that begins with two slashes a meaning of its own, and none does.
+    # POSIX lets systems treat two leading slashes specially; no supported system does.
     return _SQLITE + ("/" + text.lstrip("/") if text.startswith("//") else text)
 
 
@@ -85,7 +85,7 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
         ServiceUnavailableError: the file is locked.
     """
     if url == _MEMORY:
-        from pyworkflow.services.memory import MemoryService  # not for everybody
+        from pyworkflow.services.memory import MemoryService  # on demand: the import budget
 
         return MemoryService(
             now_ms,
@@ -96,11 +96,11 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
     path = url.removeprefix(_SQLITE)
     if path == url or not path or path.startswith("//"):
         raise UsageError(
-            f"Expected the URL of a service, sqlite:PATH or memory:, found {url!r}; an absolute "
-            "path follows the colon at once: sqlite:/var/lib/executions.db"
+            f"Expected the URL of a service, sqlite:PATH or memory:, found {url!r}; write an "
+            "absolute path directly after the colon: sqlite:/var/lib/executions.db"
         )
     with _processes.loading:
-        from pyworkflow.services.sqlite import SqliteService  # loads sqlite3: not for everybody
+        from pyworkflow.services.sqlite import SqliteService  # on demand: it loads sqlite3
 
     return SqliteService.open(
         path,

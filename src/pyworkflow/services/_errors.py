@@ -1,4 +1,4 @@
-"""What services of ours refuse before any execution is looked at, in the same words everywhere."""
+"""Errors that memory and SQLite raise with the same messages, and checks of ids and names."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def not_found(execution_id: str) -> ExecutionNotFoundError:
     """Return the error for an id that no execution has."""
     return ExecutionNotFoundError(
         f"Expected the id of an execution, found {execution_id!r}, which this service does not "
-        "have; list() shows those that it has"
+        "have; list() shows the ids that it has"
     )
 
 
 def not_leased(execution: Operation) -> ServiceError:
-    """Return the error for a release of what no worker has."""
+    """Return the error for the release of an execution that is not leased."""
     status = execution.status if execution.ended else "RUNNING"
     return ServiceError(
         f"Expected an execution that a worker has, found {execution.name!r}, which is {status}, "
@@ -46,7 +46,7 @@ def unknown_callback(callback_id: str) -> CallbackNotFoundError:
 
 
 def completed_callback(callback: Operation) -> CallbackAlreadyCompletedError:
-    """Return the error for what is sent to a callback that has ended."""
+    """Return the error for completing a callback that has ended."""
     return CallbackAlreadyCompletedError(
         f"Expected an open callback, found {_called(callback)}, which is {callback.status}; "
         "nothing was changed, and the work that it stands for can stop"
@@ -54,7 +54,7 @@ def completed_callback(callback: Operation) -> CallbackAlreadyCompletedError:
 
 
 def ended_execution(callback: Operation, execution: Operation) -> ExecutionEndedError:
-    """Return the error for what is sent to a callback of an execution that is over."""
+    """Return the error for completing a callback of an execution that is over."""
     return ExecutionEndedError(
         f"Expected a running execution, found that of {_called(callback)}, {execution.name!r}, "
         f"which is {execution.status}; nothing was changed, and the work that the callback stands "
@@ -68,12 +68,12 @@ def _called(callback: Operation) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Return whether ``value`` is text that can be stored, and so may be an id or a name."""
+    """Return whether ``value`` is a string that can be stored, as an id or a name must be."""
     if not isinstance(value, str):
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # a lone surrogate: from an argument that is not UTF-8, say
+    except UnicodeEncodeError:  # a lone surrogate, for example from an argument not in UTF-8
         return False
     return True
 
@@ -89,7 +89,7 @@ def check_execution_name(name: str) -> None:
 def already_started(
     workflow_name: str, execution_name: str, known_id: str
 ) -> ExecutionAlreadyStartedError:
-    """Return the error for a name that stands for another input."""
+    """Return the error for a name that is taken by another input."""
     return ExecutionAlreadyStartedError(
         f"Expected a new name for a new input, found the execution {known_id!r} of "
         f"{workflow_name!r} with the name {execution_name!r} and another input; choose another "

@@ -1,8 +1,8 @@
-"""One execution as its service holds it: operations, token, timers, log, and all that changes them.
+"""The state machine of an execution: its operations, token, timers and log, and all changes.
 
-Every change passes `ExecutionState.put`, which numbers ends and keeps what the holder of the token
-has not read yet, in the order of the last change. Timers are a heap in which an entry that became
-void stays until it is reached, so nothing here costs more as the history grows.
+Every change passes through `ExecutionState.put`, which numbers ends and collects the changes that
+the owner of the token has not read, in the order of the last change. Timers are a heap in which a
+void entry stays until it is reached, so no call costs more as the history grows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pyworkflow._protocol.records import (
 )
 from pyworkflow._protocol.times import event_ms
 from pyworkflow.errors import ServiceError, StaleTokenError
-from pyworkflow.services.history import Entry
+from pyworkflow.services.history import HistoryEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,23 +98,23 @@ class ExecutionState:
         self.id = root.id
         self.workflow_name = workflow_name
         self.operations = {root.id: root}
-        self.log = [Entry(root.start_ms, root)]
+        self.log = [HistoryEntry(root.start_ms, root)]
         self.unread: dict[str, None] = {}
         self.token: str | None = None
         self.rest: tuple[Operation, ...] = ()
-        """What the answer that issued the token could not hold."""
+        """The operations of the result that issued the token, if it has more than one page."""
         self.result: str | None = None
         self.deadlines: dict[str, CallbackDeadlines] = {}
         self.deadline_ms: int | None = None
         """When the execution itself times out."""
         self.listed_ms: int | None = None
-        """The time under which the service's own list has this execution."""
+        """The time at which the service's list of timers has this execution."""
         self._ends = 0
         self.places = {root.id: 0}
         """Each operation's place in the order of start."""
         self._timers: list[tuple[int, int, str]] = []
         self.tokens = 0
-        """How many tokens were issued; the newest is named after it."""
+        """Number of tokens issued so far; it is part of the newest one."""
 
     @classmethod
     def restore(
@@ -126,7 +126,7 @@ class ExecutionState:
         tokens: int,
         unread: Iterable[str],
     ) -> ExecutionState:
-        """Return the state that was saved: ``operations`` in order of start; its log is empty."""
+        """Return a saved state, from ``operations`` in order of start; its log is empty."""
         state = cls(operations[0], workflow_name)
         state.log = []
         state.operations = {operation.id: operation for operation in operations}
@@ -152,7 +152,7 @@ class ExecutionState:
     # -- changes ---------------------------------------------------------------------------------
 
     def put(self, time_ms: int, operation: Operation, update: Update | None = None) -> None:
-        """Keep the new record of an operation: every change passes here."""
+        """Store the new record of an operation; every change passes through here."""
         operation_id = operation.id
         if operation.end_ms is not None:
             self._ends += 1
@@ -163,10 +163,10 @@ class ExecutionState:
         unread = self.unread
         unread.pop(operation_id, None)
         unread[operation_id] = None
-        self.log.append(Entry(time_ms, operation, update))
+        self.log.append(HistoryEntry(time_ms, operation, update))
 
     def record(self, update: Update, operation: Operation, now_ms: int) -> None:
-        """Keep what a checked update made of an operation."""
+        """Store ``operation``, the result of a checked ``update``."""
         if update.type is _EXECUTION:
             self.result = update.payload
             self.close(now_ms, apply(update, self.root, now_ms), update)
@@ -186,9 +186,9 @@ class ExecutionState:
     def commit(
         self, token: str, updates: Sequence[Update], now_ms: int, page_size: int
     ) -> Committed:
-        """Apply ``updates`` as a whole, after all that is due; return what changed.
+        """Fire due timers, apply ``updates`` atomically, and return what changed.
 
-        Raises `StaleTokenError` and `InvalidUpdateError`; only what was due has changed then.
+        Raises `StaleTokenError` and `InvalidUpdateError`, after which only due timers have fired.
         """
         self.fire(now_ms)
         self.check_token(token)
@@ -207,7 +207,7 @@ class ExecutionState:
         return Committed(next_token, page.operations, page.marker)
 
     def close(self, now_ms: int, root: Operation, update: Update | None = None) -> None:
-        """End the execution: no token is good any more, no timer fires."""
+        """End the execution: its token becomes void, and no timer fires."""
         self.put(now_ms, root, update)
         self.token = None
         self.rest = ()
@@ -231,7 +231,7 @@ class ExecutionState:
         return operation.scheduled_end_ms
 
     def next_due(self) -> int | None:
-        """Return when the earliest live timer is due; timers that became void are dropped."""
+        """Return when the earliest valid timer is due, and drop void timers before it."""
         timers = self._timers
         while timers:
             due_ms, _, operation_id = timers[0]
@@ -241,7 +241,7 @@ class ExecutionState:
         return None
 
     def fire(self, now_ms: int) -> None:
-        """Let happen all that is due, in order of due time, then of start; the timeout is last."""
+        """Fire all due timers, ordered by due time, then by start; the execution's timeout last."""
         timers, deadline_ms = self._timers, self.deadline_ms
         if deadline_ms is not None and deadline_ms <= now_ms:
             self.deadline_ms = None
@@ -264,25 +264,25 @@ class ExecutionState:
                 fired = apply_outside(operation, Status.TIMED_OUT, due_ms, error=error)
             self.put(due_ms, fired)
 
-    # -- answers ---------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     def check_token(self, token: str) -> None:
         if token != self.token:
             raise StaleTokenError(
                 f"Execution {self.id!r}: expected the token that was issued last, found {token!r}, "
                 f"which was used, replaced or ended with the execution ({self.root.status}); stop "
-                "this invocation, another one goes on"
+                "this invocation: another one continues"
             )
 
     def issue(self, operations: tuple[Operation, ...], page_size: int) -> str:
-        """Return a fresh token, and keep the pages of ``operations`` that follow the first."""
+        """Return a new token, and store ``operations`` if they need more than one page."""
         self.tokens += 1
         token = self.token = f"{self.id}:{self.tokens}"
         self.rest = operations if len(operations) > page_size else ()
         return token
 
     def begin(self, page_size: int, max_payload_bytes: int | None) -> Invocation:
-        """Return a new invocation, with the whole history; every older token is void."""
+        """Return a new invocation with the whole history; every older token becomes void."""
         operations = tuple(self.operations.values())
         token, page = self.issue(operations, page_size), self.page(operations, 0, page_size)
         self.unread.clear()
@@ -298,12 +298,12 @@ class ExecutionState:
         )
 
     def page_at(self, token: str, marker: str, page_size: int) -> Page:
-        """Return a further page of the answer that issued ``token``."""
+        """Return a further page of the result that issued ``token``."""
         self.check_token(token)
         start = int(marker) if marker.isdecimal() else 0
         if not 0 < start < len(self.rest):
             raise ServiceError(
-                f"Execution {self.id!r}: expected a marker that came with the token, found "
+                f"Execution {self.id!r}: expected a marker that was issued with the token, found "
                 f"{marker!r}; read pages with the newest token"
             )
         return self.page(self.rest, start, page_size)
@@ -325,7 +325,7 @@ class ExecutionState:
 
 
 def summary_of(root: Operation, workflow_name: str, result: str | None) -> ExecutionSummary:
-    """Return how an execution stands; ``root`` is its EXECUTION operation."""
+    """Return an execution's summary; ``root`` is its EXECUTION operation."""
     running = root.status is _STARTED
     return ExecutionSummary(
         id=root.id,

@@ -1,6 +1,6 @@
-"""What reaches an execution from outside: its callbacks, its chained invokes, a stop.
+"""External events of an execution: ends of callbacks and chained invokes, heartbeats, a stop.
 
-What is due by now happens first. An execution that is over takes nothing more.
+Due timers fire first. An execution that is over accepts no event.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_running(state: ExecutionState) -> None:
 def execution_id_of(callback_id: str) -> str:
     """Return the id of the execution to which a callback with this id belongs.
 
-    Raises `CallbackNotFoundError` for what can't be an id.
+    Raises `CallbackNotFoundError` if it can't be an id.
     """
     if not is_text(callback_id):
         raise unknown_callback(callback_id)
@@ -41,7 +41,7 @@ def execution_id_of(callback_id: str) -> str:
 
 
 def open_callback(state: ExecutionState, callback_id: str, now_ms: int) -> Operation:
-    """Return the callback as it is at ``now_ms``, open.
+    """Return the callback, which is open at ``now_ms``.
 
     Raises `CallbackNotFoundError`, `ExecutionEndedError` and `CallbackAlreadyCompletedError`.
     """
@@ -90,13 +90,13 @@ def end_invoke(
     payload: str | None = None,
     error: ErrorRecord | None = None,
 ) -> None:
-    """End a chained invoke; raises `ServiceError` when the operation is none."""
+    """End a chained invoke. Raises `ServiceError` if the operation is not a chained invoke."""
     check_running(state)
     operation = state.operations.get(operation_id)
     if operation is None or operation.type is not OperationType.CHAINED_INVOKE:
         raise ServiceError(
             f"Execution {state.id!r}: expected the id of a chained invoke, found "
-            f"{operation_id!r}; operations() shows those that it has"
+            f"{operation_id!r}; operations() lists those that it has"
         )
     state.fire(now_ms)
     check_running(state)
@@ -104,7 +104,7 @@ def end_invoke(
 
 
 def stop(state: ExecutionState, now_ms: int, error: ErrorRecord) -> None:
-    """End an execution as STOPPED; one that is over stays as it is."""
+    """End an execution as STOPPED, unless it is already over."""
     state.fire(now_ms)
     if state.is_running:
         root = apply_outside(state.root, Status.STOPPED, now_ms, error=error)

@@ -1,4 +1,4 @@
-"""Filters and pages of lists, as every service of ours understands them."""
+"""Filters and pages of lists, for memory and SQLite."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def end_of_prefix(prefix: str) -> str | None:
-    """Return the first text after all those that begin with ``prefix``; `None`: nothing is."""
+    """Return the first string after all those that begin with ``prefix``, `None` if none is."""
     while prefix:
         following = ord(prefix[-1]) + 1
         if following in _SURROGATES:
@@ -60,7 +60,7 @@ def end_of_prefix(prefix: str) -> str | None:
 
 
 def number_of(after: str | None, most: int = (1 << 63) - 1) -> int | None:
-    """Return the number in a marker. Raises `ServiceError` for a text that no page had.
+    """Return the number in a marker. Raises `ServiceError` for an invalid marker.
 
     ``most`` is the greatest number that a marker can have.
     """
@@ -76,7 +76,7 @@ def number_of(after: str | None, most: int = (1 << 63) - 1) -> int | None:
 
 
 def page_of(items: Sequence[T], limit: int, after: str | None) -> Paged[T]:
-    """Return a page of ``items``, whose marker is the number of those before the next page."""
+    """Return a page of ``items``; its marker is the index of the next page's first item."""
     first = number_of(after) or 0
     end = first + limit
     return Paged(items[first:end], str(end) if limit and len(items) > end else None)

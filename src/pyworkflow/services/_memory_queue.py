@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from pyworkflow._protocol.executions import LEASE_MS, ExecutionSummary, InvokedNames
 from pyworkflow._protocol.moves import apply_outside
-from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
+from pyworkflow._protocol.records import ErrorRecord, Status
 from pyworkflow.services._errors import not_found, not_leased
-from pyworkflow.services._scheduling import backoff_ms
+from pyworkflow.services._scheduling import Scheduled, backoff_ms, log_lost_lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -27,58 +27,30 @@ if TYPE_CHECKING:
 
     from pyworkflow.services._execution_state import ExecutionState
 
-    Wake: TypeAlias = tuple[int, int, "Scheduled"]
+    Wake: TypeAlias = tuple[int, int, "QueuedExecution"]
     """When, the number of the execution, and the execution."""
 
 logger = logging.getLogger("pyworkflow.memory")
 
 
-class Scheduled:
-    """An execution, and when somebody has to go on with it. A new one is due now."""
+class QueuedExecution(Scheduled):
+    """An execution in the queue."""
+
+    __slots__ = ("invoked", "lease_ms", "number", "parent")
 
     def __init__(
-        self, number: int, state: ExecutionState, parent: tuple[Scheduled, str] | None = None
+        self, number: int, state: ExecutionState, parent: tuple[QueuedExecution, str] | None = None
     ) -> None:
+        super().__init__(state)
         self.number = number
-        self.state = state
         self.parent = parent
-        """The execution that invoked it, and by which operation."""
+        """The execution that invoked it, and the id of the operation that did."""
         self.invoked = InvokedNames(state.root.name or state.id)
-        self.owner: str | None = None
         self.lease_ms = 0
-        self.wake_ms: int | None = None
-        self.not_before_ms: int | None = state.root.start_ms
-        """Not due sooner, whatever happens, and due then: the first time, and after a problem."""
-        self.troubles = 0
-        self.losses = 0
-        self.problem: ErrorRecord | None = None
-        self.is_over = False
 
     @property
     def id(self) -> str:
         return self.state.id
-
-    def next_wake(self, now_ms: int) -> int | None:
-        """Return when somebody has to go on with it."""
-        state = self.state
-        if self.owner is not None or not state.is_running:
-            return None
-        if self.not_before_ms is not None:
-            return self.not_before_ms
-        return now_ms if state.unread else state.next_due()
-
-    def free(self, due_ms: int | None) -> None:
-        """Take it from its owner, whose token is void from now on."""
-        self.owner = None
-        self.not_before_ms = due_ms
-        self.state.tokens += 1
-        self.state.token = None
-
-    def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
-        """Take it from its owner, to be due at ``due_ms`` and not before."""
-        self.troubles += 1
-        self.problem = problem
-        self.free(due_ms)
 
 
 class _Owner:
@@ -88,27 +60,27 @@ class _Owner:
         self.keeps = keeps
         """Whether its leases outlast their time."""
         self.report: ErrorRecord | None = None
-        self.leased: dict[str, Scheduled] = {}
+        self.leased: dict[str, QueuedExecution] = {}
 
 
 class MemoryQueue:
     """Which executions are due, and who has leased which."""
 
     def __init__(self, now_ms: Callable[[], int], machine_ms: Callable[[], int]) -> None:
-        self.has_news = False
+        self.has_changes = False
         """Whether anything changed that workers and waiting clients look at."""
         self._now_ms = now_ms
         self._machine_ms = machine_ms
         # Not the global one: that may be seeded alike everywhere.
         self._chance = random.Random()  # noqa: S311 - no secret
-        self._all: dict[str, Scheduled] = {}
+        self._all: dict[str, QueuedExecution] = {}
         self._sleeping: dict[str, list[Wake]] = {}
         self._deadlines: list[Wake] = []
         self._owners: dict[str, _Owner] = {}
 
     # -- executions ------------------------------------------------------------------------------
 
-    def find(self, execution_id: str) -> Scheduled:
+    def find(self, execution_id: str) -> QueuedExecution:
         """Return an execution. Raises `ExecutionNotFoundError`."""
         found = self._all.get(execution_id)
         if found is None:
@@ -120,34 +92,34 @@ class MemoryQueue:
         state: ExecutionState,
         *,
         timeout_seconds: int | None = None,
-        parent: tuple[Scheduled, str] | None = None,
+        parent: tuple[QueuedExecution, str] | None = None,
     ) -> None:
         """Add an execution that is due now."""
-        each = self._all[state.id] = Scheduled(len(self._all) + 1, state, parent)
+        each = self._all[state.id] = QueuedExecution(len(self._all) + 1, state, parent)
         if timeout_seconds is not None:
             state.deadline_ms = state.root.start_ms + timeout_seconds * 1000
             heappush(self._deadlines, (state.deadline_ms, each.number, each))
-        self.has_news = True
+        self.has_changes = True
         self._place(each)
 
-    def begin(self, each: Scheduled, owner: str | None) -> None:
+    def begin(self, each: QueuedExecution, owner: str | None) -> None:
         """Note that an invocation begins for ``owner``, which may be nobody."""
         each.not_before_ms = None
         self._lease_to(each, owner)
         self._place(each)
 
-    def settle(self, each: Scheduled) -> None:
+    def settle(self, each: QueuedExecution) -> None:
         """Take in what has changed in an execution's state."""
         state = each.state
         if not state.is_running and not each.is_over:
-            each.is_over = self.has_news = True
+            each.is_over = self.has_changes = True
             self._lease_to(each, None)
             self._carry_end_to_parent(each)
         elif state.is_running and state.unread:
-            self.has_news = True
+            self.has_changes = True
         self._place(each)
 
-    def _carry_end_to_parent(self, each: Scheduled) -> None:
+    def _carry_end_to_parent(self, each: QueuedExecution) -> None:
         if each.parent is None:
             return
         parent, operation_id = each.parent
@@ -162,7 +134,7 @@ class MemoryQueue:
             parent.state.put(end_ms, ended)
         self.settle(parent)
 
-    def _place(self, each: Scheduled) -> None:
+    def _place(self, each: QueuedExecution) -> None:
         wake_ms = each.next_wake(self._now_ms())
         if wake_ms != each.wake_ms:
             each.wake_ms = wake_ms
@@ -170,7 +142,7 @@ class MemoryQueue:
                 heap = self._sleeping.setdefault(each.state.workflow_name, [])
                 heappush(heap, (wake_ms, each.number, each))
 
-    def _lease_to(self, each: Scheduled, owner: str | None) -> None:
+    def _lease_to(self, each: QueuedExecution, owner: str | None) -> None:
         if each.owner is not None and (known := self._owners.get(each.owner)) is not None:
             known.leased.pop(each.id, None)
         each.owner = owner
@@ -178,16 +150,16 @@ class MemoryQueue:
             each.lease_ms = self._machine_ms() + LEASE_MS
             self._owners[owner].leased[each.id] = each
 
-    def _free(self, each: Scheduled, due_ms: int | None) -> None:
+    def _free(self, each: QueuedExecution, due_ms: int | None) -> None:
         self._lease_to(each, None)
         each.free(due_ms)
-        self.has_news = True
+        self.has_changes = True
         self._place(each)
 
     # -- what is due -----------------------------------------------------------------------------
 
     def _take_awake(
-        self, workflow_name: str, now_ms: int, most: Callable[[Scheduled], int]
+        self, workflow_name: str, now_ms: int, most: Callable[[QueuedExecution], int]
     ) -> list[Wake]:
         """Remove and return what is due of a workflow, of each kind as many as ``most`` says."""
         heap = self._sleeping.get(workflow_name, [])
@@ -215,11 +187,11 @@ class MemoryQueue:
 
     def take_due(
         self, workflow_names: Iterable[str], limit: int, suspects: int | None
-    ) -> list[Scheduled]:
+    ) -> list[QueuedExecution]:
         """Return executions to claim, the longest due first, and no longer list them."""
         now_ms = self._now_ms()
 
-        def most(each: Scheduled) -> int:
+        def most(each: QueuedExecution) -> int:
             return limit if suspects is None or not each.losses else suspects
 
         due: list[Wake] = []
@@ -227,7 +199,7 @@ class MemoryQueue:
         for name in workflow_names:
             due += self._take_awake(name, now_ms, most)
         due.sort(key=lambda entry: entry[:2])
-        taken: list[Scheduled] = []
+        taken: list[QueuedExecution] = []
         for entry in due:
             each = entry[-1]
             is_one_too_many = suspects is not None and each.losses > 0 and suspected >= suspects
@@ -245,7 +217,7 @@ class MemoryQueue:
         firsts = (self._first(name, suspects=suspects) for name in names)
         return min((first.wake_ms for first in firsts if first and first.wake_ms), default=None)
 
-    def _first(self, workflow_name: str, *, suspects: bool = True) -> Scheduled | None:
+    def _first(self, workflow_name: str, *, suspects: bool = True) -> QueuedExecution | None:
         """Return the execution of a workflow that is due first."""
         heap, passed, found = self._sleeping.get(workflow_name, []), [], None
         while heap:
@@ -275,7 +247,7 @@ class MemoryQueue:
             each.state.fire(now_ms)
             self.settle(each)
 
-    def unserved(self, workflow_names: Collection[str]) -> list[Scheduled]:
+    def unserved(self, workflow_names: Collection[str]) -> list[QueuedExecution]:
         """Return, of each workflow but these, the execution that has been due the longest."""
         now_ms = self._now_ms()
         others = sorted(name for name in self._sleeping if name not in workflow_names)
@@ -303,12 +275,12 @@ class MemoryQueue:
                 f"The worker {each.owner!r}, which ran it, did not renew its lease for "
                 f"{LEASE_MS // 1000} s"
             )
-            _log_what_is_lost(each, reason)
+            log_lost_lease(logger, logging.WARNING, each.state, reason)
             delay_ms = round(backoff_ms(each.losses) * self._chance.uniform(0.5, 1))
             each.losses += 1
             self._lease_to(each, None)
-            each.trouble(ErrorRecord(message=reason, type="WorkerLost"), now_ms + delay_ms)
-            self.has_news = True
+            each.postpone(ErrorRecord(message=reason, type="WorkerLost"), now_ms + delay_ms)
+            self.has_changes = True
             self._place(each)
 
     def renew(self, owner: str, execution_ids: Iterable[str]) -> None:
@@ -317,23 +289,25 @@ class MemoryQueue:
             if execution_id in leased:
                 leased[execution_id].lease_ms = lease_ms
 
-    def _leased_by(self, owner: str) -> dict[str, Scheduled]:
+    def _leased_by(self, owner: str) -> dict[str, QueuedExecution]:
         known = self._owners.get(owner)
         return {} if known is None else known.leased
 
-    def release(self, each: Scheduled, problem: ErrorRecord | None, *, is_unfinished: bool) -> None:
+    def release(
+        self, each: QueuedExecution, problem: ErrorRecord | None, *, is_unfinished: bool
+    ) -> None:
         now_ms = self._now_ms()
         each.losses = 0
         self._lease_to(each, None)
         if problem is not None:
-            each.trouble(problem, now_ms + backoff_ms(each.troubles + 1))
+            each.postpone(problem, now_ms + backoff_ms(each.failed_invocations + 1))
         else:
-            each.troubles, each.problem = 0, None
+            each.failed_invocations, each.problem = 0, None
             each.free(now_ms if is_unfinished else None)
-        self.has_news = True
+        self.has_changes = True
         self._place(each)
 
-    def held_by(self, owner: str, *, late: bool) -> list[tuple[str, int]]:
+    def leased_by(self, owner: str, *, late: bool) -> list[tuple[str, int]]:
         machine_ms = self._machine_ms()
         leased = self._leased_by(owner).values()
         return [
@@ -367,22 +341,22 @@ class MemoryQueue:
         self.renew(owner, [each.id for each in found])
         return [each.id for each in found if each.owner != owner or each.state.unread]
 
-    def revoke(self, each: Scheduled) -> None:
+    def revoke(self, each: QueuedExecution) -> None:
         """Take an execution from its owner. Raises `ServiceError` when it has none."""
         if not each.state.is_running or each.owner is None:
             raise not_leased(each.state.root)
         reason = f"It was released by hand from the worker {each.owner!r}"
-        _log_what_is_lost(each, reason)
+        log_lost_lease(logger, logging.WARNING, each.state, reason)
         each.problem = ErrorRecord(reason, "LeaseReleased")
         self._free(each, self._now_ms())
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def newest_first(self) -> Iterable[Scheduled]:
+    def newest_first(self) -> Iterable[QueuedExecution]:
         """Return all executions, the newest first."""
         return reversed(self._all.values())
 
-    def summary(self, each: Scheduled) -> ExecutionSummary:
+    def summary(self, each: QueuedExecution) -> ExecutionSummary:
         """Return how an execution stands; its problem says so if its owner doesn't go on."""
         problem = each.problem
         if each.owner is not None and (owner := self._owners.get(each.owner)) is not None:
@@ -397,22 +371,8 @@ class MemoryQueue:
                     "LeaseKept",
                 )
         return replace(
-            each.state.summary(), wake_ms=each.wake_ms, problem=problem, troubles=each.troubles
+            each.state.summary(),
+            wake_ms=each.wake_ms,
+            problem=problem,
+            failed_invocations=each.failed_invocations,
         )
-
-
-def _log_what_is_lost(each: Scheduled, reason: str) -> None:
-    state = each.state
-    begun = [
-        operation.name or operation.id
-        for operation in state.operations.values()
-        if operation.type is OperationType.STEP and operation.status is Status.STARTED
-    ]
-    logger.warning(
-        "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
-        "%s",
-        state.root.name,
-        state.workflow_name,
-        reason,
-        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
-    )

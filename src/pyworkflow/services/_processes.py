@@ -1,7 +1,8 @@
-"""Which process something belongs to. A fork copies memory, and neither threads nor their locks.
+"""Forks of this process. A fork copies memory, but no threads, and locks as they were.
 
-So what lives on threads is of no use in a child process: asking it would wait forever, and what
-would end it touches what both processes share. There it is refused, and left as it is.
+An object that relies on threads is useless in a child process: a call would wait forever, and
+closing it would touch what both processes share. So the child refuses to use it and leaves it
+alone. (Whether *another* process is alive is the concern of `sqlite._liveness`.)
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 here = os.getpid()
-"""The id of this process, kept: each request wants it."""
+"""The id of this process, cached since each request checks it."""
 
 
 def check_process(opened_by: int, what: str) -> None:
-    """Raise `UsageError` in another process than ``opened_by``, which opened ``what``."""
+    """Raise `UsageError` in a process other than ``opened_by``, which opened ``what``."""
     if here != opened_by:
         raise UsageError(
             f"{what} was opened by process {opened_by}, and this is process {here}, which was "
-            "forked from it: threads do not survive a fork, so nobody would answer. Open another "
+            "forked from it: threads do not survive a fork, so no call would return. Open another "
             "one in this process, after the fork"
         )
 
 
 loading = threading.Lock()
-"""Held while a thread loads a part of this package: a child forked meanwhile would have half of it.
+"""Locked while a thread imports a part of this package: a fork in between would copy half of it.
 
-What is loaded then may add to ``at_fork``: a fork that waits for it calls that, too.
+The imported module may add to ``at_fork``; a fork that waited for the lock calls the addition.
 """
 
 
 class AtFork(NamedTuple):
-    """What is called at each fork, on the thread that forks."""
+    """Functions to call at each fork, on the thread that forks."""
 
     before: Callable[[], None]
     in_parent: Callable[[], None]

@@ -1,9 +1,9 @@
-"""History events: what happened to an execution, one after another, as people and tools read it.
+"""History events: the changes of an execution, in order, for people and tools to read.
 
-A service keeps a compact `Entry` for each change and builds the events only when they are asked
-for. Names follow AWS: `StepStarted`, `WaitSucceeded`, ...; a retry is recorded as `StepFailed`, or
-`StepSucceeded` if it has no error, with the delay. Event ids count from 1 in the order of change.
-That a step became READY is no event.
+A service keeps a compact `HistoryEntry` for each change and builds the events only when they are
+asked for. Names follow AWS: `StepStarted`, `WaitSucceeded`, ...; a retry is recorded as
+`StepFailed`, or `StepSucceeded` if it has no error, with the delay. Event ids count from 1 in the
+order of change. A step that becomes READY makes no event.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One change: when, the record that it left, and the update, `None` if the service made it."""
+class HistoryEntry(msgspec.Struct, frozen=True, gc=False):
+    """A change: its time, the new record, and the update; `None` if the service made the change."""
 
     time_ms: int
     operation: Operation
@@ -27,12 +27,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One event of an execution. Times are milliseconds since the epoch.
+    """An event of an execution. Times are milliseconds since the epoch.
 
-    ``payload`` is the input of a started execution or chained invoke, and the result of what
-    succeeded. ``current_attempt`` is the number of the step's attempt that began or ended, from 1;
-    ``delay_seconds`` is there when another attempt follows. The times of an attempt's events are
-    those of its body; events stand in the order in which they were recorded.
+    ``payload`` is the input of a started execution or chained invoke, and the result of a succeeded
+    operation. ``current_attempt`` is the number of the step's attempt that began or ended, from 1;
+    ``delay_seconds`` is set when another attempt follows. The events of an attempt have the times
+    of its body; events are in the order in which they were recorded.
     """
 
     id: int
@@ -82,7 +82,7 @@ def _outcome(operation: Operation) -> str:
 
 def _payload(operation: Operation, update: Update | None) -> str | None:
     match operation:
-        # The record of an ended execution holds its input, that of a started invoke nothing.
+        # The record of an ended execution has its input; that of a started invoke has no payload.
         case Operation(type=OperationType.EXECUTION, status=Status.STARTED):
             return operation.payload
         case Operation(type=OperationType.EXECUTION) | Operation(status=Status.STARTED):
@@ -91,7 +91,7 @@ def _payload(operation: Operation, update: Update | None) -> str | None:
             return operation.payload
 
 
-def _event(number: int, entry: Entry) -> HistoryEvent:
+def _event(number: int, entry: HistoryEntry) -> HistoryEvent:
     operation, update = entry.operation, entry.update
     kind = operation.type
     started = operation.status is Status.STARTED
@@ -121,7 +121,7 @@ def _event(number: int, entry: Entry) -> HistoryEvent:
     )
 
 
-def build_events(entries: Iterable[Entry], first_id: int = 1) -> tuple[HistoryEvent, ...]:
-    """Return the events that ``entries``, in order of change, amount to."""
-    told = (entry for entry in entries if entry.operation.status is not Status.READY)
-    return tuple(_event(number, entry) for number, entry in enumerate(told, first_id))
+def build_events(entries: Iterable[HistoryEntry], first_id: int = 1) -> tuple[HistoryEvent, ...]:
+    """Return the events of ``entries``, which are in order of change."""
+    shown = (entry for entry in entries if entry.operation.status is not Status.READY)
+    return tuple(_event(number, entry) for number, entry in enumerate(shown, first_id))

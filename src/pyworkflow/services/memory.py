@@ -47,8 +47,8 @@ from pyworkflow.services._errors import (
 )
 from pyworkflow.services._execution_state import ExecutionState
 from pyworkflow.services._listing import Wanted, number_of, page_of
-from pyworkflow.services._memory_queue import MemoryQueue, Scheduled
-from pyworkflow.services._scheduling import is_progress, new_root
+from pyworkflow.services._memory_queue import MemoryQueue, QueuedExecution
+from pyworkflow.services._scheduling import new_root
 from pyworkflow.services.history import HistoryEvent, build_events
 from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 
@@ -351,11 +351,11 @@ class MemoryService:
                     )
                 yield
         finally:
-            if self._queue.has_news:
-                self._queue.has_news = False
-                self._tell()
+            if self._queue.has_changes:
+                self._queue.has_changes = False
+                self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             try:
                 listener()
@@ -363,7 +363,7 @@ class MemoryService:
                 logger.exception("a subscriber of the executions in memory failed")
 
     @contextmanager
-    def _changing(self, execution_id: str) -> Iterator[Scheduled]:
+    def _changing(self, execution_id: str) -> Iterator[QueuedExecution]:
         """Guard a change of one execution; what was due happens even if the change is refused."""
         with self._locked():
             each = self._queue.find(execution_id)
@@ -386,11 +386,11 @@ class MemoryService:
             for update in updates:
                 if update.type is OperationType.CHAINED_INVOKE and update.action is Action.START:
                     self._start_child(each, update)
-            if updates and each.troubles and (not each.losses or any(map(is_progress, updates))):
-                each.troubles, each.problem = 0, None
+            if each.failed_invocations and each.recovers_by(updates):
+                each.failed_invocations, each.problem = 0, None
             return answer
 
-    def _start_child(self, each: Scheduled, update: Update) -> None:
+    def _start_child(self, each: QueuedExecution, update: Update) -> None:
         assert update.function_name is not None
         name = each.invoked.take(update.id, update.name)
         payload = "null" if update.payload is None else update.payload
@@ -422,7 +422,7 @@ class MemoryService:
                     claimed.append(self._begin(each, owner))
             return claimed
 
-    def _begin(self, each: Scheduled, owner: str | None) -> Invocation:
+    def _begin(self, each: QueuedExecution, owner: str | None) -> Invocation:
         invocation = self._executions.claim(each.id)
         self._queue.begin(each, owner)
         return replace(invocation, losses=each.losses) if each.losses else invocation
@@ -454,10 +454,10 @@ class MemoryService:
             if each.state.is_running and each.state.token == token:
                 self._queue.release(each, problem, is_unfinished=is_unfinished)
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
         """Return what ``owner`` has leased: ids, each with the number of tokens issued so far."""
         with self._locked():
-            return self._queue.held_by(owner, late=late)
+            return self._queue.leased_by(owner, late=late)
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
         """Make these leases of ``owner`` due for others now."""
@@ -490,12 +490,12 @@ class MemoryService:
         with self._locked():
             return self._queue.next_deadline()
 
-    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+    async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
         """Return, of each workflow but these, the execution that has been due the longest."""
         with self._locked():
             return tuple(map(self._queue.summary, self._queue.unserved(workflow_names)))
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
         """Return those of the executions leased by ``owner`` at which it has to look."""
         with self._locked():
             return self._queue.changed(owner, execution_ids)

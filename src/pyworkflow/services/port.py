@@ -1,8 +1,8 @@
-"""The ports to a service: who keeps the executions, and what each of its users needs of it.
+"""The three ports of a service, which keeps executions: one port for each kind of user.
 
-* `History`: what one run of the engine needs. Lambda implements it inside a function.
-* `Queue`: what a worker needs, to find executions that are due and to keep others from them.
-* `Executions`: what clients, the command line, a dashboard and an endpoint need.
+* `History` serves a run of the engine. Lambda implements it inside a function.
+* `Queue` serves a worker: it finds due executions and leases them.
+* `Executions` serves clients, the command line, a dashboard and an endpoint.
 
 `Service` is all three, as `pyworkflow.services.open` returns it. Every implementation passes the
 exam in `pyworkflow.testing.conformance`, which covers each method named here.
@@ -16,24 +16,23 @@ Units: names that end in ``_ms`` are whole milliseconds since the epoch, names t
 ``_seconds`` whole seconds. Payloads are JSON text, callback results raw text, sizes UTF-8 bytes.
 
 Errors: every method raises `ServiceUnavailableError` when the service can't be reached or is
-locked, `StorageError` when what it keeps can't be used, `DamagedExecutionError` when one execution
-can't be read, and `ServiceError` after `Service.close`. Methods name the others themselves. An
-error means that nothing was changed, unless it is a `ServiceUnavailableError`.
+locked, `StorageError` when its storage can't be used, `DamagedExecutionError` when an execution
+can't be read, and `ServiceError` after `Executions.close`. Each method documents its other errors.
+An error means that nothing was changed; after a `ServiceUnavailableError` that is unknown.
 
-Threads: the loop that opens a service may call every method. An implementation says so where it
-takes more; memory and SQLite take calls on any loop of any thread, which a worker on this machine
-needs for its heartbeat.
+Threads: every method may be called on the loop that opened the service. Memory and SQLite accept
+calls on any loop of any thread, which a worker on this machine needs for its heartbeat thread.
 
-Room for what operating executions adds. Each of these becomes a method of `Executions`, with a
-`Capability` where a service may lack it, or an option with a default, so that no caller changes:
+Extensions: each of these fits in as a method of `Executions`, with a `Capability` where a service
+may lack it, or as an option with a default, so that no caller changes:
 
-* to cancel, pause, resume and delete an execution, and to send it a message: methods that take an
-  execution's id, like `Executions.stop`;
-* a list of workers, in pages: what `Queue.report` and the leases record;
-* an order for lists, and histories from their end: options beside ``limit``;
-* metadata of a start and the seed of a rerun: options of `Executions.start`;
-* a start that its own worker leases at once: an ``owner`` option of `Executions.start`, for a
-  service that is a `Queue`, too.
+* cancelling, pausing, resuming and deleting an execution, and sending it a message: methods that
+  take an execution's id, like `Executions.stop`;
+* listing workers, in pages, from the leases and from `Queue.report`;
+* ordering lists, and reading histories from their end: options beside ``limit``;
+* metadata of a start, and the seed of a rerun: options of `Executions.start`;
+* a start that is leased at once: an ``owner`` option of `Executions.start`, for a service that is
+  also a `Queue`.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 from pyworkflow.errors import UsageError
 
 LIST_LIMIT = 50
-"""The most executions on a page, unless more are asked for."""
+"""Default number of executions per page."""
 PAGE_LIMIT = 1000
-"""The most operations or events on a page, unless more are asked for."""
+"""Default number of operations or events per page."""
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -68,58 +67,58 @@ Durability: TypeAlias = Literal["full", "normal"]
 
 
 class Capability(StrEnum):
-    """An operation that not every service has; `Executions.capabilities` says which it has."""
+    """An optional method of `Executions`; ``Executions.capabilities`` lists the supported ones."""
 
     BACKUP = "back up its executions"
     RELEASE = "release an execution from its worker"
 
 
 def require(service: Executions, capability: Capability, remedy: str) -> None:
-    """Raise `UsageError` for a service without ``capability``; ``remedy`` says what to do."""
+    """Raise `UsageError` if ``service`` lacks ``capability``; ``remedy`` ends the message."""
     if capability not in service.capabilities:
         raise UsageError(f"Expected a service that can {capability}, found {service!r}; {remedy}")
 
 
 class History(Protocol):
-    """What one run needs: the rest of its history, and a place for what happens next."""
+    """The port of a run: it reads its history and records what happens next."""
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
         """Return the page of the history that ``marker`` names.
 
         Raises `ExecutionNotFoundError`; `StaleTokenError` when ``token`` is not the newest;
-        `ServiceError` for a marker that did not come with it.
+        `ServiceError` for a marker that was not issued with ``token``.
         """
         ...
 
     def commit(
         self, execution_id: str, token: str, updates: Sequence[Update]
     ) -> Awaitable[Committed]:
-        """Apply ``updates`` as a whole, durably, and return the next token and what changed.
+        """Apply ``updates`` atomically and durably; return the next token and what changed.
 
-        Without updates it refreshes. Raises `ExecutionNotFoundError`; `StaleTokenError` when the
-        token was used or revoked; `InvalidUpdateError` when an update is not a legal move, after
-        which the token is still good.
+        Without updates it only returns what changed. Raises `ExecutionNotFoundError`;
+        `StaleTokenError` when the token was used or revoked; `InvalidUpdateError` when an update is
+        not a legal move, after which the token is still valid.
         """
         ...
 
 
 @runtime_checkable
 class ImmediateHistory(History, Protocol):
-    """A `History` in this process, whose checkpoints need no waiting."""
+    """A `History` in memory, whose checkpoints complete without waiting."""
 
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
-        """Do what `commit` does, without waiting."""
+        """Do as `commit` does, and return the result directly."""
         ...
 
 
 class Queue(Protocol):
-    """What a worker needs: executions that are due, and leases on them.
+    """The port of a worker: executions that are due, and leases on them.
 
-    A lease belongs to an *owner*: one worker of one process. It is a promise to go on with the
-    execution. It does not keep two processes from writing: the token does. Leases last `LEASE_MS`
-    of the machine's time, whatever time the executions live in. An execution whose lease runs out
-    without `release` lost its process: it becomes due again after a delay, as a *suspect*, since
-    it may be what ended the process.
+    A lease belongs to an *owner*: one worker of one process. It is a promise to run the execution.
+    It does not prevent two processes from writing; the token does. Leases last `LEASE_MS` of the
+    machine's time, even if the executions have a clock of their own. An execution whose lease runs
+    out without `release` lost its process. It becomes due again after a delay, as a *suspect*,
+    since it may have killed the process.
     """
 
     # -- leases ----------------------------------------------------------------------------------
@@ -135,18 +134,18 @@ class Queue(Protocol):
     ) -> Sequence[Invocation]:
         """Lease up to ``limit`` due executions of those workflows, the longest due first.
 
-        Each begins a new invocation, and its older tokens are void. At most ``suspects`` of them
-        are suspects (`None`: any number). With ``keep``, leases of ``owner`` that run out last
-        until `retire` while this process is known to live, since a body may be running; `hand_back`
-        gives up those that have none. Executions whose timeout has passed end here.
+        Each begins a new invocation, and its older tokens become void. At most ``suspects`` of them
+        are suspects (`None`: no limit). With ``keep``, leases of ``owner`` outlast `LEASE_MS` until
+        `retire`, while this process is known to be alive, since a step may be running; `hand_back`
+        gives up leases without a running step. Executions whose timeout has passed end here.
         """
         ...
 
     async def renew(self, owner: str, execution_ids: Collection[str]) -> None:
         """Extend the leases of ``owner`` on these executions to `LEASE_MS` from now.
 
-        Leases that it has lost are skipped. Its other leases run out: a claim whose answer was lost
-        must not keep an execution from everybody.
+        Leases that it has lost are skipped. Its other leases run out: a claim whose result was lost
+        must not block an execution.
         """
         ...
 
@@ -158,37 +157,39 @@ class Queue(Protocol):
         problem: ErrorRecord | None = None,
         is_unfinished: bool = False,
     ) -> None:
-        """Give up the lease: the execution is due when something happens, or now if it has.
+        """Give up the lease; the execution is due at its next timer or unread change.
 
-        With ``is_unfinished`` it is due now: steps are waiting that have no record yet. With a
-        ``problem`` it is due after a delay that doubles with each one: 1 s to 5 min. A stale
-        ``token`` is ignored: another owner has the execution. Raises `ExecutionNotFoundError`.
+        With ``is_unfinished`` it is due now: it has steps to run that are not recorded yet. With a
+        ``problem`` it is due after a delay that doubles with each problem in a row, from 1 s to
+        5 min. A stale ``token`` is ignored: another owner has the execution. Raises
+        `ExecutionNotFoundError`.
         """
         ...
 
-    async def held_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
-        """Return what ``owner`` has leased: ids, each with the number of tokens issued so far.
+    async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
+        """Return the executions that ``owner`` has leased: ids, each with its number of tokens.
 
-        With ``late``, only leases that have run out.
+        That number counts the tokens issued so far. With ``late``, return only leases that have
+        run out.
         """
         ...
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
-        """Make these leases of ``owner``, as `held_by` returned them, due for others now.
+        """Give up these leases of ``owner``, as `leased_by` returned them; others may claim now.
 
-        Those for which a token was issued since are skipped: they are being run.
+        Executions for which a token was issued since are skipped: they are running.
         """
         ...
 
     async def report(self, owner: str, report: ErrorRecord | None) -> None:
-        """Record why ``owner`` does not go on (`None`: it does).
+        """Record why ``owner`` makes no progress; `None` clears the report.
 
-        The report is the ``problem`` of every execution that it has leased.
+        The report is shown as the ``problem`` of every execution that ``owner`` has leased.
         """
         ...
 
     async def retire(self, owner: str) -> None:
-        """Forget an owner that claims nothing more; leases that it still has run out by time."""
+        """Forget an owner that stops claiming; its remaining leases run out after `LEASE_MS`."""
         ...
 
     # -- when to look ----------------------------------------------------------------------------
@@ -196,51 +197,51 @@ class Queue(Protocol):
     async def next_due(
         self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
     ) -> int | None:
-        """Return when a worker of those workflows (`None`: of all) has to look next, or `None`.
+        """Return when a worker of those workflows (`None`: all) has to claim next.
 
         That is when the first of their executions without an owner is due, or when any running
-        execution exceeds its timeout. `None` means: after the next change. Without ``suspects``,
-        suspects don't count. Leases don't count either: workers look for those that ran out
-        whenever they renew their own.
+        execution exceeds its timeout; in milliseconds since the epoch. `None` means that only a
+        change can make anything due. Without ``suspects``, suspects don't count. Leases don't count
+        either: workers claim those that ran out whenever they renew their own.
         """
         ...
 
     async def next_deadline(self) -> int | None:
-        """Return when the first running execution exceeds its timeout; `None` if none has one."""
+        """Return when the first running execution exceeds its timeout, `None` if none has one."""
         ...
 
-    async def left_due(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
-        """Return, of each workflow but these, the execution that has been due the longest, if any.
+    async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
+        """Return the execution that has been due the longest, for each workflow except these.
 
-        None of them has an owner. A worker of that workflow may well claim it next.
+        Only executions without an owner count; a worker of that workflow may claim them any time.
         """
         ...
 
-    async def news(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
-        """Return those of the executions leased by ``owner`` at which it has to look.
+    async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
+        """Return the ids, among those leased by ``owner``, of executions that changed.
 
-        They changed from outside and no commit has read that yet, or they are over (one that
-        exceeds its timeout ends here), or another owner has the lease. Asking keeps the leases:
-        those that ran out and that nobody took are renewed.
+        They changed from outside and no commit has read that yet, or they are over (an execution
+        that exceeds its timeout ends here), or another owner has the lease. The call keeps the
+        leases: those that ran out and that no other owner took are renewed.
         """
         ...
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call ``on_change``, from any thread, when there may be work, news or an end.
+        """Call ``on_change``, from any thread, when an execution may be due, changed or over.
 
         It is called after a start, a change from outside, a release and the end of an execution,
-        not after each checkpoint, and never before the change can be read. Any change by another
-        process counts. Return a function that ends the subscription.
+        but not after each checkpoint, and never before the change can be read. Any change by
+        another process counts. Return a function that ends the subscription.
         """
         ...
 
 
 class Executions(Protocol):
-    """What clients, the command line, a dashboard and an endpoint need."""
+    """The port of clients, the command line, a dashboard and an endpoint."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Which of the optional operations this service has; the others raise `UsageError`."""
+        """The optional methods that this service supports; the others raise `UsageError`."""
         ...
 
     async def start(
@@ -251,27 +252,27 @@ class Executions(Protocol):
         execution_name: str | None = None,
         timeout_seconds: int | None = None,
     ) -> str:
-        """Start an execution and return its id; it is durable then, and due.
+        """Start an execution, which is durable and due on return, and return its id.
 
-        Names are per workflow; without one the id is the name. Starting a name again with the same
-        input returns the execution that has it, running or over. ``timeout_seconds`` from now the
-        execution ends as TIMED_OUT. Raises `ExecutionAlreadyStartedError` when the name stands for
-        another input, `ExecutionNameError` for a malformed one, `SerializationError` when the input
-        is too large.
+        Names are unique per workflow; the default is the id. Starting a name again with the same
+        input returns the id of the existing execution, running or over. The execution ends as
+        TIMED_OUT ``timeout_seconds`` from now. Raises `ExecutionAlreadyStartedError` when the name
+        is taken by another input, `ExecutionNameError` for a malformed name, `SerializationError`
+        when the input is too large.
         """
         ...
 
     async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
-        """End an execution as STOPPED; one that is over stays as it is.
+        """End an execution as STOPPED, unless it is already over, and return it.
 
         Raises `ExecutionNotFoundError`.
         """
         ...
 
     async def revoke(self, execution_id: str) -> ExecutionSummary:
-        """Take an execution from its owner, make it due for others now, and return it.
+        """Take an execution from its owner, so that others may claim it now, and return it.
 
-        Raises `ExecutionNotFoundError`, `ServiceError` when nobody has leased it. Needs
+        Raises `ExecutionNotFoundError`, `ServiceError` when it is not leased. Needs
         `Capability.RELEASE`.
         """
         ...
@@ -300,8 +301,8 @@ class Executions(Protocol):
         """Return an execution's status, times and payloads. Raises `ExecutionNotFoundError`."""
         ...
 
-    # Lists are read in pages, so that none is long: ``limit`` is the most that a page has, and
-    # ``after`` the ``marker`` of the page before. A marker that no page had is a `ServiceError`.
+    # Lists are read in pages, so that no read is long: ``limit`` is the maximum size of a page, and
+    # ``after`` is the ``marker`` of the previous page. An invalid marker raises `ServiceError`.
 
     async def list(
         self,
@@ -313,7 +314,7 @@ class Executions(Protocol):
     ) -> Paged[ExecutionSummary]:
         """Return the executions that match every filter of `Filters`, the newest first.
 
-        They have their input and result only with ``payloads``. An execution that can't be read is
+        Only with ``payloads`` do they include input and result. An execution that can't be read is
         listed with that problem.
         """
         ...
@@ -336,7 +337,8 @@ class Executions(Protocol):
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_change``, from any thread, when an execution may have changed or ended.
 
-        Never before the change can be read. Return a function that ends the subscription.
+        It is never called before the change can be read. Return a function that ends the
+        subscription.
         """
         ...
 
@@ -345,17 +347,17 @@ class Executions(Protocol):
     async def backup(
         self, destination: str, on_progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Copy everything, in one state, into a new file, while everything goes on.
+        """Copy all executions, as of one moment, into a new file, without stopping any of them.
 
         ``on_progress`` is called on any thread with the number of bytes copied and the total.
-        Raises `UsageError` if something is at ``destination``. Needs `Capability.BACKUP`.
+        Raises `UsageError` if ``destination`` exists. Needs `Capability.BACKUP`.
         """
         ...
 
     async def close(self) -> None:
-        """Finish what is being written, and let go of what the service has open."""
+        """Finish pending writes and release the service's resources."""
         ...
 
 
 class Service(History, Queue, Executions, Protocol):
-    """All three ports: executions on this machine, which workers here may run."""
+    """All three ports: a service on this machine, for clients and workers alike."""

@@ -191,7 +191,7 @@ def test_a_passing_fault_is_tried_again(api: FakeLambda, fault: Fault, read_seco
 @pytest.mark.parametrize(
     ("fault", "read_seconds", "said"),
     [
-        (cut_before, 30.0, "closed without an answer"),
+        (cut_before, 30.0, "closed without a response"),
         (cut_within, 30.0, "cut off"),
         (hang, 0.1, "timed out"),
         (fail(429, "TooManyRequestsException", "slow down"), 30.0, "slow down"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyworkflow.services.awslambda._connection import Connection
-from pyworkflow.services.awslambda._http1 import Answer, MalformedAnswerError
+from pyworkflow.services.awslambda._http1 import MalformedResponseError, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -93,7 +93,7 @@ def test_an_answer_is_told_after_the_connection_is_kept() -> None:
         assert kept == [1]
         assert world.other.recv(100) == b"request"
         await world.exchange()
-        assert world.told == [Answer(200, {"content-length": "2"}, b"{}")]
+        assert world.told == [Response(200, {"content-length": "2"}, b"{}")]
         assert world.kept == [world.connection] * 2
 
     run(work)
@@ -179,7 +179,7 @@ def test_half_an_answer_is_a_failure(was_kept: bool) -> None:
         await world.receive(ANSWER[:-1])
         world.other.shutdown(socket.SHUT_WR)
         await world.pass_on()
-        assert isinstance(world.told[-1], MalformedAnswerError)
+        assert isinstance(world.told[-1], MalformedResponseError)
         assert not world.is_open
 
     run(work)

@@ -217,14 +217,14 @@ def shapes_in(kind: Any) -> Iterator[type[wire.Shape]]:
         ("OperationUpdate", wire.OperationUpdate, {"ChainedInvokeOptions.XAmznTraceId"}),
         ("Operation", wire.Operation, set()),
         ("ErrorObject", wire.ErrorObject, set()),
-        ("GetDurableExecutionStateResponse", wire.StateAnswer, set()),
+        ("GetDurableExecutionStateResponse", wire.StateResponse, set()),
         ("CheckpointUpdatedExecutionState", wire.ExecutionState, set()),
         (
             "CheckpointDurableExecutionRequest",
             wire.CheckpointRequest,
             {"DurableExecutionArn", "Updates.ChainedInvokeOptions.XAmznTraceId"},
         ),
-        ("CheckpointDurableExecutionResponse", wire.CheckpointAnswer, set()),
+        ("CheckpointDurableExecutionResponse", wire.CheckpointResponse, set()),
     ],
 )
 def test_each_member_of_the_model_is_in_its_shape(
@@ -250,7 +250,7 @@ def test_the_words_are_the_model_s(name: str, words: Any) -> None:
     [
         ("Operation", wire.Operation),
         ("OperationUpdate", wire.OperationUpdate),
-        ("GetDurableExecutionStateResponse", wire.StateAnswer),
+        ("GetDurableExecutionStateResponse", wire.StateResponse),
         ("CheckpointDurableExecutionRequest", wire.CheckpointRequest),
     ],
 )
@@ -352,7 +352,7 @@ def parse(operation: str, content: Any) -> dict[str, Any]:
 def test_each_operation_is_read_as_botocore_reads_it(operation: dict[str, Any]) -> None:
     content = {"Operations": [operation], "NextMarker": "m"}
     (parsed,) = parse(STATE, content)["Operations"]
-    page = wire.page_from_answer(json.dumps(content).encode())
+    page = wire.page_from_response(json.dumps(content).encode())
     assert page.operations == (expected_of(parsed),)
     assert page.marker == "m"
     # An event has whole milliseconds where an answer has seconds.
@@ -369,11 +369,11 @@ def test_whole_answers_are_understood(operation: str, members: str) -> None:
     content = sample(model().operation_model(operation).output_shape, members)
     parsed = parse(operation, content)
     if operation == STATE:
-        page = wire.page_from_answer(json.dumps(content).encode())
+        page = wire.page_from_response(json.dumps(content).encode())
         operations = parsed["Operations"]
         marker = parsed.get("NextMarker")
     else:
-        committed = wire.committed_from_answer(json.dumps(content).encode())
+        committed = wire.committed_from_response(json.dumps(content).encode())
         assert committed.token == parsed.get("CheckpointToken")
         page = Page(committed.operations, committed.marker)
         operations = parsed["NewExecutionState"].get("Operations", [])

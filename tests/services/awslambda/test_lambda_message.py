@@ -9,10 +9,10 @@ import pytest
 from pyworkflow.services.awslambda import _http1
 from pyworkflow.services.awslambda._http1 import (
     MOST_HEADERS,
-    Answer,
-    AnswerReader,
-    MalformedAnswerError,
-    OversizedAnswerError,
+    MalformedResponseError,
+    OversizedResponseError,
+    Response,
+    ResponseReader,
     to_bytes,
 )
 from pyworkflow.services.awslambda._sigv4 import Request
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def read(*pieces: bytes) -> tuple[Answer, bool]:
+def read(*pieces: bytes) -> tuple[Response, bool]:
     """Return what comes of pieces, after the last of which the connection ends if it must."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     for piece in (*pieces, b""):
         answer = reader.feed(piece)
         if answer is not None:
@@ -135,21 +135,21 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 )
 def test_anything_else_is_an_error_and_not_a_guess(text: bytes) -> None:
     for pieces in ((text,), *in_two(text[:200]), one_by_one(text[:200])):
-        with pytest.raises(MalformedAnswerError):
+        with pytest.raises(MalformedResponseError):
             read(*pieces)
 
 
 def test_what_is_no_http_is_told_before_the_end() -> None:
-    with pytest.raises(MalformedAnswerError, match="SSH-2.0"):
-        AnswerReader().feed(b"SSH-2.0-OpenSSH\r\n")
+    with pytest.raises(MalformedResponseError, match="SSH-2.0"):
+        ResponseReader().feed(b"SSH-2.0-OpenSSH\r\n")
 
 
 def test_nothing_is_kept_of_a_head_without_end() -> None:
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(b"HTTP/1.1 200 OK\r\na: ")
     for _ in range(65):
         assert reader.feed(b"b" * 1000) is None
-    with pytest.raises(MalformedAnswerError, match="over 65536 bytes"):
+    with pytest.raises(MalformedResponseError, match="over 65536 bytes"):
         reader.feed(b"b" * 1000)
 
 
@@ -175,19 +175,19 @@ def test_a_content_that_is_too_large_is_refused_before_it_is_read(
     text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_http1, "MOST_CONTENT_BYTES", 1000)
-    with pytest.raises(OversizedAnswerError, match="at most 1000 bytes, found one of"):
-        AnswerReader().feed(text)
+    with pytest.raises(OversizedResponseError, match="at most 1000 bytes, found one of"):
+        ResponseReader().feed(text)
 
 
 def test_chunks_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http1, "MOST_CONTENT_BYTES", 1000)
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert reader.feed(CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n") is None
-    with pytest.raises(OversizedAnswerError, match="found one of 1001 bytes"):
+    with pytest.raises(OversizedResponseError, match="found one of 1001 bytes"):
         reader.feed(b"1\r\n")
 
 
 def test_silence_is_told_apart() -> None:
-    with pytest.raises(ConnectionError, match="without an answer"):
+    with pytest.raises(ConnectionError, match="without a response"):
         read(b"")
-    assert not issubclass(MalformedAnswerError, ConnectionError)
+    assert not issubclass(MalformedResponseError, ConnectionError)

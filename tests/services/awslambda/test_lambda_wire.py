@@ -24,10 +24,10 @@ from pyworkflow._protocol.records import (
     Update,
 )
 from pyworkflow._protocol.wire import (
-    committed_from_answer,
+    committed_from_response,
     error_to_wire,
     operations_from_event,
-    page_from_answer,
+    page_from_response,
     update_to_wire,
 )
 from pyworkflow._protocol.wire_misfits import MisfitError
@@ -143,7 +143,7 @@ def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
         [{**STEP, "StartTimestamp": 1000, "EndTimestamp": 4321, "StepDetails": details}]
     )
     details = {"Attempt": 2, "NextAttemptTimestamp": 5.5}  # type: ignore[dict-item]
-    (from_answer,) = page_from_answer(
+    (from_answer,) = page_from_response(
         to_json(
             {
                 "Operations": [
@@ -164,7 +164,7 @@ def test_an_event_counts_milliseconds_and_an_answer_seconds() -> None:
 
 def test_fractions_of_seconds_are_rounded_not_cut() -> None:
     answer = {"Operations": [{**STEP, "StartTimestamp": 1_767_225_600.289}]}
-    assert page_from_answer(to_json(answer)).operations[0].start_ms == 1_767_225_600_289
+    assert page_from_response(to_json(answer)).operations[0].start_ms == 1_767_225_600_289
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_no_value_of_any_key_is_shown(key: str) -> None:
     operation = {**STEP, "StartTimestamp": 1, key: ["4111"]}
     for read in (
         lambda: operations_from_event([operation]),
-        lambda: page_from_answer(to_json({"Operations": [operation]})),
+        lambda: page_from_response(to_json({"Operations": [operation]})),
     ):
         with pytest.raises(MisfitError, match=rf"Operations\[0\]\.{key}: expected") as caught:
             read()
@@ -271,7 +271,7 @@ OPERATIONS = [{**STEP, "StartTimestamp": 1.0}]
     ],
 )
 def test_pages(answer: Any, page: Page) -> None:
-    assert page_from_answer(to_json(answer)) == page
+    assert page_from_response(to_json(answer)) == page
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_pages(answer: Any, page: Page) -> None:
 )
 def test_an_answer_that_is_no_page(answer: Any, said: str) -> None:
     with pytest.raises(ServiceError, match=said):
-        page_from_answer(to_json(answer))
+        page_from_response(to_json(answer))
 
 
 @pytest.mark.parametrize(
@@ -304,12 +304,12 @@ def test_an_answer_that_is_no_page(answer: Any, said: str) -> None:
     ],
 )
 def test_answers_to_a_checkpoint(answer: Any, committed: Committed) -> None:
-    assert committed_from_answer(to_json(answer)) == committed
+    assert committed_from_response(to_json(answer)) == committed
 
 
 def test_an_answer_that_is_none_to_a_checkpoint() -> None:
-    with pytest.raises(ServiceError, match="the answer to a checkpoint: expected an object"):
-        committed_from_answer(b'"token"')
+    with pytest.raises(ServiceError, match="the response to a checkpoint: expected an object"):
+        committed_from_response(b'"token"')
 
 
 # -- both ends: what one writes the other reads ---------------------------------------------------
@@ -378,10 +378,10 @@ def test_an_operation_comes_back_from_an_event(operation: Operation) -> None:
 @given(OPERATIONS_OF_ALL_TYPES)
 def test_an_operation_comes_back_from_an_answer(operation: Operation) -> None:
     shape = wire.shape_of(operation, wire.Operation, wire.SECONDS)
-    answer = wire.StateAnswer((shape,), "m")
-    assert page_from_answer(wire.encoded(answer)) == Page((operation,), "m")
-    checkpoint = wire.CheckpointAnswer("t", wire.ExecutionState((shape,)))
-    assert committed_from_answer(wire.encoded(checkpoint)) == Committed("t", (operation,))
+    answer = wire.StateResponse((shape,), "m")
+    assert page_from_response(wire.encoded(answer)) == Page((operation,), "m")
+    checkpoint = wire.CheckpointResponse("t", wire.ExecutionState((shape,)))
+    assert committed_from_response(wire.encoded(checkpoint)) == Committed("t", (operation,))
 
 
 @given(st.lists(UPDATES_OF_ALL_TYPES, max_size=3))
@@ -420,7 +420,7 @@ def test_an_invocation_comes_back_from_an_event() -> None:
 )
 def test_an_answer_to_an_invocation_is_read(end: Any) -> None:
     sent = json.dumps(answer(end, 0)).encode()
-    found = wire.decoded(sent, wire.InvocationAnswer, "The function sent")
+    found = wire.decoded(sent, wire.InvocationResponse, "The function sent")
     assert found.status in {"SUCCEEDED", "FAILED", "PENDING"}
     assert found.result == getattr(end, "payload", None)
     error = None if found.error is None else wire.error_record(found.error)

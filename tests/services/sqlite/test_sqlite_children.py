@@ -156,7 +156,7 @@ def test_a_holder_hears_that_its_invoke_ended(path: str) -> None:
         await parent.commit(invoke("i", function_name="child"))
         (child,) = await lease(service, "you", "child")
         await child.commit(end(child.id, payload="7"))
-        assert list(await service.news("me", [parent.id])) == [parent.id]
+        assert list(await service.changed("me", [parent.id])) == [parent.id]
         assert (await parent.commit())["i"].payload == "7"
 
     play(path, scene)
@@ -260,7 +260,7 @@ def test_an_execution_times_out_while_it_is_held(path: str) -> None:
         (holder,) = await lease(service, "me")
         assert await service.next_due(["greet"]) == here.clock.ms + 10_000
         here.clock.advance(10_000)
-        assert list(await service.news("me", [execution_id])) == [execution_id]
+        assert list(await service.changed("me", [execution_id])) == [execution_id]
         with pytest.raises(StaleTokenError, match="TIMED_OUT"):
             await holder.commit(step("a"))
         assert (await service.get(execution_id)).status is ExecutionStatus.TIMED_OUT
@@ -312,12 +312,12 @@ def test_a_child_that_times_out_ends_the_invoke(path: str) -> None:
         for holder in holders:
             await holder.commit(invoke("i", function_name="child"))
             await holder.release()
-        store = service._book.store
-        store._connection.execute(
+        sql = service._unit.sql
+        sql._connection.execute(
             "UPDATE executions SET deadline_ms = ? WHERE workflow = 'child'",
             (here.clock.ms + 9_000,),
         )
-        service._book._started.forget()  # as it would if this were another connection's doing
+        service._unit._started.forget()  # as it would if this were another connection's doing
         here.clock.advance(10_000)
         (again,) = await lease(service, "me", "parent")
         ended = again.invocation.operations[1]

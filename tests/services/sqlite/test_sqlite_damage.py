@@ -131,12 +131,12 @@ def test_what_is_put_off_says_why_and_goes_on_once_it_can_be_read(
         await bad.release(is_unfinished=True)
         by_hand(here, "CREATE TABLE kept AS SELECT * FROM operations")
         edit(here, "operations", "record", "x'c1'")
-        for troubles in (1, 2):
+        for failures in (1, 2):
             assert await lease(service, "me") == []
             shown = await service.get(bad.id)
             assert shown.problem is not None
             assert f"row {(1 << 32) + 1} of operations, record: " in shown.problem.message
-            assert shown.troubles == troubles
+            assert shown.failed_invocations == failures
             assert shown.wake_ms == await service.next_due() == here.clock.ms + PUT_OFF_MS
             here.clock.advance(PUT_OFF_MS)
         assert len(caplog.records) == 1
@@ -294,7 +294,7 @@ def test_an_id_of_another_type_is_shown(tmp_path: Path, cell: str, shown_id: str
         assert [holder.id for holder in await lease(service, "me")] == [good]
         shown = (await service.list())[1]
         assert shown.id == shown_id.format(bad)
-        assert shown.troubles == 1
+        assert shown.failed_invocations == 1
         assert "expected str, found bytes" in (shown.problem.message if shown.problem else "")
         assert "row 1 of executions, id" in (shown.problem.message if shown.problem else "")
 

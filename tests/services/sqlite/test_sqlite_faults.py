@@ -63,15 +63,15 @@ def test_a_writer_waits_for_a_lock(tmp_path: Path) -> None:
         other = sqlite3.connect(here.path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         # The writer's own thread lets go of the other's lock, right before it asks for its own.
-        real = service._book.store.begin
+        real = service._unit.sql.begin
 
         def begin_after_a_while() -> None:
             other.execute("COMMIT")
             real()
 
-        service._book.store.begin = begin_after_a_while  # type: ignore[method-assign]
+        service._unit.sql.begin = begin_after_a_while  # type: ignore[method-assign]
         assert list(await holder.commit(step("a"))) == ["a"]
-        service._book.store.begin = real  # type: ignore[method-assign]
+        service._unit.sql.begin = real  # type: ignore[method-assign]
         other.close()
 
     play(tmp_path / "x.db", scene)
@@ -93,7 +93,7 @@ def test_a_full_file_loses_nothing_and_goes_on_when_there_is_room(tmp_path: Path
     async def scene(here: Place) -> None:
         service = here.open(durability="full")
         holder = await begin(service)
-        connection = service._book.store._connection
+        connection = service._unit.sql._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count={pages + 8}")
         with pytest.raises(ServiceUnavailableError, match=r"x\.db.*full.*make room"):
@@ -435,7 +435,7 @@ def test_a_folder_that_may_not_be_looked_at_is_no_reason_to_end() -> None:
 def test_the_settings_of_a_connection(tmp_path: Path, durability: str, level: int) -> None:
     async def scene(here: Place) -> None:
         service = here.open(durability=durability)
-        connection = service._book.store._connection
+        connection = service._unit.sql._connection
 
         def pragma(name: str) -> object:
             return connection.execute(f"PRAGMA {name}").fetchone()[0]

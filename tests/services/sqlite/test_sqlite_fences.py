@@ -70,7 +70,7 @@ def test_a_token_stays_void_when_the_disk_failed_as_that_was_read(
             raise sqlite3.OperationalError("disk I/O error")
 
         with monkeypatch.context() as patch:
-            patch.setattr(first._book.store, method, fail)
+            patch.setattr(first._unit.sql, method, fail)
             with pytest.raises(ServiceError, match="disk I/O error"):
                 await old.commit(step("a", SUCCEED, payload='"old"'))
         with pytest.raises(StaleTokenError):

@@ -38,7 +38,7 @@ class Gate:
     def __init__(self, service: SqliteService) -> None:
         self._entered = threading.Event()
         self._opened = threading.Event()
-        self._job = service._writer.do(self._wait)
+        self._job = service._writer.submit(self._wait)
 
     def _wait(self) -> None:
         self._entered.set()
@@ -59,7 +59,7 @@ class Gate:
 def statements(service: SqliteService) -> list[str]:
     """The statements that the writer runs from now on."""
     told: list[str] = []
-    service._book.store._connection.set_trace_callback(told.append)
+    service._unit.sql._connection.set_trace_callback(told.append)
     return told
 
 
@@ -84,7 +84,7 @@ def test_commits_that_gather_share_a_transaction(path: str) -> None:
 def test_a_group_has_a_limit_and_the_next_takes_the_rest(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_group_thread, "MOST_JOBS", 4)
+    monkeypatch.setattr(_group_thread, "MAX_JOBS", 4)
 
     async def scene(here: Place) -> None:
         service = here.open()
@@ -151,24 +151,24 @@ def test_an_answer_in_the_group_of_a_heartbeat_is_kept(path: str, is_held: bool)
 
 
 class Failing:
-    """Lets one call of one of the store's methods fail, after so many that do not."""
+    """Lets one call of a method of `SqlConnection` fail, after a number that succeed."""
 
     def __init__(
         self, service: SqliteService, method: str, error: Exception, *, after: int = 0
     ) -> None:
-        self._store = service._book.store
+        self._sql = service._unit.sql
         self._method = method
         self._error = error
         self._after = after
-        self._real: Callable[..., Any] = getattr(self._store, method)
-        setattr(self._store, method, self._fail)
+        self._real: Callable[..., Any] = getattr(self._sql, method)
+        setattr(self._sql, method, self._fail)
 
     def _fail(self, *args: Any) -> None:
         if self._after:
             self._after -= 1
             self._real(*args)
             return
-        setattr(self._store, self._method, self._real)
+        setattr(self._sql, self._method, self._real)
         raise self._error
 
 
@@ -231,7 +231,7 @@ def test_a_look_that_fails_is_no_end(tmp_path: Path, caplog: pytest.LogCaptureFi
     async def scene(here: Place) -> None:
         service = here.open()
         Failing(service, "data_version", sqlite3.OperationalError("disk I/O error"))
-        service._writer._look_around()
+        service._writer._detect_other_writes()
         assert "looking at it failed" in caplog.text
         await begin(service)
 
@@ -268,7 +268,7 @@ def test_a_value_that_can_not_be_written_disturbs_no_other(
 ) -> None:
     async def scene(here: Place) -> None:
         service = here.open()
-        connection = service._book.store._connection
+        connection = service._unit.sql._connection
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
         good, bad = await begin(service), await begin(service)
         gate = await Gate.shut(service)
@@ -300,7 +300,7 @@ def test_an_answer_that_nobody_awaits_any_more_is_dropped(path: str) -> None:
         await asyncio.sleep(0)
         pending.cancel()
         await gate.open()
-        await service._writer.do(lambda: None)
+        await service._writer.submit(lambda: None)
         assert len(await service.operations(holder.id)) == 2
 
     play(path, scene)
@@ -312,8 +312,8 @@ def test_a_loop_that_was_closed_disturbs_nobody(tmp_path: Path) -> None:
     opened = threading.Event()
 
     async def leave() -> None:
-        service._writer.do(opened.wait)
-        service._writer.do(lambda: None)
+        service._writer.submit(opened.wait)
+        service._writer.submit(lambda: None)
 
     asyncio.run(leave())
     opened.set()
@@ -402,7 +402,7 @@ def test_a_start_that_was_undone_is_not_kept(path: str, monkeypatch: pytest.Monk
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(service._book.store, "commit", fail)
+            patch.setattr(service._unit.sql, "commit", fail)
             with pytest.raises(ServiceError):
                 await service.start("greet", "1", execution_name="one")
         assert await service.list() == ()

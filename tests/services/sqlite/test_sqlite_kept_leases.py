@@ -42,7 +42,7 @@ async def keep(service: SqliteService, owner: str, limit: int = 100) -> list[Hol
 
 
 def owners_of(service: SqliteService) -> set[str]:
-    return {owner for owner, *_ in service._book.store.owners()}
+    return {owner for owner, *_ in service._unit.sql.owners()}
 
 
 def lose_process(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
@@ -165,9 +165,9 @@ def test_what_is_handed_back_is_due_at_once(path: Path) -> None:
         for n in range(2):
             await service.start("greet", str(n))
         idle, busy = await keep(service, "me")
-        leased = await service.held_by("me")
+        leased = await service.leased_by("me")
         assert [execution_id for execution_id, _ in leased] == [idle.id, busy.id]
-        assert await service.held_by("me", late=True) == []
+        assert await service.leased_by("me", late=True) == []
         await busy.commit(step("a"))  # it goes on, and has another token
         await service.hand_back("me", leased)
         (found,) = await lease(service, "you")
@@ -177,8 +177,8 @@ def test_what_is_handed_back_is_due_at_once(path: Path) -> None:
             await idle.commit(step("a"))
         await busy.commit(step("a", SUCCEED))
         here.clock.advance(LEASE_MS)
-        assert [each for each, _ in await service.held_by("me", late=True)] == [busy.id]
-        await service.hand_back("somebody else", await service.held_by("me"))
+        assert [each for each, _ in await service.leased_by("me", late=True)] == [busy.id]
+        await service.hand_back("somebody else", await service.leased_by("me"))
         await busy.commit(step("b"))
 
     play(path, scene)
@@ -227,10 +227,10 @@ def test_a_release_by_hand_ends_a_kept_lease(path: Path, caplog: pytest.LogCaptu
         assert "pack" not in record.getMessage()
         with pytest.raises(StaleTokenError):
             await holder.commit(step("a", SUCCEED))
-        assert list(await service.news("me", [holder.id])) == [holder.id]
+        assert list(await service.changed("me", [holder.id])) == [holder.id]
         (found,) = await lease(service, "you")
         await found.commit(step("a", SUCCEED, name="charge"))
-        assert (await service.get(holder.id)).troubles == 0
+        assert (await service.get(holder.id)).failed_invocations == 0
 
     play(path, scene)
 
@@ -275,7 +275,7 @@ def test_suspects_are_claimed_as_many_as_are_asked_for(path: Path) -> None:
         found = await claimed(service, "none", 0)
         assert found == fresh
         # With nothing else to do, nobody takes the write lock for them, nor wakes for them.
-        assert not service._leases.has_work(service._book.store, ["greet"], 0)
+        assert not service._leases.has_work(service._unit.sql, ["greet"], 0)
         assert await service.next_due(["greet", "bill"], suspects=False) is None
         assert await service.next_due(["greet", "bill"]) == here.clock.ms
         assert await claimed(service, "one", 1) == lost[:1]
@@ -324,9 +324,9 @@ def test_that_a_step_began_is_no_progress(path: Path) -> None:
         await _lost(service, here, 1)
         (found,) = await lease(service, "heir")
         await found.commit(context("c"), step("a", parent_id="c"))
-        assert (await service.get(found.id)).troubles == 1
+        assert (await service.get(found.id)).failed_invocations == 1
         await found.commit(wait("w", wait_seconds=1))
-        assert (await service.get(found.id)).troubles == 0
+        assert (await service.get(found.id)).failed_invocations == 0
 
     play(path, scene)
 
@@ -392,7 +392,7 @@ def test_a_file_of_the_first_version_opens(path: Path) -> None:
         here.clock.advance(LEASE_MS)
         (found,) = await lease(service, "heir")
         await found.commit(end(found.id))
-        (version,) = service._book.store._connection.execute("PRAGMA user_version").fetchone()
+        (version,) = service._unit.sql._connection.execute("PRAGMA user_version").fetchone()
         assert version == _schema.SCHEMA_VERSION
 
     play(path, scene)

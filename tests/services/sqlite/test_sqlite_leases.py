@@ -92,7 +92,7 @@ def test_a_release_voids_the_token_and_a_stale_one_is_ignored(path: str) -> None
         (again,) = await lease(service, "you")
         await holder.release(problem=ERROR)
         assert list(await again.commit(step("a"))) == ["a"]
-        assert (await service.get(holder.id)).troubles == 0
+        assert (await service.get(holder.id)).failed_invocations == 0
 
     play(path, scene)
 
@@ -163,14 +163,14 @@ def test_a_lease_runs_out_unless_it_is_renewed(path: str) -> None:
         with pytest.raises(StaleTokenError):
             await old[lost].commit(step("a", SUCCEED))
         assert list(await old[kept].commit(step("a"))) == ["a"]
-        assert list(await service.news("me", [kept, lost])) == [lost]
+        assert list(await service.changed("me", [kept, lost])) == [lost]
         summary = await service.get(lost)
         assert summary.problem is not None
         assert "'me'" in summary.problem.message
-        assert (summary.troubles, summary.problem.type) == (1, "WorkerLost")
+        assert (summary.failed_invocations, summary.problem.type) == (1, "WorkerLost")
         await found.commit(step("a", SUCCEED))
         again = await service.get(lost)
-        assert (again.troubles, again.problem) == (0, None)
+        assert (again.failed_invocations, again.problem) == (0, None)
 
     play(path, scene)
 
@@ -218,7 +218,7 @@ def test_the_leases_of_a_dead_process_are_void_at_once(
         # The two whose leases ran out; the third is backed off, for it is its second time.
         assert len(await lease(service, "heir")) == 2
         # Nobody else has leased anything now.
-        assert [owner for owner, *_ in service._book.store.owners()] == ["heir"]
+        assert [owner for owner, *_ in service._unit.sql.owners()] == ["heir"]
 
     play(path, scene)
 
@@ -243,10 +243,10 @@ def test_a_host_without_namespaces_has_a_name(monkeypatch: pytest.MonkeyPatch) -
     assert _liveness.this_host() == here.split()[0] + " "
 
 
-async def _delays(here: Place, service: SqliteService, troubles: int) -> list[int]:
+async def _delays(here: Place, service: SqliteService, failures: int) -> list[int]:
     """How long after each trouble it is due again."""
     found = []
-    for _ in range(troubles):
+    for _ in range(failures):
         here.clock.advance(LEASE_MS)
         if not await lease(service, "next"):
             wake_ms = await service.next_due()
@@ -272,7 +272,7 @@ def test_one_whose_process_dies_again_and_again_is_backed_off(path: str) -> None
         assert all(most // 2 <= delay <= most for delay, most in zip(delays, longest, strict=True))
         assert delays != longest
         summary = await service.get(first.id)
-        assert summary.troubles == 12
+        assert summary.failed_invocations == 12
         assert summary.problem is not None
         assert "did not renew" in summary.problem.message
 
@@ -298,14 +298,14 @@ def test_a_release_with_a_problem_is_backed_off(path: str) -> None:
         # What happens meanwhile makes it due no sooner, and an end of the run forgets it all.
         (holder,) = await lease(service, "me")
         opened_now = await holder.commit(callback("k"))
-        assert (await service.get(holder.id)).troubles == 0
+        assert (await service.get(holder.id)).failed_invocations == 0
         await holder.release(problem=ERROR)
         await service.complete_callback(opened_now["k"].callback_id or "", None)
         assert await service.next_due() == here.clock.ms + 1000
         here.clock.advance(1000)
         (holder,) = await lease(service, "me")
         await holder.release()
-        assert (await service.get(holder.id)).troubles == 0
+        assert (await service.get(holder.id)).failed_invocations == 0
 
     play(path, scene)
 
@@ -319,14 +319,14 @@ def test_news_is_what_the_holder_has_not_read(path: str) -> None:
         ids = [await service.start("greet", str(n)) for n in range(4)]
         quiet, called, stopped, late = await lease(service, "me")
         assert [one.id for one in (quiet, called, stopped, late)] == ids
-        assert await service.news("me", ids) == []
+        assert await service.changed("me", ids) == []
         opened = await called.commit(callback("k"))
         await service.complete_callback(opened["k"].callback_id or "", "raw")
         await service.stop(stopped.id, ERROR)
-        assert sorted(await service.news("me", ids)) == sorted([called.id, stopped.id])
-        assert await service.news("me", [quiet.id]) == []
+        assert sorted(await service.changed("me", ids)) == sorted([called.id, stopped.id])
+        assert await service.changed("me", [quiet.id]) == []
         assert list(await called.commit()) == ["k"]
-        assert list(await service.news("me", ids)) == [stopped.id]
+        assert list(await service.changed("me", ids)) == [stopped.id]
         await service.release(stopped.id, stopped.token)
 
     play(path, scene)
@@ -350,7 +350,7 @@ def test_subscribers_hear_of_work_of_news_and_of_ends(path: str) -> None:
         async def heard() -> bool:
             """Whether there was a call; the writer calls before it begins the next group."""
             nonlocal told
-            await service._writer.do(lambda: None)
+            await service._writer.submit(lambda: None)
             found, told = told > 0, 0
             return found
 

@@ -17,7 +17,7 @@ from pyworkflow.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from pyworkflow.services.sqlite import _lru
+from pyworkflow.services.sqlite import _bounded_cache
 from pyworkflow.testing._updates import end, step
 from tests.services.sqlite.sqlite_world import Place, begin, play, sqlite_error
 
@@ -37,7 +37,7 @@ def statements(service: SqliteService) -> list[str]:
     """The statements that the reader runs from now on."""
     assert service._reader is not None
     told: list[str] = []
-    service._reader._store._connection.set_trace_callback(told.append)
+    service._reader._sql._connection.set_trace_callback(told.append)
     return told
 
 
@@ -106,14 +106,14 @@ def test_an_error_of_the_file_is_told_to_each_who_reads_and_the_next_read_works(
         service = here.open()
         holder = await begin(service)
         assert service._reader is not None
-        store = service._reader._store
+        sql = service._reader._sql
 
         def fail(*_: object) -> None:
             raise sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
 
         with monkeypatch.context() as patch:
             for method in methods:
-                patch.setattr(store, method, fail)
+                patch.setattr(sql, method, fail)
             found = await asyncio.gather(
                 service.get(holder.id), service.get(holder.id), return_exceptions=True
             )
@@ -131,15 +131,15 @@ def test_a_read_that_ends_the_transaction_tells_its_own_error(
         service = here.open()
         holder = await begin(service)
         assert service._long_reader is not None
-        store = service._long_reader._store
+        sql = service._long_reader._sql
         # Both questions are asked of the reader for lists, in one group.
         monkeypatch.setattr(service, "_reader", service._long_reader)
 
         def fail(_: str) -> None:
-            store.rollback()  # as SQLite does it by itself, at an error of the disk
+            sql.rollback()  # as SQLite does it by itself, at an error of the disk
             raise sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR)
 
-        monkeypatch.setattr(store, "find", fail)
+        monkeypatch.setattr(sql, "find", fail)
         failed, found = await gathered(
             service, lambda: service.operations(holder.id), lambda: service.get(holder.id)
         )
@@ -183,7 +183,7 @@ def test_an_end_that_was_undone_is_not_kept(path: Path, monkeypatch: pytest.Monk
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(service._book.store, "commit", fail)
+            patch.setattr(service._unit.sql, "commit", fail)
             with pytest.raises(ServiceError):
                 await holder.commit(end(holder.id, payload='"out"'))
         assert (await service.get(holder.id)).status is ExecutionStatus.RUNNING
@@ -194,7 +194,7 @@ def test_an_end_that_was_undone_is_not_kept(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "ending",
     [
-        {"payload": f'"{"x" * _lru.LONGEST}"'},
+        {"payload": f'"{"x" * _bounded_cache.MAX_CHARACTERS}"'},
         {"action": Action.FAIL, "error": ErrorRecord("no", "Refused")},
     ],
     ids=["long", "failed"],
@@ -212,7 +212,7 @@ def test_what_is_long_or_failed_is_read(path: Path, ending: dict[str, Any]) -> N
 
 
 def test_only_so_many_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_lru, "MOST", 2)
+    monkeypatch.setattr(_bounded_cache, "MAX_ENTRIES", 2)
 
     async def scene(here: Place) -> None:
         service = here.open()

@@ -57,26 +57,26 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
         await _put_to_sleep(here, service)
         here.clock.advance(30_000)
         assert await lease(service, "me") == []
-        assert service._book._held == {}
+        assert service._unit._cached == {}
         wake_ms = await service.next_due(["greet"])
         assert wake_ms == here.clock.ms + 30_000
         here.clock.advance(30_000)
         read: list[str] = []
-        service._book.store._connection.set_trace_callback(read.append)
+        service._unit.sql._connection.set_trace_callback(read.append)
         claimed = await service.claim_due("me", ["greet"], 50)
         assert len(claimed) == 50
         # What it costs depends on how many are claimed, not on how many there are.
         finds = [sql for sql in read if " FROM executions e WHERE id = " in sql]
         assert len(finds) == 50
         assert len(read) < 50 * 8
-        assert len(service._book._held) == 50
+        assert len(service._unit._cached) == 50
         found = [*claimed]
         while claimed := await service.claim_due("me", ["greet"], 50):
             found += claimed
         assert len({one.execution_id for one in found}) == DUE
         for one in found:
             await service.release(one.execution_id, one.token)
-        assert service._book._held == {}
+        assert service._unit._cached == {}
 
     play(tmp_path / "x.db", scene)
 
@@ -142,7 +142,7 @@ def test_those_that_sleep_are_not_held(tmp_path: Path) -> None:
 )
 def test_each_question_walks_an_index(tmp_path: Path, sql: str, index: str) -> None:
     async def scene(here: Place) -> None:
-        connection = here.open()._book.store._connection
+        connection = here.open()._unit.sql._connection
         plan = "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
         assert index in plan, plan
         assert "TEMP B-TREE" not in plan
@@ -174,7 +174,7 @@ def test_no_list_scans_the_file(tmp_path: Path, filters: Any) -> None:
         service = here.open()
         await service.start("greet", "1")
         assert service._long_reader is not None
-        connection = service._long_reader._store._connection
+        connection = service._long_reader._sql._connection
         told: list[str] = []
         connection.set_trace_callback(told.append)
         await service.list(**filters)
@@ -209,7 +209,7 @@ def test_a_long_list_delays_nobody(tmp_path: Path) -> None:
         (holder,) = await lease(service, "me")
         await holder.commit(wait("w", wait_seconds=60))
         assert (await service.get(holder.id)).id == holder.id
-        assert await service.news("me", [holder.id]) == []
+        assert await service.changed("me", [holder.id]) == []
         await holder.release()
         await service.start("greet", "2")
         assert await service.next_due() == here.clock.ms

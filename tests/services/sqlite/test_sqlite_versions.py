@@ -17,7 +17,7 @@ from tests.services.sqlite.test_sqlite_damage import by_hand
 UPGRADED = f"version {_schema.SCHEMA_VERSION + 1}"
 
 OTHER_VERSION = """
-from pyworkflow.services.sqlite import schema
+from pyworkflow.services.sqlite import _schema
 _schema.SCHEMA_VERSION += int(sys.argv[2])
 from tests.services.sqlite.sqlite_world import Place
 Place(sys.argv[1]).open()

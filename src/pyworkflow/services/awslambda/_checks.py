@@ -1,7 +1,7 @@
-"""What Lambda would refuse, found before it is sent: the whole batch would be refused with it.
+"""Checks of updates before they are sent: Lambda refuses a whole batch for one bad update.
 
-Ids, names, seconds and which move carries what stand in the table of legal moves, and sizes in the
-engine's `limits`. Both are applied here, and the patterns that only this service has.
+The table of legal moves has the rules for ids, names, seconds and the fields of each move, and
+`limits` has the sizes. This module applies both, and adds the patterns that only Lambda has.
 
 Source: the service model of the Lambda API.
 """
@@ -37,9 +37,9 @@ _PATTERNS = (
 
 
 def checked(update: Update) -> Update:
-    """Return ``update`` as Lambda accepts it: an error that is too large is shortened.
+    """Return ``update`` as Lambda accepts it; an error that is too large is shortened.
 
-    Raises `InvalidUpdateError` for what it would refuse.
+    Raises `InvalidUpdateError` for an update that Lambda would refuse.
     """
     moves.check(update, None)
     for name, is_good, expected in _PATTERNS:
@@ -53,13 +53,13 @@ def checked(update: Update) -> Update:
             return update
     except UnicodeEncodeError:
         raise _refusal(
-            update, "text that UTF-8 can hold", "a lone surrogate", "remove or replace it"
+            update, "text that UTF-8 can encode", "a lone surrogate", "remove or replace it"
         ) from None
     return replace(update, error=limits.fitted(update.error))
 
 
 def check_batch(count: int, size: int) -> None:
-    """Raise `InvalidUpdateError` if a checkpoint of ``count`` updates has too many, or bytes."""
+    """Raise `InvalidUpdateError` if a checkpoint has too many updates or too many bytes."""
     if count > limits.MAX_UPDATES or (count > 1 and size > limits.MAX_BATCH_BYTES):
         raise InvalidUpdateError(
             f"A checkpoint: expected at most {limits.MAX_UPDATES} updates and "
@@ -69,16 +69,15 @@ def check_batch(count: int, size: int) -> None:
 
 
 def _check_payload(update: Update, payload: str) -> None:
-    if not payload.isascii():
-        payload.encode()
+    size = len(payload) if payload.isascii() else len(payload.encode())
     is_execution = update.type is OperationType.EXECUTION
     most = limits.MAX_RESULT_BYTES if is_execution else limits.MAX_PAYLOAD_BYTES
-    if not limits.fits(payload, most):
+    if size > most:
         raise _refusal(
             update,
             f"a payload of at most {most} bytes",
-            f"{limits.size_of(payload)} bytes",
-            "store the value elsewhere, in S3 for example, and return where it is",
+            f"{size} bytes",
+            "store the value elsewhere, for example in S3, and return its location",
         )
 
 

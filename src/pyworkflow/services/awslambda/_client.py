@@ -1,13 +1,13 @@
 """Signed requests to the Lambda API, without a model of it.
 
-The way that every checkpoint takes is short and needs nothing but the standard library: keys from
-the environment, a signature, a kept connection of the running loop. From the arrival of the answer
-to the future's result no task is woken and no thread. Importing botocore's signer and HTTP session
-took a third of a cold start, and they took most of a step's time. What is unusual is left to
-botocore, in a thread: other sources of credentials (`access`) and proxies (`proxied`).
+The path of a checkpoint is short and needs only the standard library: keys from the environment, a
+signature, an idle connection of the running loop. Between the arrival of the response and the
+future's result no task and no thread is woken. Importing botocore's signer and HTTP session took a
+third of a cold start, and using them took most of a step's time. Unusual setups are left to
+botocore, in a thread: other sources of credentials (`_environment`) and proxies (`_proxy`).
 
-A request is tried again when it is unknown whether it arrived, or when the service can't answer
-now; the body stays the same, so its ClientToken makes the second arrival a repetition of the first.
+A request is retried when it is unknown whether it arrived, or when the service can't answer now.
+The body stays the same, so its ClientToken makes a second arrival a repetition of the first.
 Nothing blocks the loop that runs steps. Nothing is logged.
 """
 
@@ -27,7 +27,7 @@ import msgspec
 from pyworkflow.errors import ServiceUnavailableError
 from pyworkflow.services.awslambda._connections import DirectConnections
 from pyworkflow.services.awslambda._errors import error_of
-from pyworkflow.services.awslambda._http1 import OversizedAnswerError, to_bytes
+from pyworkflow.services.awslambda._http1 import OversizedResponseError, to_bytes
 from pyworkflow.services.awslambda._sigv4 import Keys, Request, Signer
 from pyworkflow.services.awslambda._tls import READ_SECONDS
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from pyworkflow.services.awslambda._connection import Connection
     from pyworkflow.services.awslambda._connections import Connections
     from pyworkflow.services.awslambda._environment import Access
-    from pyworkflow.services.awslambda._http1 import Answer
+    from pyworkflow.services.awslambda._http1 import Response
 
 T = TypeVar("T")
 
 THREADS = 10
-"""Threads for what blocks: opening connections, renewing credentials, requests through a proxy."""
+"""Threads for blocking work: opening connections, renewing credentials, requests by a proxy."""
 
 MAX_ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.2
@@ -50,7 +50,7 @@ MAX_DELAY_SECONDS = 5.0
 
 
 class _Call(NamedTuple, Generic[T]):
-    """What is asked, how errors name it, and what becomes of the answer's content."""
+    """A request, its name in errors, and the function that reads the response's content."""
 
     request: Request
     what: str
@@ -58,11 +58,11 @@ class _Call(NamedTuple, Generic[T]):
 
 
 class LambdaClient:
-    """Sends requests to the Lambda API; one for all executions, threads and loops of a process.
+    """Sends requests to the Lambda API for all executions, threads and loops of a process.
 
-    ``now_ms`` is the time, in milliseconds since the epoch. ``read_seconds`` is how long nothing
-    may come of an answer; ``sleep`` waits between two tries, and ``chance`` returns a number from 0
-    to 1 that makes the waits differ.
+    ``now_ms`` returns the time, in milliseconds since the epoch. ``read_seconds`` is the read
+    timeout: the longest pause while a response arrives. ``sleep`` waits between two attempts, and
+    ``chance`` returns a number from 0 to 1 that varies the waits.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class LambdaClient:
         self._chance = chance
 
     def close(self) -> None:
-        """Close the connections and end the threads; no request is in flight any more."""
+        """Close the connections and end the threads; no request may be in flight."""
         self._threads.shutdown()
         self._connections.close()
 
     def post(
         self, *path: str, body: bytes, read: Callable[[bytes], T | Coroutine[Any, Any, T]]
     ) -> asyncio.Future[T]:
-        """POST ``body``, which must bear being sent twice; return a future of what ``read`` says.
+        """POST ``body``, which must be safe to send twice; return a future of ``read``'s result.
 
-        ``read`` gets the answer's content; if it needs more than that, it returns a coroutine,
-        whose result counts. When it raises `msgspec.DecodeError`, for what is not JSON, the request
-        is sent again. The future raises `ServiceError` and what is below it.
+        ``read`` gets the response's content. If it needs further requests, it returns a coroutine,
+        whose result counts. When it raises `msgspec.DecodeError`, for content that is not JSON, the
+        request is sent again. The future raises `ServiceError` and its subclasses.
         """
         call = _Call(
             Request("POST", self._base + _encoded(path), "", body), _named("POST", path), read
@@ -106,23 +106,23 @@ class LambdaClient:
             return asyncio.ensure_future(self._send_until_answered(call))
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         sent = to_bytes(call.request, self._headers(call.request, self._keys))
-        kept.send(sent, lambda answer: self._on_answer(call, answer, future))
+        kept.send(sent, lambda response: self._on_response(call, response, future))
         future.add_done_callback(functools.partial(_close_if_given_up, kept, kept.sent))
         return future
 
-    def _on_answer(
-        self, call: _Call[T], answer: Answer | OSError | None, future: asyncio.Future[T]
+    def _on_response(
+        self, call: _Call[T], response: Response | OSError | None, future: asyncio.Future[T]
     ) -> None:
-        """End ``future``, or see to it that it ends."""
+        """Resolve ``future`` now, or start the task that will."""
         if future.done():  # cancelled
             return
-        if answer is None:  # the connection had been closed: this was no try
+        if response is None:  # the connection had been closed: this was not an attempt
             _end_by(self._send_until_answered(call), future)
             return
         try:
-            found = _found(call, answer)
+            found = _found(call, response)
         except _TryAgain:
-            _end_by(self._send_until_answered(call, answer), future)
+            _end_by(self._send_until_answered(call, response), future)
         except Exception as error:
             future.set_exception(error)
         else:
@@ -132,36 +132,36 @@ class LambdaClient:
                 future.set_result(found)
 
     async def get(self, *path: str, read: Callable[[bytes], T], **query: str | int) -> T:
-        """Return what ``read`` makes of the answer to a GET of the ``path`` of these segments.
+        """GET the ``path`` of these segments and return what ``read`` makes of the response.
 
-        Raises `ServiceError` and what is below it.
+        Raises `ServiceError` and its subclasses.
         """
         encoded = (f"{name}={quote(str(value), safe='')}" for name, value in sorted(query.items()))
         request = Request("GET", self._base + _encoded(path), "&".join(encoded))
         return await self._send_until_answered(_Call(request, _named("GET", path), read))
 
     async def _send_until_answered(
-        self, call: _Call[T], answer: Answer | OSError | None = None
+        self, call: _Call[T], response: Response | OSError | None = None
     ) -> T:
-        """Send until there is an answer to read; ``answer`` is what came of a first try."""
+        """Send until there is a response to read; ``response`` is that of a first attempt."""
         attempt = 1
         while True:
             try:
-                if answer is None:
-                    answer = await self._send(call.request)
-                found = _found(call, answer)
+                if response is None:
+                    response = await self._send(call.request)
+                found = _found(call, response)
                 break
             except _TryAgain as again:
                 if attempt == MAX_ATTEMPTS:
                     raise ServiceUnavailableError(
-                        f"{again.error}; gave up after {attempt} attempts, the last of them with "
-                        "an outcome that is not known; what was recorded is intact"
+                        f"{again.error}; gave up after {attempt} attempts, and the outcome of the "
+                        "last one is unknown; what was recorded is intact"
                     ) from None
                 await self._sleep(self._delay(attempt, again.retry_after))
-            attempt, answer = attempt + 1, None
+            attempt, response = attempt + 1, None
         return await found if isinstance(found, Coroutine) else found
 
-    async def _send(self, request: Request) -> Answer | OSError:
+    async def _send(self, request: Request) -> Response | OSError:
         keys = self._keys
         if keys is None:
             renewed = self._credentials.get_frozen_credentials
@@ -181,37 +181,37 @@ class LambdaClient:
         return float(min(MAX_DELAY_SECONDS, max(growing, retry_after)))
 
 
-def _found(call: _Call[T], answer: Answer | OSError) -> T | Coroutine[Any, Any, T]:
-    """Return what is read from a good answer.
+def _found(call: _Call[T], response: Response | OSError) -> T | Coroutine[Any, Any, T]:
+    """Return what is read from a successful response.
 
-    Raises `ServiceError` for a refusal, `_TryAgain` for what may end better the next time.
+    Raises `ServiceError` for a refusal, `_TryAgain` when another attempt may succeed.
     """
     what = call.what
-    if isinstance(answer, OSError):
-        text = f"{what}: {type(answer).__name__}: {answer}"
-        if isinstance(answer, OversizedAnswerError):  # it would be so again
+    if isinstance(response, OSError):
+        text = f"{what}: {type(response).__name__}: {response}"
+        if isinstance(response, OversizedResponseError):  # the next one would be, too
             raise ServiceUnavailableError(text)
         raise _TryAgain(ServiceUnavailableError(text))
-    if not 200 <= answer.status < 300:
-        found = error_of(answer.status, answer.headers, answer.content, what)
+    if not 200 <= response.status < 300:
+        found = error_of(response.status, response.headers, response.content, what)
         if isinstance(found, ServiceUnavailableError):
-            raise _TryAgain(found, _seconds(answer.headers.get("retry-after")))
+            raise _TryAgain(found, _seconds(response.headers.get("retry-after")))
         raise found
     try:
-        return call.read(answer.content)
+        return call.read(response.content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        cut = f"{what}: the answer is cut off or no JSON ({len(answer.content)} bytes)"
+        cut = f"{what}: the response is cut off or not JSON ({len(response.content)} bytes)"
         raise _TryAgain(ServiceUnavailableError(cut)) from None
 
 
 def _close_if_given_up(connection: Connection, number: int, future: asyncio.Future[Any]) -> None:
-    """End a request with its future: once nobody waits for it, it must record nothing more."""
+    """Give up a request whose future was cancelled: it must not record anything later."""
     if future.cancelled():
         connection.give_up(number)
 
 
 def _end_by(rest: Coroutine[Any, Any, T], future: asyncio.Future[T]) -> None:
-    """Let ``future`` end as ``rest`` does, which ends with it if it is cancelled."""
+    """Resolve ``future`` with the outcome of ``rest``; cancelling it cancels ``rest``."""
     task = asyncio.ensure_future(rest)
 
     def end(_: asyncio.Future[T]) -> None:
@@ -246,7 +246,7 @@ def _connections(
     return DirectConnections(url, threads, now_ms, read_seconds=read_seconds)
 
 
-class _TryAgain(Exception):  # noqa: N818 - a signal, which ends as the error that it carries
+class _TryAgain(Exception):  # noqa: N818 - a signal; callers see the error that it carries
     def __init__(self, error: ServiceUnavailableError, retry_after: float = 0.0) -> None:
         super().__init__(error)
         self.error = error

@@ -1,11 +1,11 @@
-"""One connection of one loop: a request goes out, its answer comes in, and then the next.
+"""A connection of one loop: one request at a time, each followed by its response.
 
-Everything happens in plain callbacks of the loop. The socket is ours and not a transport's: a
-transport can't be closed any more once its loop is, and over TLS it moves each byte in Python.
+Everything happens in plain callbacks of the loop. The socket belongs to us, not to a transport: a
+transport can't be closed after its loop, and over TLS it moves each byte in Python.
 
-An answer may take as long as it likes, unless nothing comes for the read timeout. A connection that
-rested may have been closed by the other end; so one that ends before its answer does is told apart
-from a failure. Whatever comes while nothing was asked ends the connection.
+A response may take any time, as long as no pause exceeds the read timeout. The other end may have
+closed an idle connection; a connection that ends before its response is reported apart from a
+failure. Bytes that arrive while no request is in flight end the connection.
 """
 
 from __future__ import annotations
@@ -15,69 +15,69 @@ import ssl
 from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
-from pyworkflow.services.awslambda._http1 import AnswerReader
+from pyworkflow.services.awslambda._http1 import ResponseReader
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
 
-    from pyworkflow.services.awslambda._http1 import Answer
+    from pyworkflow.services.awslambda._http1 import Response
 
 READ_BYTES = 64 * 1024
-"""More than a record of TLS holds: nothing decrypted stays behind where the loop can't see it."""
+"""More than a TLS record: no decrypted bytes stay in the socket, where the loop can't see them."""
 
 _NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-class Keeper(Protocol):
-    """Who keeps a connection for the next request."""
+class Pool(Protocol):
+    """Keeps an idle connection for the next request."""
 
     def keep(self, connection: Connection) -> None:
-        """Take a connection whose answer is whole, and on which another may follow."""
+        """Take a connection whose response is complete and which can carry another request."""
         ...
 
     def drop(self, connection: Connection) -> None:
-        """Forget a connection, which is closed."""
+        """Forget a closed connection."""
         ...
 
 
 class Connection:
-    """A socket that does not block; used on its loop alone."""
+    """A non-blocking socket; used only on its loop."""
 
     def __init__(
         self,
         connected: socket.socket,
         loop: asyncio.AbstractEventLoop,
         read_seconds: float,
-        keeper: Keeper,
+        pool: Pool,
     ) -> None:
         self._socket = connected
         self._loop = loop
         self._read_seconds = read_seconds
-        self._keeper = keeper
-        self._reader: AnswerReader | None = None
-        """`None` while it rests."""
-        self._on_end: Callable[[Answer | OSError | None], None]
+        self._pool = pool
+        self._reader: ResponseReader | None = None
+        """`None` while the connection is idle."""
+        self._on_end: Callable[[Response | OSError | None], None]
         self._unsent = memoryview(b"")
         self._was_kept = False
         self.sent = 0
-        """How many requests were sent; the newest is named after it."""
+        """Number of requests sent so far; it identifies the newest one."""
         self._heard = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
-        # Else the context of the first request, and all that it holds, would live as long.
+        # Else the context of the first request, with all its values, would live as long.
         self._context = Context()
         self._context.run(loop.add_reader, connected, self._on_readable)
 
-    def send(self, request: bytes, on_end: Callable[[Answer | OSError | None], None]) -> None:
-        """Send ``request``; ``on_end`` is called with its answer, or why none came whole.
+    def send(self, request: bytes, on_end: Callable[[Response | OSError | None], None]) -> None:
+        """Send ``request``; call ``on_end`` with the complete response or the error.
 
-        `None` says that the connection had been closed while it rested, as far as can be told.
+        `None` means that the other end had apparently closed the connection while it was idle.
         """
-        self._reader = AnswerReader()
+        self._reader = ResponseReader()
         self._on_end = on_end
         self.sent += 1
         self._heard = self._loop.time()
@@ -86,25 +86,25 @@ class Connection:
         self._write(memoryview(request))
 
     def give_up(self, number: int) -> None:
-        """Close it if that request is in flight still: nobody waits for its answer."""
+        """Close the connection if request ``number`` is still in flight: nobody awaits it."""
         if self._reader is not None and self.sent == number:
             self._reader = None
             self.close()
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing came while it rested, be it while the loop stood still."""
+        """Whether the idle connection received nothing, even while the loop was frozen."""
         return not self._poll.poll(0)
 
     def close(self) -> None:
-        """Close it; a request in flight is not heard of again. Its loop may be closed already."""
+        """Close it, without a call for a request in flight; its loop may already be closed."""
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
         if self._alarm is not None:
             self._alarm.cancel()
         self._socket.close()
-        self._keeper.drop(self)
+        self._pool.drop(self)
 
     # -- callbacks of the loop -------------------------------------------------------------------
 
@@ -122,18 +122,18 @@ class Connection:
             return
         self._heard = self._loop.time()
         try:
-            answer = reader.feed(data)
+            response = reader.feed(data)
         except OSError as error:
             self._fail(error)
             return
-        if answer is not None:
+        if response is not None:
             self._reader = None
             if reader.may_follow and not self._unsent:
                 self._was_kept = True
-                self._keeper.keep(self)
+                self._pool.keep(self)
             else:
                 self.close()
-            self._on_end(answer)
+            self._on_end(response)
 
     def _on_writable(self) -> None:
         self._write(self._unsent)
@@ -155,7 +155,7 @@ class Connection:
             self._loop.remove_writer(self._socket)
 
     def _set_alarm(self, seconds: float) -> None:
-        # One for many requests: to set and cancel one for each costs more than to look here.
+        # One timer for many requests: setting and cancelling one for each costs more.
         self._alarm = self._loop.call_later(seconds, self._on_alarm, context=self._context)
 
     def _on_alarm(self) -> None:

@@ -1,14 +1,13 @@
-"""Kept connections to one endpoint: one for each loop.
+"""Connections to one endpoint: each loop keeps one.
 
-An invocation sends one request at a time, and each thread that runs invocations has a loop of its
-own; so one connection a loop is kept. A request that finds it in use has another, which is closed
-once it is answered. Connections of loops that were closed are closed when another loop needs its
-first.
+An invocation sends one request at a time, and each thread that runs invocations has its own loop,
+so one connection per loop is kept. A request that finds it in use opens another, which is closed
+after its response. Connections of closed loops are closed when another loop opens its first.
 
-Lambda freezes a function between two invocations, for seconds or hours, and whoever is at the other
-end may have closed the connection meanwhile. A kept connection that turns out to be closed is
-replaced at once, and the request sent again; it must bear that. One that rested for long is not
-even tried: if the network in between forgot it, nobody would say so until the read timeout.
+Lambda freezes a function between two invocations, for seconds or hours, and the other end may close
+the connection meanwhile. A kept connection that turns out to be closed is replaced at once and the
+request sent again; it must be safe to send twice. A connection that was idle for long is not tried:
+if the network in between dropped it, nothing would say so until the read timeout.
 """
 
 from __future__ import annotations
@@ -26,34 +25,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor, Future
 
-    from pyworkflow.services.awslambda._http1 import Answer
+    from pyworkflow.services.awslambda._http1 import Response
     from pyworkflow.services.awslambda._sigv4 import Request
 
 REST_MS = 60_000
-"""How long a connection may rest and still be used."""
+"""How long a connection may be idle and still be used."""
 
 
 class Connections(Protocol):
-    """How requests reach an endpoint; used on several loops, in several threads, at once."""
+    """The way to an endpoint, used from several loops and threads at the same time."""
 
     def take_kept(self) -> Connection | None:
-        """Return a connection to send on at once, `None` if there is none."""
+        """Return a connection that is ready to send on, or `None`."""
         ...
 
-    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send once and return the whole answer, whatever its status.
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Send once and return the complete response, whatever its status.
 
-        Raises `OSError` when none came whole: it is unknown then whether the request arrived.
+        Raises `OSError` otherwise; it is unknown then whether the request arrived.
         """
         ...
 
     def close(self) -> None:
-        """Close what is open; no request is in flight any more."""
+        """Close all connections; no request may be in flight."""
         ...
 
 
 class DirectConnections:
-    """Connections of our own, without a proxy. They are opened in ``threads``."""
+    """Direct connections, without a proxy, opened in ``threads``."""
 
     def __init__(
         self,
@@ -67,24 +66,24 @@ class DirectConnections:
         self._threads = threads
         self._now_ms = now_ms
         self._read_seconds = read_seconds
-        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
         self._lock = threading.Lock()
 
     def take_kept(self) -> Connection | None:
-        """Return the running loop's kept connection, if it may still be used."""
-        here = self._by_loop.get(asyncio.get_running_loop())
-        return None if here is None else here.take_kept()
+        """Return the running loop's kept connection if it is still usable."""
+        pool = self._by_loop.get(asyncio.get_running_loop())
+        return None if pool is None else pool.take_kept()
 
-    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send once, on a kept connection if there is one that lives."""
-        here, sent = self._here(), to_bytes(request, headers)
-        answer = None
-        while answer is None:
-            connection = here.take_kept() or await self._opened(here)
-            answer = await _exchange(connection, sent)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Send once, on the kept connection if it is still open."""
+        pool, sent = self._pool(), to_bytes(request, headers)
+        response = None
+        while response is None:
+            connection = pool.take_kept() or await self._opened(pool)
+            response = await _exchange(connection, sent)
+        if isinstance(response, OSError):
+            raise response
+        return response
 
     def close(self) -> None:
         """Close the connections of all loops."""
@@ -92,30 +91,30 @@ class DirectConnections:
             while self._by_loop:
                 self._by_loop.popitem()[1].close()
 
-    def _here(self) -> _OfLoop:
+    def _pool(self) -> _LoopPool:
         loop = asyncio.get_running_loop()
-        here = self._by_loop.get(loop)
-        if here is None:
+        pool = self._by_loop.get(loop)
+        if pool is None:
             with self._lock:
                 for other in [other for other in self._by_loop if other.is_closed()]:
                     self._by_loop.pop(other).close()
-                here = self._by_loop[loop] = _OfLoop(self._now_ms)
-        return here
+                pool = self._by_loop[loop] = _LoopPool(self._now_ms)
+        return pool
 
-    async def _opened(self, here: _OfLoop) -> Connection:
+    async def _opened(self, pool: _LoopPool) -> Connection:
         opening = self._threads.submit(self._endpoint.connect)
         try:
             found = await asyncio.wrap_future(opening)
         except BaseException:
             opening.add_done_callback(_close_unwanted)
             raise
-        connection = Connection(found, asyncio.get_running_loop(), self._read_seconds, here)
-        here.open.add(connection)
+        connection = Connection(found, asyncio.get_running_loop(), self._read_seconds, pool)
+        pool.open.add(connection)
         return connection
 
 
-class _OfLoop:
-    """The connections of one loop: those that are open, and the one of them that rests."""
+class _LoopPool:
+    """The open connections of one loop, at most one of which is idle."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -124,7 +123,7 @@ class _OfLoop:
         self.open: set[Connection] = set()
 
     def take_kept(self) -> Connection | None:
-        """Return the connection that rests, if it may still be used."""
+        """Return the idle connection if it is still usable."""
         kept, self._kept = self._kept, None
         if kept is None:
             return None
@@ -134,30 +133,30 @@ class _OfLoop:
         return None
 
     def keep(self, connection: Connection) -> None:
-        """Let ``connection`` rest until the next request, unless another one does."""
+        """Keep ``connection`` for the next request unless another one is kept."""
         if self._kept is not None:
             connection.close()
         else:
             self._kept, self._since_ms = connection, self._now_ms()
 
     def drop(self, connection: Connection) -> None:
-        """Forget ``connection``, which is closed."""
+        """Forget a closed connection."""
         self.open.discard(connection)
         if self._kept is connection:
             self._kept = None
 
     def close(self) -> None:
-        """Close all connections, of a loop that may be closed already."""
+        """Close all connections; the loop may already be closed."""
         for connection in list(self.open):
             connection.close()
 
 
-async def _exchange(connection: Connection, sent: bytes) -> Answer | OSError | None:
-    ended: asyncio.Future[Answer | OSError | None] = asyncio.get_running_loop().create_future()
+async def _exchange(connection: Connection, sent: bytes) -> Response | OSError | None:
+    ended: asyncio.Future[Response | OSError | None] = asyncio.get_running_loop().create_future()
 
-    def end(answer: Answer | OSError | None) -> None:
+    def end(response: Response | OSError | None) -> None:
         if not ended.done():  # cancelled in the same tick
-            ended.set_result(answer)
+            ended.set_result(response)
 
     connection.send(sent, end)
     try:
@@ -168,6 +167,6 @@ async def _exchange(connection: Connection, sent: bytes) -> Answer | OSError | N
 
 
 def _close_unwanted(opening: Future[socket.socket]) -> None:
-    """Close a connection that was opened for nobody."""
+    """Close a connection whose request was cancelled while it was opened."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

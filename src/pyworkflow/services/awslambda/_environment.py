@@ -1,9 +1,8 @@
-"""Where requests go, and in whose name.
+"""The endpoint and the credentials of requests, from the environment.
 
-On Lambda the environment says it all: region, keys, the session's token. What it leaves open is
-left to botocore: configuration files, profiles, roles of containers and machines, renewing what
-expires, and endpoints with FIPS, of dual stack, and of other partitions. It is imported then, and
-not before.
+On Lambda the environment has everything: region, keys, the session's token. The rest is left to
+botocore, which is imported only then: configuration files, profiles, roles of containers and
+machines, expiring credentials, and endpoints with FIPS, dual stack or in other partitions.
 
 Source: "Service-specific endpoints" and "Using environment variables" in the AWS SDKs and Tools
 reference guide.
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 _is_plain = re.compile(
     r"(us|eu|ap|sa|ca|me|af|il|mx)-(north|south|east|west|central)+-[0-9]+"
 ).fullmatch
-"""Regions of AWS's main partition, whose endpoints are all made alike."""
+"""Matches regions of AWS's main partition, whose endpoints all have the same form."""
 
 
 class Credentials(Protocol):
-    """Keys, which may be others tomorrow."""
+    """A source of keys, which may expire and be renewed."""
 
     def get_frozen_credentials(self) -> Keys:
-        """Return the keys of this moment; may block while they are renewed."""
+        """Return the current keys; may block while they are renewed."""
         ...
 
 
 class Access(NamedTuple):
-    """An endpoint, its region, and whose requests it gets."""
+    """An endpoint, its region, and the credentials that sign requests to it."""
 
     endpoint: str
     region: str
@@ -47,9 +46,10 @@ class Access(NamedTuple):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Access:
-        """Return what the environment says, and the configuration files where it is silent.
+        """Return the settings of the environment, completed from the configuration files.
 
-        Raises `ServiceError` when there is no region, no credentials, or no URL as an endpoint.
+        Raises `ServiceError` when there is no region or no credentials, or when the endpoint is not
+        a URL.
         """
         session: Any = None
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
@@ -75,13 +75,13 @@ class Access(NamedTuple):
 
 
 class RenewedCredentials:
-    """What botocore found, renewed by it when it is about to expire."""
+    """Credentials that botocore found and renews before they expire."""
 
     def __init__(self, found: Any) -> None:
         self._found = found
 
     def get_frozen_credentials(self) -> Keys:
-        """Return the keys of this moment. Raises `ServiceError` when they can't be renewed."""
+        """Return the current keys. Raises `ServiceError` when they can't be renewed."""
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -141,12 +141,12 @@ def _is_true(text: object) -> bool:
 
 
 def _configured(session: Any, kind: str) -> object:
-    """Return what the profile says of a kind of endpoint, where the profile is read at all."""
+    """Return the profile's setting for a kind of endpoint, if the profile is read."""
     return None if session is None else session.get_config_variable(f"use_{kind.lower()}_endpoint")
 
 
 def _public_endpoint(region: str, *, fips: bool, dual_stack: bool) -> str:
-    """Return the endpoint of a region: by heart in the plain case, else by botocore's rules."""
+    """Return a region's endpoint: built here in the plain case, else by botocore's rules."""
     if _is_plain(region) and not fips and not dual_stack:
         return f"https://lambda.{region}.amazonaws.com"
     rules = _endpoint_rules()

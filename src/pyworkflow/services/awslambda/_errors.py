@@ -1,7 +1,7 @@
-"""What an answer that is no success means: one table, from the API's errors to this library's.
+"""Error mapping: from the API's error responses to this library's errors.
 
 ===============================================  =========================  ==================
-answer                                           error                      tried again by us
+response                                         error                      retried here
 ===============================================  =========================  ==================
 ``KMS…``, whatever its status                    `RequestRefusedError`      no, final
 InvalidParameterValue "Invalid checkpoint token" `StaleTokenError`          no
@@ -10,9 +10,9 @@ any other below 500                              `RequestRefusedError`      no, 
 500 and above                                    `ServiceUnavailableError`  yes
 ===============================================  =========================  ==================
 
-A *final* error ends the execution. The others are raised out of the handler when our retries are
-used up, and Lambda invokes the function again. A stale token means that another invocation drives
-the execution by now.
+A *final* error ends the execution. The others leave the handler when the retries are used up, and
+Lambda invokes the function again. A stale token means that another invocation drives the execution
+now.
 
 Source: the errors of `CheckpointDurableExecution` and `GetDurableExecutionState` in the Lambda API
 reference.
@@ -47,7 +47,7 @@ _REMEDIES = {
         "AWSLambdaBasicDurableExecutionRolePolicy)"
     ),
     "KMS": "; give the function's role the use of the key, and enable the key",
-    "ResourceNotFound": "; the execution is gone, or its ARN is of another region or account",
+    "ResourceNotFound": "; the execution is gone, or its ARN names another region or account",
     "InvalidSignature": _WRONG_CLOCK,
     "SignatureDoesNotMatch": _WRONG_CLOCK,
     "RequestExpired": _WRONG_CLOCK,
@@ -58,10 +58,10 @@ _REMEDIES = {
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) -> ServiceError:
-    """Return the error that an answer with a ``status`` other than 2xx stands for.
+    """Return the error for a response whose ``status`` is not 2xx.
 
-    The names of ``headers`` are in lower case; ``what`` names the request in the message.
-    `ServiceUnavailableError` is worth another try.
+    The names of ``headers`` are in lower case; ``what`` names the request in the message. A
+    `ServiceUnavailableError` is worth another attempt.
     """
     content = _object_of(body)
     code = _code(headers.get("x-amzn-errortype") or _first(content, "__type", "code", "Code"))
@@ -97,5 +97,5 @@ def _first(content: dict[str, Any], *keys: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Return the bare name: ``prefix#Name:http://…`` is its longest form."""
+    """Return the bare name of an error code, whose longest form is ``prefix#Name:http://…``."""
     return text.partition(":")[0].rpartition("#")[2].strip()

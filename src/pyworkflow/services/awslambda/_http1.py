@@ -1,12 +1,12 @@
-"""HTTP/1.1 as far as it takes: one request out in one write, one whole answer in.
+"""The part of HTTP/1.1 that is needed: a request as one write, and a reader of one response.
 
-The standard library's client writes head and body apart and parses an answer's head as an e-mail,
-which together cost more than signing and a step of the engine do. An answer is bounded by its
-length, by chunks, or by the end of the connection; what is none of that is an error, not a guess.
-Head and content have a limit, beyond which nothing is read: whatever answers may be no Lambda.
+The standard library's client writes head and body separately and parses a response's head as an
+e-mail, which together cost more than signing and a step of the engine do. A response is delimited
+by its length, by chunks, or by the end of the connection; anything else is an error, not a guess.
+Head and content have a size limit, beyond which nothing is read: the server may not be Lambda.
 
-Nothing here waits or knows of sockets: `AnswerReader` is fed with what came. Its work grows with
-the answer's size, not with the number of pieces.
+Nothing here waits or knows of sockets: `ResponseReader` is fed the bytes that arrived. Its work
+grows with the response's size, not with the number of pieces.
 
 Source: RFC 9112, sections 4 to 7.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
 MOST_CONTENT_BYTES = 128 * 1024 * 1024
-"""More than an answer of Lambda has: an execution has at most 100 MB, by quota."""
+"""More than any response of Lambda: the quota of an execution is 100 MB."""
 
 _BEGIN = b"HTTP/1."
 _LINE_END = re.compile(rb"\r?\n")
@@ -32,35 +32,35 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LONGEST_END = len(b"\n\r\n")
 
 
-class Answer(NamedTuple):
-    """What came back; the names of ``headers`` are in lower case."""
+class Response(NamedTuple):
+    """A complete HTTP response; the names of ``headers`` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
 
 
-class MalformedAnswerError(OSError):
-    """What came back is cut off, or no HTTP."""
+class MalformedResponseError(OSError):
+    """The response is cut off or not HTTP."""
 
 
-class OversizedAnswerError(MalformedAnswerError):
-    """What came back is larger than any answer of Lambda."""
+class OversizedResponseError(MalformedResponseError):
+    """The response is larger than any response of Lambda."""
 
 
 def check_size(size: int) -> None:
-    """Raise `OversizedAnswerError` for a content of more bytes than may be read."""
+    """Raise `OversizedResponseError` if ``size`` bytes exceed the limit of a content."""
     if size > MOST_CONTENT_BYTES:
-        raise OversizedAnswerError(
-            f"expected an answer of at most {MOST_CONTENT_BYTES} bytes, found one of {size} bytes "
-            "or more; look at what answers in Lambda's place, a proxy for example"
+        raise OversizedResponseError(
+            f"expected a response of at most {MOST_CONTENT_BYTES} bytes, found one of {size} bytes "
+            "or more; check what answers in Lambda's place, for example a proxy"
         )
 
 
 def to_bytes(request: Request, headers: Mapping[str, str]) -> bytes:
-    """Return ``request`` as it goes over the wire.
+    """Return the bytes of ``request``.
 
-    The signer and `Access` let nothing into it that could end a line.
+    The signer and `Access` ensure that no part of it contains a line break.
     """
     lines = [f"{request.method} {request.target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -68,8 +68,8 @@ def to_bytes(request: Request, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join(lines).encode("ascii") + request.body
 
 
-class AnswerReader:
-    """Reads one answer from its bytes as they come, in whatever pieces."""
+class ResponseReader:
+    """Reads one response from its bytes, in pieces of any size."""
 
     __slots__ = ("_buffer", "_has_ended", "_is_last", "_reading")
 
@@ -79,11 +79,11 @@ class AnswerReader:
         self._is_last = False
         self._reading = self._read()
 
-    def feed(self, data: bytes) -> Answer | None:
-        """Take what came, ``b""`` for the end of the connection; return the answer once whole.
+    def feed(self, data: bytes) -> Response | None:
+        """Take the next bytes, ``b""`` at the end of the connection; return a complete response.
 
-        Raises `ConnectionError` when nothing came at all, `MalformedAnswerError` for what is cut
-        off or no HTTP.
+        Raises `ConnectionError` when the connection ended before the first byte, and
+        `MalformedResponseError` for a response that is cut off or not HTTP.
         """
         if data:
             self._buffer += data
@@ -92,27 +92,27 @@ class AnswerReader:
         try:
             next(self._reading)
         except StopIteration as whole:
-            answer: Answer = whole.value
-            return answer
+            response: Response = whole.value
+            return response
         return None
 
     @property
     def may_follow(self) -> bool:
-        """Whether another answer may follow this one, now whole, on the same connection."""
+        """Whether, after this complete response, the connection can carry another request."""
         return not (self._is_last or self._has_ended or self._buffer)
 
-    # -- each of these stops where bytes are missing, and goes on when more came -----------------
+    # -- generators: each yields when it needs more bytes ----------------------------------------
 
-    def _read(self) -> Generator[None, None, Answer]:
+    def _read(self) -> Generator[None, None, Response]:
         status = 100
-        while 100 <= status < 200:  # before the answer itself
+        while 100 <= status < 200:  # before the response itself
             while len(self._buffer) < len(_BEGIN) and not self._has_ended:
                 yield
             if not self._buffer:
-                raise ConnectionError("the connection was closed without an answer")
+                raise ConnectionError("the connection was closed without a response")
             if not self._buffer.startswith(_BEGIN):
                 found = bytes(self._buffer[:16])
-                raise MalformedAnswerError(f"expected HTTP/1.1, found what begins {found!r}")
+                raise MalformedResponseError(f"expected HTTP/1.1, found {found!r} at the start")
             version, status, headers = _head((yield from self._until(_BLANK_LINE)))
         self._is_last = version != "HTTP/1.1" or "close" in headers.get("connection", "").lower()
         if status in {204, 304}:
@@ -128,11 +128,11 @@ class AnswerReader:
                 check_size(len(self._buffer))
                 yield
             content = self._take(len(self._buffer))
-        return Answer(status, headers, content)
+        return Response(status, headers, content)
 
     def _chunks(self, encoding: str) -> Generator[None, None, bytes]:
         if encoding.lower() != "chunked":
-            raise MalformedAnswerError(
+            raise MalformedResponseError(
                 f"expected no transfer encoding but chunked, found {encoding!r}"
             )
         chunks = []
@@ -142,11 +142,11 @@ class AnswerReader:
             check_size(whole)
             chunks.append((yield from self._exactly(size)))
             if (yield from self._exactly(2)) != b"\r\n":
-                raise MalformedAnswerError(f"expected the end of a chunk after {size} bytes")
+                raise MalformedResponseError(f"expected the end of a chunk after {size} bytes")
         for _ in range(MOST_HEADERS):
             if not (yield from self._until(_LINE_END)):  # what stood before were trailers
                 return b"".join(chunks)
-        raise MalformedAnswerError(f"the answer has more than {MOST_HEADERS} trailers")
+        raise MalformedResponseError(f"the response has more than {MOST_HEADERS} trailers")
 
     def _until(self, end: re.Pattern[bytes]) -> Generator[None, None, str]:
         searched = 0
@@ -154,21 +154,21 @@ class AnswerReader:
             found = end.search(self._buffer, searched)
             size = len(self._buffer) if found is None else found.start()
             if size > MOST_HEAD_BYTES:
-                raise MalformedAnswerError(f"the answer's head is over {MOST_HEAD_BYTES} bytes")
+                raise MalformedResponseError(f"the response's head is over {MOST_HEAD_BYTES} bytes")
             if found is not None:
                 text = self._buffer[:size].decode("latin-1")
                 del self._buffer[: found.end()]
                 return text
             if self._has_ended:
-                raise MalformedAnswerError("the head of the answer is cut off")
+                raise MalformedResponseError("the head of the response is cut off")
             searched = max(0, size - _LONGEST_END + 1)
             yield
 
     def _exactly(self, size: int) -> Generator[None, None, bytes]:
         while len(self._buffer) < size:
             if self._has_ended:
-                raise MalformedAnswerError(
-                    f"the answer is cut off: {len(self._buffer)} of {size} bytes came"
+                raise MalformedResponseError(
+                    f"the response is cut off: {len(self._buffer)} of {size} bytes came"
                 )
             yield
         return self._take(size)
@@ -183,14 +183,14 @@ def _head(text: str) -> tuple[str, int, dict[str, str]]:
     """Return version, status and headers."""
     first, *lines = text.split("\n")
     if len(lines) > MOST_HEADERS:
-        raise MalformedAnswerError(f"the answer has more than {MOST_HEADERS} headers")
+        raise MalformedResponseError(f"the response has more than {MOST_HEADERS} headers")
     version, _, rest = first.partition(" ")
     status = _number(rest.partition(" ")[0], 10)
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
-            raise MalformedAnswerError("the head of the answer is malformed")
+            raise MalformedResponseError("the head of the response is malformed")
         headers[name.lower()] = value.strip()
     return version.strip(), status, headers
 
@@ -202,4 +202,4 @@ def _number(text: str, base: int) -> int:
             return int(digits, base)
     except ValueError:
         pass
-    raise MalformedAnswerError(f"expected a number in the answer's head, found {digits[:16]!r}")
+    raise MalformedResponseError(f"expected a number in the response's head, found {digits[:16]!r}")

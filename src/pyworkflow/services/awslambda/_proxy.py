@@ -1,8 +1,8 @@
-"""Connections through a proxy: botocore's, for it knows their ways.
+"""Connections through a proxy, made by botocore, which supports all kinds of proxies.
 
-Its calls block, so they have threads. A request that is given up ends all the same: the socket on
-which its thread waits is shut down. An answer is read in pieces, for it is bounded. Imported only
-when the environment names a proxy, since that brings along most of botocore.
+Its calls block, so they run in threads. A request that is given up ends at once, since the socket
+on which its thread waits is shut down. A response is read in pieces, so that its size can be
+limited. Imported only when the environment names a proxy, since it imports most of botocore.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from pyworkflow.services.awslambda._http1 import Answer, check_size
+from pyworkflow.services.awslambda._http1 import Response, check_size
 from pyworkflow.services.awslambda._tls import CONNECT_SECONDS, READ_SECONDS, certificates
 
 if TYPE_CHECKING:
@@ -41,28 +41,28 @@ if TYPE_CHECKING:
 PIECE_BYTES = 64 * 1024
 
 
-class _Flight:
-    """One request, and the connection on which it is under way."""
+class _ActiveRequest:
+    """A request in flight, with its connection."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._is_given_up = False
 
-    def board(self, connection: Any) -> None:
-        """Note the connection, in the request's thread; raise `ConnectionError` if it is late."""
+    def attach(self, connection: Any) -> None:
+        """Set the connection; raise `ConnectionError` if the request was already given up."""
         with self._lock:
             self._connection = connection
             if self._is_given_up:
                 raise ConnectionError("the request was given up")
 
-    def land(self) -> None:
-        """Its answer is whole, or it has failed: the connection is free for others."""
+    def detach(self) -> None:
+        """Forget the connection: the request is over, and others may use it."""
         with self._lock:
             self._connection = None
 
     def give_up(self) -> None:
-        """End it, from the loop's thread."""
+        """End the request, from the loop's thread."""
         with self._lock:
             self._is_given_up = True
             connected = getattr(self._connection, "sock", None)
@@ -72,18 +72,18 @@ class _Flight:
 
 
 _here = threading.local()
-"""``flight`` is the request that this thread is sending."""
+"""``active`` is the request that this thread is sending."""
 
 
 class _Connection(AWSHTTPConnection):  # type: ignore[misc] # botocore has no types
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        _here.flight.board(self)
+        _here.active.attach(self)
         return super().request(*args, **kwargs)
 
 
 class _SecureConnection(AWSHTTPSConnection):  # type: ignore[misc] # botocore has no types
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        _here.flight.board(self)
+        _here.active.attach(self)
         return super().request(*args, **kwargs)
 
 
@@ -96,7 +96,7 @@ class _SecurePool(AWSHTTPSConnectionPool):  # type: ignore[misc] # botocore has 
 
 
 class ProxiedConnections:
-    """Connections as the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY have them."""
+    """Connections by the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
 
     def __init__(
         self, url: str, threads: Executor, most: int, *, read_seconds: float = READ_SECONDS
@@ -108,43 +108,45 @@ class ProxiedConnections:
             proxies=get_environ_proxies(url),
             timeout=(CONNECT_SECONDS, read_seconds),
             max_pool_connections=most,
-            # Head and body go out in two writes: else the second waits for the first to arrive.
+            # Head and body are two writes: else the second waits until the first has arrived.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
 
-        # The dict that each of its managers takes its pools from; there is no public way.
+        # Each of its managers takes its pool classes from this dict; there is no public way.
         self._session._pool_classes_by_scheme.update(http=_Pool, https=_SecurePool)
 
     def take_kept(self) -> None:
-        """Return `None`: there is none to send on without waiting."""
+        """Return `None`: no connection can be used without waiting."""
 
-    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """Send once and return the whole answer. Raises `OSError` when none came."""
-        loop, flight = asyncio.get_running_loop(), _Flight()
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Send once and return the complete response. Raises `OSError` otherwise."""
+        loop, active = asyncio.get_running_loop(), _ActiveRequest()
         try:
-            return await loop.run_in_executor(self._threads, self._send, flight, request, headers)
+            return await loop.run_in_executor(self._threads, self._send, active, request, headers)
         except asyncio.CancelledError:
-            flight.give_up()
+            active.give_up()
             raise
 
-    def _send(self, flight: _Flight, request: Request, headers: Mapping[str, str]) -> Answer:
-        _here.flight = flight
+    def _send(
+        self, active: _ActiveRequest, request: Request, headers: Mapping[str, str]
+    ) -> Response:
+        _here.active = active
         url = self._origin + request.target
         prepared = AWSPreparedRequest(
             request.method, url, HeadersDict(headers), request.body or None, True
         )
         try:
-            answer = self._session.send(prepared)
-            found = {name.lower(): value for name, value in answer.headers.items()}
-            return Answer(answer.status_code, found, _content(answer.raw))
+            response = self._session.send(prepared)
+            found = {name.lower(): value for name, value in response.headers.items()}
+            return Response(response.status_code, found, _content(response.raw))
         except BotoCoreError as error:
-            # Its own text holds the URL, and with it the checkpoint token.
+            # Its own text contains the URL, and with it the checkpoint token.
             reason = f"{type(error).__name__}: {error.kwargs.get('error', '')}"
             raise ConnectionError(reason) from None
         except HTTPError as error:
-            raise ConnectionError(f"the answer is cut off: {type(error).__name__}") from None
+            raise ConnectionError(f"the response is cut off: {type(error).__name__}") from None
         finally:
-            flight.land()
+            active.detach()
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,7 +154,7 @@ class ProxiedConnections:
 
 
 def _content(raw: Any) -> bytes:
-    """Return the content of an answer, read in pieces."""
+    """Return the content of a response, read in pieces."""
     pieces = []
     size = 0
     try:

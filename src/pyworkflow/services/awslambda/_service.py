@@ -1,10 +1,10 @@
-"""The port to AWS Lambda durable functions.
+"""`History` over AWS Lambda durable functions.
 
-Nothing is kept between two calls: Lambda has the history, the runner has the token. The answer to a
-checkpoint holds what changed, our own updates among it, on whichever of its pages. An update of
-ours that it leaves out is read from the execution's state, for the engine orders ends by the times
-that the service recorded; only what is not there either (nothing below a completed context is) is
-worked out here, by the table of legal moves.
+Nothing is kept between two calls: Lambda has the history, the runner has the token. The response to
+a checkpoint contains what changed, our own updates included, on any of its pages. An update that it
+leaves out is read from the execution's state, since the engine orders ends by the times that the
+service recorded. Only an operation that is missing there, too, as everything below a completed
+context is, is computed here, by the table of legal moves.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
 
 
 class LambdaService:
-    """The service of the executions that Lambda keeps; one for a whole process."""
+    """The history of executions on Lambda; one instance serves the whole process."""
 
     def __init__(self, client: LambdaClient) -> None:
         self._client = client
 
     def close(self) -> None:
-        """Close the connections; the service is not used any more."""
+        """Close the connections; the service can't be used after that."""
         self._client.close()
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
-        """Return the page that ``marker`` names; "" names the first. ``token`` is the newest.
+        """Return the page that ``marker`` names, the first for ""; ``token`` is the newest.
 
-        Raises `ServiceError` and what is below it.
+        Raises `ServiceError` and its subclasses.
         """
         query: dict[str, str | int] = {"CheckpointToken": token, "MaxItems": limits.PAGE_OPERATIONS}
         if marker:
             query["Marker"] = marker
         path = _path(execution_id, "state")
-        return await self._client.get(*path, read=wire.page_from_answer, **query)
+        return await self._client.get(*path, read=wire.page_from_response, **query)
 
     def commit(
         self, execution_id: str, token: str, updates: Sequence[Update]
     ) -> asyncio.Future[Committed]:
-        """Apply ``updates`` as a whole; return the next token and what changed, ours included.
+        """Apply ``updates`` atomically; return the next token and what changed, ours included.
 
-        Raises `InvalidUpdateError` for what Lambda would refuse, before it is sent;
-        `RequestRefusedError`, `StaleTokenError` and `ServiceUnavailableError` as it answers.
+        Raises `InvalidUpdateError`, before anything is sent, for updates that Lambda would refuse;
+        `RequestRefusedError`, `StaleTokenError` and `ServiceUnavailableError` by its response.
         """
-        # The ClientToken is the same in all tries of this call: Lambda applies it once.
+        # All attempts of this call have the same ClientToken: Lambda applies it once.
         body = _body(token, updates, os.urandom(16).hex())
 
         def read(content: bytes) -> Committed | Coroutine[Any, Any, Committed]:
-            committed = wire.committed_from_answer(content)
+            committed = wire.committed_from_response(content)
             missing = _missing(committed, updates)
             return self._completed(execution_id, committed, missing) if missing else committed
 
@@ -69,7 +69,7 @@ class LambdaService:
     async def _completed(
         self, execution_id: str, committed: Committed, missing: Sequence[Update]
     ) -> Committed:
-        """Return ``committed`` with the operations of ``missing``, which its first page lacks."""
+        """Return ``committed`` with the operations of ``missing``, absent from its first page."""
         token, operations, marker = committed.token, list(committed.operations), committed.marker
         assert token is not None, "without a token nothing is missing"
         ids = {update.id for update in missing}
@@ -98,7 +98,7 @@ class LambdaService:
 
 
 def _body(token: str, updates: Sequence[Update], client_token: str) -> bytes:
-    """Return what is sent for ``updates``, once it is within all limits."""
+    """Return the request for ``updates``, checked against all limits."""
     checked = map(_checks.checked, updates)
     shapes = tuple([wire.shape_of(update, wire.OperationUpdate) for update in checked])
     body = wire.encoded(wire.CheckpointRequest(token, shapes, client_token))
@@ -110,9 +110,9 @@ def _body(token: str, updates: Sequence[Update], client_token: str) -> bytes:
 
 
 def _missing(committed: Committed, updates: Sequence[Update]) -> list[Update]:
-    """Return those of ``updates`` whose operations can still be read and are not there yet.
+    """Return the ``updates`` whose operations are not in the response and can still be read.
 
-    With the execution's own end nothing more can be read, nor need it be.
+    After the execution's own end nothing can be read, and nothing needs to be.
     """
     if committed.token is None:
         return []
@@ -125,7 +125,7 @@ def _missing(committed: Committed, updates: Sequence[Update]) -> list[Update]:
 
 
 def _made_by(updates: Sequence[Update], state: Sequence[Operation]) -> list[Operation]:
-    """Return what accepted ``updates`` make of nothing, at the latest time that ``state`` knows."""
+    """Return the operations that ``updates`` create, at the latest time found in ``state``."""
     now_ms = max((found.end_ms or found.start_ms for found in state), default=0)
     made: dict[str, Operation] = {}
     for update in updates:

@@ -1,11 +1,11 @@
-"""Signature Version 4, as Lambda wants it of each request.
+"""Signature Version 4, which Lambda requires of each request.
 
-What is signed is the request in one canonical spelling: method, path, query, the headers that
-count, and a hash of the body. The key that signs is derived from the secret key, a day, a region
-and the service, by a chain of four HMACs; it lasts for that day, so it is derived once. The path is
-encoded a second time, as every service but S3 demands; `Request` holds it encoded once.
+The signature covers the request in its canonical form: method, path, query, the signed headers, and
+a hash of the body. The signing key is derived from the secret key, a day, a region and the service,
+by a chain of four HMACs; it is valid for that day, so it is derived once. The path is encoded a
+second time, as every service but S3 requires; `Request` has it encoded once.
 
-Keys are in no representation and no message.
+Keys never appear in a representation or a message.
 
 Source: "Signature Version 4 for API requests" in the IAM user guide.
 """
@@ -27,7 +27,7 @@ SERVICE = "lambda"
 
 
 class Keys(NamedTuple):
-    """Credentials at one moment. ``token`` is the session's, `None` for a user's own keys."""
+    """Credentials at one moment. ``token`` is the session's, `None` for long-term keys."""
 
     access_key: str
     secret_key: str
@@ -37,12 +37,12 @@ class Keys(NamedTuple):
         return "Keys(…)"
 
     def get_frozen_credentials(self) -> Keys:
-        """Return these, which are fixed; botocore's own credentials may be renewed here."""
+        """Return these keys, which never change; botocore's credentials may be renewed here."""
         return self
 
 
 class Request(NamedTuple):
-    """What is asked. ``path`` and ``query`` are encoded as in a URL, the query sorted by name."""
+    """A request. ``path`` and ``query`` are encoded as in a URL, the query sorted by name."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Request(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The path with its query, as it stands in the request's first line."""
+        """The path with its query, as in the first line of the request."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
@@ -64,9 +64,9 @@ class Signer:
         self._derived = ("", "", b"")
 
     def headers(self, request: Request, keys: Keys, now_ms: int) -> dict[str, str]:
-        """Return the headers that ``request`` needs, its signature by ``keys`` among them.
+        """Return the headers of ``request``, including its signature by ``keys``.
 
-        Raises `ServiceError` when the keys can't stand in a header.
+        Raises `ServiceError` when the keys can't be sent in a header.
         """
         moment = _moment(now_ms // 1000)
         day = moment[:8]
@@ -74,7 +74,7 @@ class Signer:
         if keys.token:
             signed["X-Amz-Security-Token"] = keys.token
         for text in (keys.access_key, keys.token or ""):
-            # Here, for the HTTP client would show the text in its own error.
+            # Checked here: the HTTP client would show the text in its own error.
             if not (text.isascii() and text.isprintable()) or " " in text:
                 raise ServiceError(
                     "A request can't be signed: expected keys of printable ASCII without spaces, "
@@ -87,8 +87,8 @@ class Signer:
         lines += ["", names, sha256(request.body).hexdigest()]
         scope = f"{day}/{self._region}/{SERVICE}/aws4_request"
         canonical = sha256("\n".join(lines).encode()).hexdigest()
-        told = f"{ALGORITHM}\n{moment}\n{scope}\n{canonical}".encode()
-        signature = digest(self._key(keys.secret_key, day), told, "sha256").hex()
+        string_to_sign = f"{ALGORITHM}\n{moment}\n{scope}\n{canonical}".encode()
+        signature = digest(self._key(keys.secret_key, day), string_to_sign, "sha256").hex()
         signed["Authorization"] = (
             f"{ALGORITHM} Credential={keys.access_key}/{scope}, "
             f"SignedHeaders={names}, Signature={signature}"
@@ -101,7 +101,7 @@ class Signer:
             key = f"AWS4{secret}".encode()
             for part in (day, self._region, SERVICE, "aws4_request"):
                 key = digest(key, part.encode(), "sha256")
-            # In one assignment: other threads sign, too.
+            # In one assignment: other threads sign at the same time.
             self._derived = secret, day, key
         return key
 
@@ -117,7 +117,7 @@ def _encoded_again(path: str) -> str:
 
 
 def _host(endpoint: str) -> str:
-    """Return the Host header: with a port only if it is not the scheme's own."""
+    """Return the Host header, with a port only if it is not the scheme's default."""
     parts = urlsplit(endpoint)
     host = parts.hostname or ""
     if ":" in host:

@@ -1,9 +1,10 @@
-"""Where requests go: opening a connection, which blocks, and whom to trust there.
+"""Opening a connection, with TLS and the certificates to trust.
 
-Looking up a name blocks, and so does the handshake of TLS; both happen once for many requests.
+Looking up a name blocks, and so does the TLS handshake; both happen once for many requests.
 
-Certificates are verified against what AWS_CA_BUNDLE or else REQUESTS_CA_BUNDLE names, as botocore
-has it; else against certifi's, botocore's own, or the system's, whichever is found first.
+Certificates are verified as botocore does it: against the file that AWS_CA_BUNDLE or else
+REQUESTS_CA_BUNDLE names, else against certifi's, botocore's own, or the system's, whichever is
+found first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ READ_SECONDS = 50.0
 
 
 class Endpoint:
-    """The host and port of a URL, to be reached with TLS if its scheme is https."""
+    """The host and port of a URL, reached with TLS if its scheme is https."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -32,7 +33,7 @@ class Endpoint:
         self._port = parts.port or (80 if self._tls is None else 443)
 
     def connect(self) -> socket.socket:
-        """Return a new connection, which does not block any more. Raises `OSError`."""
+        """Return a new connection in non-blocking mode. Raises `OSError`."""
         connection = socket.create_connection((self._host, self._port), CONNECT_SECONDS)
         try:
             if self._tls is not None:
@@ -46,7 +47,7 @@ class Endpoint:
 
 
 def verifying_context() -> ssl.SSLContext:
-    """Return what TLS connections are made with: certificate and host name are verified.
+    """Return a TLS context that verifies certificate and host name.
 
     Raises `ServiceError` when the certificates to trust can't be read.
     """
@@ -61,7 +62,7 @@ def verifying_context() -> ssl.SSLContext:
 
 
 def certificates() -> str | None:
-    """Return the file of the certificates to trust, `None` for the system's own."""
+    """Return the file with the certificates to trust, `None` for the system's own."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         if named := os.environ.get(name):
             return named

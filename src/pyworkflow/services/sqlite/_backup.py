@@ -1,13 +1,13 @@
-"""A copy of a file while everything runs: of one state, and there as a whole or not at all.
+"""Backup: a copy of one state of a file, made while everything runs, complete or absent.
 
-A connection of its own sees one state of the file until it is done, however long that takes and
-whatever is written meanwhile: it takes no lock that a writer waits for. (The -wal file can't be
-emptied in that time, and grows.) Pages are copied a few at a time, and brought to the disk as they
-come, so that no commit has to wait for a flood of them.
+A separate connection sees one state of the file until the copy is complete, whatever is written
+meanwhile, and takes no lock that a writer waits for. (The -wal file can't be emptied in that time,
+and grows.) Pages are copied a few at a time and synced as they are written, so that no commit waits
+for very many of them.
 
-The copy is made under another name in the same folder, and gets its own when it is on the disk. It
-is not in WAL mode, as no file is that was opened here: so a -wal file beside one that was put back
-can only be that of the file which was there before (`schema.check_wal`).
+The copy is made under another name in the same folder and renamed when it is on the disk. It is not
+in WAL mode, unlike every file that was opened here. So a -wal file beside a restored copy can only
+belong to the file that was there before (`_schema.check_wal`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pyworkflow.errors import StorageError, UsageError
-from pyworkflow.services.sqlite._errors import fault_of
+from pyworkflow.services.sqlite._errors import error_of
 from pyworkflow.services.sqlite._forks import Section
 from pyworkflow.services.sqlite._schema import check_form
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     OnProgress: TypeAlias = Callable[[int, int], None]
-    """Is given how many bytes were copied, and how many there are."""
+    """Called with the number of bytes copied and the total."""
 
 STEP_PAGES = 64
 SYNC_STEPS = 32
-"""After how many steps what was copied is brought to the disk: 8 MB."""
+"""Number of steps between two syncs of the copy: 8 MB."""
 
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 class StoppedError(Exception):
-    """Nobody waits for the copy any more."""
+    """The copy was cancelled."""
 
 
 def back_up(
     path: str, destination: str, on_progress: OnProgress | None, stop: threading.Event
 ) -> None:
-    """Copy the file at ``path`` to ``destination``, where nothing may be.
+    """Copy the file at ``path`` to ``destination``, which must not exist.
 
-    Raises `UsageError` if something is there, or no folder for it; `ServiceError` when the one file
-    can't be read or the other not be written; `StoppedError` after ``stop`` was set.
+    Raises `UsageError` if ``destination`` exists or its folder does not; `ServiceError` if the file
+    can't be read or the copy can't be written; `StoppedError` after ``stop`` was set.
     """
     section = Section(path, patience_seconds=0)
     with section.lock:
@@ -71,7 +71,7 @@ def _copy_to(
     _check_free(place)
     partial = place.with_name(f"{place.name}.partial-{secrets.token_hex(4)}")
     try:
-        # Opened first, and closed last: nobody else has it.
+        # Opened first and closed last; the file is new, so no other process has it open.
         file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             _copy_pages(source, partial, _reporting(file, on_progress, stop))
@@ -81,7 +81,7 @@ def _copy_to(
             os.close(file)
         _put(partial, place)
     except sqlite3.Error as error:
-        raise fault_of(error, destination) from error
+        raise error_of(error, destination) from error
     except OSError as error:
         raise StorageError(f"The backup {destination!r} can't be written: {error}") from error
     finally:
@@ -99,8 +99,8 @@ def _check_free(place: Path) -> None:
     for end in ("", *_BESIDE):
         if os.path.lexists(f"{place}{end}"):
             raise UsageError(
-                f"expected nothing at {f'{place}{end}'!r}, found a file: a backup replaces none; "
-                "remove it, or choose another name"
+                f"expected nothing at {f'{place}{end}'!r}, found a file: a backup never replaces "
+                "a file; remove it, or choose another name"
             )
 
 
@@ -113,7 +113,7 @@ def _copy_pages(
         progress(page_size, remaining, total)
 
     with closing(sqlite3.connect(partial)) as target:
-        # A copy that is not finished is thrown away: nothing protects it.
+        # An unfinished copy is deleted, so it needs no protection.
         target.execute("PRAGMA journal_mode=OFF")
         target.execute("PRAGMA synchronous=OFF")
         target.execute("PRAGMA cache_size=-1024")
@@ -142,7 +142,7 @@ def _leave_wal_mode(partial: Path) -> None:
 
 
 def _put(partial: Path, place: Path) -> None:
-    """Give the copy its name, unless somebody has taken that meanwhile."""
+    """Give the copy its final name, unless it was taken meanwhile."""
     try:
         os.link(partial, place)
     except FileExistsError:

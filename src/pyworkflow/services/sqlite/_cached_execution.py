@@ -1,7 +1,7 @@
-"""One execution in memory: its state, what its row says beyond that, and the rows that come of it.
+"""A cached execution: its state, its scheduling columns, and the rows that a save writes.
 
-What changed since it was saved last is known here: `is_changed` tells whether anything did, and
-each ``take`` hands the rows over and counts them as written.
+It knows what changed since the last save: `is_changed` says whether there is anything to write, and
+each ``take_*`` method returns rows and marks them as written.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pyworkflow.services._scheduling import Scheduled
 from pyworkflow.services.sqlite import _encoding
 from pyworkflow.services.sqlite._encoding import PLACES
 from pyworkflow.services.sqlite._sql import NULL
@@ -22,138 +23,106 @@ if TYPE_CHECKING:
     from pyworkflow.services.sqlite._sql import Blob
 
 
-class Held:
-    """An execution's state, with what its row says beyond that. Made, it is new and due at once."""
+class CachedExecution(Scheduled):
+    """An execution's state plus its scheduling columns. A new instance is unsaved and due now."""
 
     __slots__ = (
-        "beaten",
-        "has_moved",
+        "heartbeats",
         "invoked",
         "is_claimed",
         "is_new",
-        "is_over",
+        "is_rescheduled",
         "lines",
-        "losses",
-        "not_before_ms",
         "number",
-        "owner",
         "parent",
-        "problem",
-        "state",
         "tokens",
-        "troubles",
         "version",
-        "wake_ms",
     )
 
     def __init__(
         self, number: int, state: ExecutionState, parent: tuple[str | None, str | None]
     ) -> None:
+        super().__init__(state)
+        self.wake_ms = state.root.start_ms
         self.number = number
-        self.state = state
         self.parent = parent
+        """The ids of the execution that invoked it and of the operation that did."""
         self.invoked: InvokedNames | None = None
-        """The names of those that it invoked, once it invokes one more."""
+        """The names of the executions that it invoked; set when it invokes another one."""
         self.version = 1
         self.lines = 0
         self.tokens = 0
-        """How many tokens were issued when it was saved last."""
-        self.owner: str | None = None
-        self.wake_ms: int | None = state.root.start_ms
-        self.not_before_ms: int | None = state.root.start_ms
-        """Not due sooner, whatever happens, and due then: the first time, and after a trouble."""
-        self.troubles = 0
-        self.losses = 0
-        """How many processes in a row died, or left it, while it was theirs."""
-        self.problem: ErrorRecord | None = None
+        """Number of tokens that were issued by the last save."""
         self.is_new = True
         """Whether it has no row yet."""
-        self.is_over = False
-        """Whether it was over when it was saved last."""
         self.is_claimed = False
         """Whether this process issued the token."""
-        self.has_moved = False
+        self.is_rescheduled = False
         """Whether its owner, or when it is due, has changed."""
-        self.beaten: list[Operation] = []
-        """Callbacks with a new deadline."""
+        self.heartbeats: list[Operation] = []
+        """Callbacks whose deadline was extended."""
 
     @classmethod
-    def saved(cls, row: ExecutionRow, state: ExecutionState) -> Held:
-        """Return the execution as it was saved."""
-        held = cls(row.number, state, (row.parent_id, row.parent_operation))
-        held.version = row.version
-        held.lines = row.lines
-        held.tokens = row.tokens
-        held.owner = row.owner
-        held.wake_ms = row.wake_ms
-        held.not_before_ms = row.not_before_ms
-        held.troubles = row.troubles
-        held.losses = row.losses or 0
-        held.problem = None if row.problem is None else _encoding.decode_error(row.problem)
-        held.is_new = False
-        held.is_over = not state.is_running
-        return held
+    def saved(cls, row: ExecutionRow, state: ExecutionState) -> CachedExecution:
+        """Return the execution that ``row`` and its operations describe."""
+        execution = cls(row.number, state, (row.parent_id, row.parent_operation))
+        execution.version = row.version
+        execution.lines = row.lines
+        execution.tokens = row.tokens
+        execution.owner = row.owner
+        execution.wake_ms = row.wake_ms
+        execution.not_before_ms = row.not_before_ms
+        execution.failed_invocations = row.troubles
+        execution.losses = row.losses or 0
+        execution.problem = None if row.problem is None else _encoding.decode_error(row.problem)
+        execution.is_new = False
+        execution.is_over = not state.is_running
+        return execution
 
     @property
     def is_changed(self) -> bool:
         """Whether there is anything to save."""
         state = self.state
-        return bool(state.log or self.has_moved or self.beaten or state.tokens != self.tokens)
+        return bool(
+            state.log or self.is_rescheduled or self.heartbeats or state.tokens != self.tokens
+        )
 
     def summary(self) -> ExecutionSummary:
-        """Return how the execution stands."""
+        """Return the execution's summary."""
         return replace(
             self.state.summary(),
             wake_ms=self.wake_ms,
             problem=self.problem,
-            troubles=self.troubles,
+            failed_invocations=self.failed_invocations,
         )
 
     # -- changes ---------------------------------------------------------------------------------
 
-    def trouble(self, problem: ErrorRecord, due_ms: int) -> None:
-        """Take it from its owner, to be due at ``due_ms`` and not before."""
-        self.troubles += 1
-        self.problem = problem
-        self.free(due_ms)
-
     def lose(self, problem: ErrorRecord, due_ms: int) -> None:
-        """Do as `trouble`, for one that may be what ended its process."""
+        """Do as `postpone`, for an execution that may have killed its process."""
         self.losses += 1
-        self.trouble(problem, due_ms)
+        self.postpone(problem, due_ms)
 
     def free(self, due_ms: int | None = None) -> None:
         """Take it from its owner, whose token is void from now on."""
-        self.owner = None
-        self.not_before_ms = due_ms
-        self.state.tokens += 1
-        self.state.token = None
+        super().free(due_ms)
         self.is_claimed = False
-        self.has_moved = True
-
-    def next_wake(self, now_ms: int) -> int | None:
-        """Return when somebody has to go on with it."""
-        state = self.state
-        if self.owner is not None or not state.is_running:
-            return None
-        if self.not_before_ms is not None:
-            return self.not_before_ms
-        return now_ms if state.unread else state.next_due()
+        self.is_rescheduled = True
 
     # -- rows ------------------------------------------------------------------------------------
 
     def take_rows(
         self, operations: list[tuple[int, Blob, Blob]], lines: list[tuple[int, Blob]]
     ) -> None:
-        """Add the rows of what has changed, an operation's once, and its new history."""
+        """Append a row for each changed operation, and one for the new lines of history."""
         state, base = self.state, self.number << PLACES
         places, deadlines = state.places, state.deadlines
         entries, state.log = state.log, []
         changed = {}
-        if self.beaten:
-            # Before the rest: what happened after the heartbeat, an end, is the newer record.
-            changed = {operation.id: operation for operation in self.beaten}
-            self.beaten = []
+        if self.heartbeats:
+            # First: the end of a callback, which is newer than its heartbeat, must replace it.
+            changed = {operation.id: operation for operation in self.heartbeats}
+            self.heartbeats = []
         changed.update((entry.operation.id, entry.operation) for entry in entries)
         for operation_id, operation in changed.items():
             times = _blob(deadlines.get(operation_id)) if deadlines else NULL
@@ -182,30 +151,30 @@ class Held:
         )
 
     def take_progress(self) -> tuple[int, int, int, Blob]:
-        """Return what each checkpoint changes in the row."""
+        """Return the columns that each checkpoint changes."""
         state = self.state
         self.version += 1
         self.tokens = state.tokens
         unread = _encoding.encode(list(state.unread)) if state.unread and state.is_running else NULL
         return self.version, self.tokens, self.lines, unread
 
-    def standing(self) -> tuple[int | Blob, ...]:
-        """Return who has a running execution, and when it is due."""
+    def schedule(self) -> tuple[int | Blob, ...]:
+        """Return the columns of a running execution's owner and due times."""
         return (
             self.owner or NULL,
             1 if self.owner else 0,
             _time(self.wake_ms),
             _time(self.not_before_ms),
             _time(self.state.deadline_ms),
-            self.troubles,
+            self.failed_invocations,
             self.losses,
             _blob(self.problem),
         )
 
     def end(self) -> tuple[int | Blob | None, ...]:
-        """Return how it ended."""
+        """Return the columns of the execution's end."""
         state = self.state
-        return str(state.root.status), self.troubles, _blob(self.problem), state.result
+        return str(state.root.status), self.failed_invocations, _blob(self.problem), state.result
 
 
 def _time(time_ms: int | None) -> int | str:

@@ -24,7 +24,7 @@ from pyworkflow._protocol.records import (
     Update,
 )
 from pyworkflow.services import _execution_state
-from pyworkflow.services.history import Entry, HistoryEvent, build_events
+from pyworkflow.services.history import HistoryEntry, HistoryEvent, build_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,15 +91,15 @@ decode_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 def encode(record: object) -> bytearray:
-    """Return what the file keeps of a record."""
-    # Of bytes, sqlite3 would look for an adapter, which takes longer than to write the row.
+    """Return the stored form of a record."""
+    # A bytearray: for bytes, sqlite3 would look for an adapter, which takes longer than the write.
     encoded = bytearray()
     _encode_into(record, encoded)
     return encoded
 
 
-def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
-    """Return the lines to keep of what happened."""
+def lines_of(entries: Iterable[HistoryEntry], places: dict[str, int]) -> list[Line]:
+    """Return the lines to store for ``entries``."""
     lines = []
     for entry in entries:
         operation = entry.operation
@@ -111,8 +111,8 @@ def lines_of(entries: Iterable[Entry], places: dict[str, int]) -> list[Line]:
     return lines
 
 
-def _line_of(entry: Entry, place: int) -> Line:
-    """Return the line of what has not ended."""
+def _line_of(entry: HistoryEntry, place: int) -> Line:
+    """Return the line of an operation that has not ended."""
     operation, update = entry.operation, entry.update
     status = operation.status
     if status is _PENDING:
@@ -139,12 +139,12 @@ def _line_of(entry: Entry, place: int) -> Line:
 def events_of(
     first: int, lines: Iterable[Line], operations: Mapping[int, Operation], result: str | None
 ) -> tuple[HistoryEvent, ...]:
-    """Return the events that ``lines`` of an execution, from the line ``first`` on, amount to."""
+    """Return the events of an execution's ``lines``, which begin at line ``first``."""
     entries = [_entry_of(line, operations[line.place], result) for line in lines]
     return build_events(entries, first + 1)
 
 
-def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
+def _entry_of(line: Line, operation: Operation, result: str | None) -> HistoryEntry:
     is_execution = operation.type is OperationType.EXECUTION
     update_payload = line.payload
     if line.status in ENDED:
@@ -163,7 +163,7 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
     update = Update(
         id=operation.id,
         type=operation.type,
-        action=Action.START,  # events do not tell the move, only what it brought
+        action=Action.START,  # any: events don't show the action
         payload=update_payload,
         delay_seconds=line.delay_seconds,
         timeout_seconds=line.timeout_seconds,
@@ -171,14 +171,14 @@ def _entry_of(line: Line, operation: Operation, result: str | None) -> Entry:
         function_name=line.function_name,
         tenant_id=line.tenant_id,
     )
-    return Entry(line.time_ms, operation, update)
+    return HistoryEntry(line.time_ms, operation, update)
 
 
 def summary_of(row: ExecutionRow, root: Operation) -> ExecutionSummary:
-    """Return how an execution stands; ``root`` is its EXECUTION operation."""
+    """Return an execution's summary; ``root`` is its EXECUTION operation."""
     return replace(
         _execution_state.summary_of(root, row.workflow, row.result),
         wake_ms=row.wake_ms,
         problem=None if row.problem is None else decode_error(row.problem),
-        troubles=row.troubles,
+        failed_invocations=row.troubles,
     )

@@ -1,18 +1,17 @@
-"""What SQLite's errors mean: one table, from its result codes to this library's errors.
+"""Error mapping: from SQLite's result codes to this library's errors.
 
 =======================  =========================  ============================================
-code                     error                      what is to be done
+code                     error                      remedy
 =======================  =========================  ============================================
-BUSY, LOCKED             `ServiceBusyError`         nothing: another process writes, try again
-FULL, IOERR, CANTOPEN    `ServiceUnavailableError`  make room; work goes on by itself then
-TOOBIG                   `ServiceError`             keep what is that large elsewhere
+BUSY, LOCKED             `ServiceBusyError`         try again: another process is writing
+FULL, IOERR, CANTOPEN    `ServiceUnavailableError`  make room; work then continues by itself
+TOOBIG                   `ServiceError`             store the large value elsewhere
 READONLY, PERM, AUTH     `StorageError`             make the file and its folder writable
-READONLY_DBMOVED         `StorageError`             start anew on the file that is there
+READONLY_DBMOVED         `StorageError`             restart on the file that is there
 CORRUPT, NOTADB, others  `StorageError`             restore a backup
 =======================  =========================  ============================================
 
-Whatever the error, the transaction it happened in is undone as a whole, and what was acknowledged
-before stays.
+Any error rolls back its whole transaction; what was acknowledged before is kept.
 """
 
 from __future__ import annotations
@@ -77,9 +76,9 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
 _UNKNOWN = (StorageError, "the file can't be used; this should be reported as a bug")
 
 
-def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
-    """Return the error that stands for what SQLite said of the file at ``path``, its cause."""
-    # The lower byte is the primary code, the rest says more about it.
+def error_of(error: sqlite3.Error, path: str) -> ServiceError:
+    """Return our error for SQLite's ``error`` about the file at ``path``, with that as cause."""
+    # The lower byte is the primary code; the rest gives details.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     kind, meaning = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF, _UNKNOWN)
     fault = kind(f"The file {path!r}: {error} ({_name(error)}): {meaning}")
@@ -88,7 +87,7 @@ def fault_of(error: sqlite3.Error, path: str) -> ServiceError:
 
 
 def damaged(path: str, what: object) -> DamagedExecutionError:
-    """Return the error for an execution whose rows do not hold what they must."""
+    """Return the error for an execution whose rows are damaged."""
     return DamagedExecutionError(
         f"The file {path!r}: {what}; {_MEANINGS[sqlite3.SQLITE_CORRUPT][1]}"
     )

@@ -1,13 +1,14 @@
-"""Forks of a process that has files open: SQLite does not survive them, so we do it for it.
+"""Forks of a process that has files open, which SQLite itself does not support.
 
-SQLite keeps, for each file, what locks its process has. A child inherits those notes but not the
-locks: a file that it opens by the same name would be used as if it were locked, and a lock that the
-parent held at that moment would be held forever. And a mutex of SQLite that another thread held is
-never let go.
+SQLite records, for each file, the locks of its process. A child inherits these records but not the
+locks: a file that it opens under the same name would be used as if it were locked, and a lock that
+the parent had at the fork would never be released. Neither would a mutex of SQLite that another
+thread had.
 
-So a fork waits until no thread of ours is in SQLite (`Section`), and in the child all that was
-inherited is closed at once. Nothing is under way then, and the parent's own locks keep that from
-touching the file. What can't be waited for makes its file unusable in that child, and it says so.
+So a fork waits until no thread of ours is in SQLite (`Section`), and the child closes all inherited
+connections at once. No operation is active then, and the parent's own locks keep the closing from
+touching the file. If a fork can't wait for a section, its file is unusable in the child, which
+raises an error.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE_SECONDS = 5.0
-"""How long a fork waits for a section, which may itself wait for another process's lock."""
+"""How long a fork waits for a section, which may be waiting for another process's lock."""
 
 
 class Section:
-    """Its ``lock`` is taken while SQLite works on ``connection``; or while others come and go."""
+    """Its ``lock`` is taken while SQLite uses ``connection``, or opens and closes connections."""
 
     def __init__(
         self,
@@ -50,26 +51,26 @@ class Section:
             _add(self)
 
     def wait(self, seconds: float) -> bool:
-        """Keep everybody out, for a fork; return whether that could be done in time."""
+        """Take the lock for a fork; return whether that succeeded in time."""
         return self.lock.acquire(timeout=seconds)
 
     def go_on(self) -> None:
-        """Let the parent's threads in again."""
+        """Release the lock after a fork."""
         self.lock.release()
 
     def leave(self) -> None:
-        """Forget the connection, which was closed."""
+        """Forget the closed connection."""
         self._connection = None
 
     def drop(self) -> None:
         """Close the child's copy of the connection."""
         if self._connection is not None:
-            with suppress(Exception):  # it is nobody's any more
+            with suppress(Exception):  # the child does not use it
                 self._connection.close()
 
 
 class _Fork(threading.local):
-    """A fork that is under way on this thread."""
+    """The fork in progress on this thread."""
 
     quiet: tuple[Section, ...] = ()
     busy: tuple[Section, ...] = ()
@@ -77,9 +78,9 @@ class _Fork(threading.local):
 
 _sections: weakref.WeakSet[Section] = weakref.WeakSet()
 _forking = threading.Lock()
-"""Held during a fork: meanwhile nobody begins to open a file."""
+"""Locked during a fork, so that no thread begins to open a file."""
 _listing = threading.Lock()
-"""Held while `_sections` is looked through or added to, and from the last look to the fork."""
+"""Locked while `_sections` is read or changed, and from the last read until the fork is over."""
 _fork = _Fork()
 _unusable: set[str] = set()
 
@@ -94,8 +95,8 @@ def check_usable(path: str) -> None:
     if os.path.realpath(path) in _unusable:
         raise UsageError(
             f"the file {path!r} can't be opened by process {os.getpid()}: it was forked from "
-            f"process {os.getppid()} while that one was in the midst of opening, writing or "
-            "copying the file; fork when nothing of that is under way, or start this process anew"
+            f"process {os.getppid()} while that one was opening, writing or copying the file; "
+            "fork when none of these is in progress, or start this process again"
         )
 
 
@@ -104,7 +105,7 @@ def _before() -> None:
     quiet, busy = list[Section](), list[Section]()
     for section in _all_sections():
         patience = section.patience_seconds
-        if patience is None:  # it is over with the first one that takes it all
+        if patience is None:  # only the first busy section may use up the whole wait
             patience = 0 if busy else PATIENCE_SECONDS
         is_quiet = section.wait(patience)
         (quiet if is_quiet else busy).append(section)
@@ -112,7 +113,7 @@ def _before() -> None:
 
 
 def _all_sections() -> Iterator[Section]:
-    """Yield each section, those too that were added meanwhile; from then on none is added."""
+    """Yield each section, also those added meanwhile; after the last one none can be added."""
     known = set[Section]()
     while True:
         _listing.acquire()

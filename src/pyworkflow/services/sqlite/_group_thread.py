@@ -1,7 +1,7 @@
-"""A thread that is asked from any loop, and takes all that it was asked for meanwhile as one group.
+"""A thread that runs jobs from any loop, in groups: all jobs that arrived meanwhile at once.
 
-Answers are given when the group is done with, all those of a loop at once: so the more there is to
-do, the less it costs to hand each thing over.
+The futures of a group are resolved when the group is complete, with one call per loop, so the
+overhead per job shrinks as the load grows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_JOBS = 1000
-"""The most jobs of a group: a caller should not wait for too many others."""
+MAX_JOBS = 1000
+"""Maximum number of jobs in a group, so that no caller waits for too many others."""
 
 
 class Job(msgspec.Struct, eq=False):
-    """Something to do in a group, and who waits for it; then, what came of it."""
+    """A function to run in a group, the future that awaits it, and its outcome."""
 
     run: Callable[[], Any]
     future: asyncio.Future[Any]
@@ -37,28 +37,28 @@ class Job(msgspec.Struct, eq=False):
 
 
 class GroupThread:
-    """The base: a subclass says what becomes of a group, and calls `start` when it is ready."""
+    """Base class; a subclass implements `run_group` and calls `start` when it is ready."""
 
     def __init__(self, name: str, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
         self._section = Section(path, connection)
         self._process = _processes.here
-        # None is no job: it makes the thread look at what has changed here.
+        # None is not a job: it wakes the thread, which then reads changed attributes.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     # -- for callers -----------------------------------------------------------------------------
 
-    def do(self, run: Callable[[], T]) -> asyncio.Future[T]:
-        """Have ``run`` done in a group; the future has its outcome once that is done with."""
+    def submit(self, run: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``run`` in a group; the future gets its outcome when the group is complete."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._process != _processes.here:  # first: there the lock may be held by nobody
+        if self._process != _processes.here:  # first: a forked lock may never be released
             self.check_process()
         with self._lock:
             if self._is_closed:
@@ -76,35 +76,35 @@ class GroupThread:
         if self._is_closed:
             raise ServiceError(f"The file {self._path!r} was closed by this process; open it again")
 
-    def nudge(self) -> None:
-        """Make the thread look at what has changed here."""
+    def wake(self) -> None:
+        """Make the thread notice changed attributes."""
         self._jobs.put(None)
 
     def close(self) -> None:
-        """Do what was asked for and end the thread; blocks until then.
+        """Finish all jobs and end the thread; blocks until then.
 
-        A forked process has no such thread, and nothing of its own to close.
+        Does nothing in a forked process, which has no such thread.
         """
         if self._process != _processes.here:
             return
         with self._lock:
             self._is_closed = True
-        self.nudge()
+        self.wake()
         self._thread.join()
 
     # -- for subclasses --------------------------------------------------------------------------
 
     @property
-    def patience_seconds(self) -> float | None:
-        """How long to wait for jobs before `carry_out` is called without any."""
+    def poll_seconds(self) -> float | None:
+        """How long to wait for jobs before `run_group` is called without any."""
         return None
 
-    def carry_out(self, jobs: list[Job]) -> None:
-        """Do the jobs of a group, of which there may be none, and answer them."""
+    def run_group(self, jobs: list[Job]) -> None:
+        """Run the jobs of a group, which may be empty, and resolve their futures."""
         raise NotImplementedError
 
-    def let_go(self) -> None:
-        """Do what is to be done on the thread last."""
+    def close_connection(self) -> None:
+        """Close the connection, as the last action on the thread."""
         raise NotImplementedError
 
     # -- on the thread ---------------------------------------------------------------------------
@@ -113,32 +113,32 @@ class GroupThread:
         while not (self._is_closed and self._jobs.empty()):
             jobs = self._gather()
             with self._section.lock:
-                self.carry_out(jobs)
+                self.run_group(jobs)
         with self._section.lock:
-            self.let_go()
+            self.close_connection()
             self._section.leave()
 
     def _gather(self) -> list[Job]:
-        """Wait for jobs and return all that there are."""
+        """Wait for a job and return all that are queued."""
         jobs = self._jobs
         try:
-            gathered = [jobs.get(timeout=self.patience_seconds)]
+            gathered = [jobs.get(timeout=self.poll_seconds)]
         except queue.Empty:
             return []
-        # Nobody else takes any, so those that are there stay there.
-        gathered += [jobs.get_nowait() for _ in range(min(jobs.qsize(), MOST_JOBS - 1))]
+        # Only this thread takes jobs, so the queue can't shrink meanwhile.
+        gathered += [jobs.get_nowait() for _ in range(min(jobs.qsize(), MAX_JOBS - 1))]
         return [job for job in gathered if job is not None]
 
 
-def answer(jobs: list[Job]) -> None:
-    """Give everybody who waits what came of a job, or its error."""
+def resolve_futures(jobs: list[Job]) -> None:
+    """Resolve the futures of finished jobs, each on its loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
         by_loop.setdefault(job.future.get_loop(), []).append(job)
     for loop, theirs in by_loop.items():
         try:
             loop.call_soon_threadsafe(_resolve, theirs)
-        except RuntimeError:  # the loop was closed: nobody waits any more
+        except RuntimeError:  # the loop was closed: nothing awaits them
             continue
 
 

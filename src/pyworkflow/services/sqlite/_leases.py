@@ -1,22 +1,23 @@
-"""Who goes on with which execution: claims, leases, and what happens when a lease is lost.
+"""Claims, leases, and the loss of a lease.
 
-A lease is a promise for some seconds, renewed while it is kept. It is lost when it runs out, or at
-once when its process is on this machine and no longer there. Losing a lease is losing the token:
-whoever held it can write nothing more.
+A lease is a promise for some seconds, which its owner renews. It is lost when it runs out, or at
+once when its process was on this machine and has ended. With the lease the token becomes void, so
+the former owner can't write any more.
 
-An owner that claims with ``keep`` promises more: what it claimed has a body running until it says
-otherwise, and such a body must not run twice. So its leases are kept past their time while its
-process is known to live, whatever keeps it from renewing them: code that keeps the interpreter to
-itself, a file that another process has locked, a process that was stopped. What it has no body of,
-it hands back as long as it can. No write is spent on saying that a body begins. Where nobody can
-say whether the process lives (on another machine, in another container), the lease alone decides.
+An owner that claims with ``keep`` promises more: each execution that it claimed counts as having a
+step running, until the owner gives it up, and such a step must not run twice. So these leases
+outlast their time while the process is known to be alive, whatever prevents a renewal: code that
+blocks the interpreter, a file that another process has locked, a process that was stopped. The
+owner hands back executions without a running step while it can. No write is spent on recording
+that a step begins. Where the process can't be observed (another machine, another container), the
+lease alone decides.
 
-An execution that lost its process may be what ended it. It is *suspected* until an invocation of it
-ends in good order, whatever it records meanwhile, and it is due again later and later, at moments
-of chance. Workers claim those apart, see `pyworkflow._local.worker`, so one that kills its
-process each time does not take its neighbours along.
+An execution that lost its process may have killed it. It is *suspected* until one of its
+invocations ends normally, whatever it records meanwhile, and is due again after growing, random
+delays. Workers claim suspects separately, see `pyworkflow._local.worker`, so that one that kills
+its process each time does not affect its neighbours.
 
-Leases run by the machine's time, whatever time the executions live in.
+Leases run by the machine's time, even if the executions have a clock of their own.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ import msgspec
 from msgspec.structs import replace
 
 from pyworkflow._protocol.executions import LEASE_MS
-from pyworkflow._protocol.records import ErrorRecord, OperationType, Status
+from pyworkflow._protocol.records import ErrorRecord
 from pyworkflow.services._errors import not_leased
-from pyworkflow.services._scheduling import backoff_ms
+from pyworkflow.services._scheduling import backoff_ms, log_lost_lease
 from pyworkflow.services.sqlite import _encoding
 from pyworkflow.services.sqlite._liveness import is_gone, start_of, this_host
 from pyworkflow.services.sqlite._sql import ANY, NULL, SUSPECTED, UNSUSPECTED
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyworkflow._protocol.executions import ExecutionSummary, Invocation
-    from pyworkflow.services.sqlite._cached_execution import Held
-    from pyworkflow.services.sqlite._commands import Ledger
-    from pyworkflow.services.sqlite._sql import Store
-    from pyworkflow.services.sqlite._unit_of_work import Book
+    from pyworkflow.services.sqlite._cached_execution import CachedExecution
+    from pyworkflow.services.sqlite._commands import Commands
+    from pyworkflow.services.sqlite._sql import SqlConnection
+    from pyworkflow.services.sqlite._unit_of_work import UnitOfWork
 
 logger = logging.getLogger("pyworkflow.sqlite")
 
@@ -54,19 +55,19 @@ _LAST_TIME = (1 << 63) - 1
 _OWNER, _LEASE_MS = map(_encoding.ExecutionRow._fields.index, ("owner", "lease_ms"))
 
 
-def _dead_owners(store: Store) -> list[str]:
+def _dead_owners(sql: SqlConnection) -> list[str]:
     host = this_host()
-    return [owner for owner, where, pid, _ in store.owners() if where == host and is_gone(pid)]
+    return [owner for owner, where, pid, _ in sql.owners() if where == host and is_gone(pid)]
 
 
 def _lives(host: str, pid: int, started: object) -> bool:
-    """Return whether a process is known to live."""
+    """Return whether a process is known to be alive."""
     return started is not None and host == this_host() and start_of(pid) == started
 
 
-def _keepers(store: Store) -> list[str]:
-    """Return the owners whose leases don't end by time alone."""
-    owners = store.owners()
+def _keepers(sql: SqlConnection) -> list[str]:
+    """Return the owners whose leases outlast their time."""
+    owners = sql.owners()
     return [owner for owner, host, pid, started in owners if _lives(host, pid, started)]
 
 
@@ -74,44 +75,50 @@ class Leases:
     """The leases on the executions of one file."""
 
     def __init__(
-        self, book: Book, ledger: Ledger, now_ms: Callable[[], int], machine_ms: Callable[[], int]
+        self,
+        unit: UnitOfWork,
+        commands: Commands,
+        now_ms: Callable[[], int],
+        machine_ms: Callable[[], int],
     ) -> None:
-        self._book = book
-        self._ledger = ledger
+        self._unit = unit
+        self._commands = commands
         self._now_ms = now_ms
         self._machine_ms = machine_ms
-        # Not the global one: that may be seeded alike everywhere.
+        # Not the global one, which may have the same seed in every process.
         self._chance = random.Random()  # noqa: S311 - no secret
         self._known: set[str] = set()
-        """Those who have claimed here."""
+        """Owners that have claimed through this service."""
         self._looked_for_damage_ms: int | None = None
 
     # -- claims ----------------------------------------------------------------------------------
 
     def has_work(
-        self, store: Store, workflow_names: Collection[str], suspects: int | None = None
+        self, sql: SqlConnection, workflow_names: Collection[str], suspects: int | None = None
     ) -> bool:
-        """Return whether a claim would find anything to do."""
+        """Return whether a claim would do anything."""
         now_ms = self._now_ms()
         which = UNSUSPECTED if suspects == 0 else ANY
         return (
-            any(store.due(workflow, now_ms, 1, which) for workflow in workflow_names)
-            or bool(store.overdue(now_ms, 1))
-            or bool(self._lost(store, 1, _dead_owners(store)))
-            or bool(self._never_due(store, workflow_names, 1))
+            any(sql.due(workflow, now_ms, 1, which) for workflow in workflow_names)
+            or bool(sql.overdue(now_ms, 1))
+            or bool(self._lost(sql, 1, _dead_owners(sql)))
+            or bool(self._never_due(sql, workflow_names, 1))
         )
 
-    def _never_due(self, store: Store, workflow_names: Collection[str], limit: int) -> list[str]:
-        """Return those that damage keeps from everybody, as far as it is time to look for them.
+    def _never_due(
+        self, sql: SqlConnection, workflow_names: Collection[str], limit: int
+    ) -> list[str]:
+        """Return executions that damage makes unclaimable, if it is time to look for them.
 
-        Their next time, or the end of their lease, is none.
+        Their due time, or the end of their lease, is not a valid time.
         """
         now_ms, looked_ms = self._machine_ms(), self._looked_for_damage_ms
         if looked_ms is not None and 0 <= now_ms - looked_ms < PUT_OFF_MS:
             return []
-        found = store.never_out(limit)
+        found = sql.never_out(limit)
         for workflow in workflow_names:
-            found += store.never_due(workflow, limit)
+            found += sql.never_due(workflow, limit)
         if not found:
             self._looked_for_damage_ms = now_ms
         return ids(found)
@@ -125,26 +132,26 @@ class Leases:
         *,
         keep: bool = False,
     ) -> Sequence[Invocation]:
-        store, now_ms = self._book.store, self._now_ms()
-        self._book.save()
+        sql, now_ms = self._unit.sql, self._now_ms()
+        self._unit.save()
         self._take_from_the_lost(limit, now_ms)
-        for execution_id in self._never_due(store, workflow_names, limit):
-            with self._book.sparing(execution_id):
-                self._book.hold(execution_id)
-        self._ledger.expire(ids(store.overdue(now_ms, limit)))
-        self._book.save()
+        for execution_id in self._never_due(sql, workflow_names, limit):
+            with self._unit.isolating(execution_id):
+                self._unit.get(execution_id)
+        self._commands.expire(ids(sql.overdue(now_ms, limit)))
+        self._unit.save()
         claimed = []
         for execution_id in self._due(workflow_names, limit, suspects, now_ms):
-            with self._book.sparing(execution_id):
-                held = self._book.hold(execution_id)
-                held.state.fire(now_ms)
-                self._book.settle(held)
-                if held.state.is_running:
-                    claimed.append(held)
+            with self._unit.isolating(execution_id):
+                execution = self._unit.get(execution_id)
+                execution.state.fire(now_ms)
+                self._unit.settle(execution)
+                if execution.state.is_running:
+                    claimed.append(execution)
         if claimed:
             self._add_owner(owner, keep=keep)
-            store.lease([held.number for held in claimed], self._machine_ms() + LEASE_MS)
-        return [self._begin(held, owner) for held in claimed]
+            sql.lease([execution.number for execution in claimed], self._machine_ms() + LEASE_MS)
+        return [self._begin(execution, owner) for execution in claimed]
 
     def _due(
         self, workflow_names: Collection[str], limit: int, suspects: int | None, now_ms: int
@@ -152,8 +159,8 @@ class Leases:
         """Return the executions to claim, the longest due first."""
 
         def look(which: str, limit: int) -> list[tuple[int, int, str]]:
-            store = self._book.store
-            found = (store.due(workflow, now_ms, limit, which) for workflow in workflow_names)
+            sql = self._unit.sql
+            found = (sql.due(workflow, now_ms, limit, which) for workflow in workflow_names)
             return sorted(chain.from_iterable(found))[:limit]
 
         if suspects is None:
@@ -165,74 +172,75 @@ class Leases:
         return [execution_id for *_, execution_id in due]
 
     def _add_owner(self, owner: str, *, keep: bool) -> None:
-        store, pid = self._book.store, os.getpid()
+        sql, pid = self._unit.sql, os.getpid()
         if owner not in self._known:
             self._known.add(owner)
-            store.drop_idle_owners()
+            sql.drop_idle_owners()
         started = start_of(pid) if keep else None
-        store.add_owner(owner, this_host(), pid, NULL if started is None else started)
+        sql.add_owner(owner, this_host(), pid, NULL if started is None else started)
 
-    def _begin(self, held: Held, owner: str) -> Invocation:
-        invocation = self._ledger.begin(held, owner)
-        return replace(invocation, losses=held.losses) if held.losses else invocation
+    def _begin(self, execution: CachedExecution, owner: str) -> Invocation:
+        invocation = self._commands.begin(execution, owner)
+        return replace(invocation, losses=execution.losses) if execution.losses else invocation
 
     # -- leases that are lost --------------------------------------------------------------------
 
     def _take_from_the_lost(self, limit: int, now_ms: int) -> None:
-        store = self._book.store
-        dead = _dead_owners(store)
-        lost = self._lost(store, limit, dead)
+        sql = self._unit.sql
+        dead = _dead_owners(sql)
+        lost = self._lost(sql, limit, dead)
         for execution_id, reason in lost.items():
-            with self._book.sparing(execution_id):
-                held = self._book.hold(execution_id)
-                # A process that is gone has nothing more to lose.
-                _log_what_is_lost(
-                    held, reason, logging.INFO if held.owner in dead else logging.WARNING
+            with self._unit.isolating(execution_id):
+                execution = self._unit.get(execution_id)
+                # A process that has ended has nothing more to lose.
+                level = logging.INFO if execution.owner in dead else logging.WARNING
+                log_lost_lease(logger, level, execution.state, reason)
+                delay_ms = backoff_ms(execution.losses) * self._chance.uniform(0.5, 1)
+                execution.lose(
+                    ErrorRecord(message=reason, type="WorkerLost"), now_ms + round(delay_ms)
                 )
-                delay_ms = backoff_ms(held.losses) * self._chance.uniform(0.5, 1)
-                held.lose(ErrorRecord(message=reason, type="WorkerLost"), now_ms + round(delay_ms))
         if lost:
-            self._book.save()
-            store.drop_idle_owners()
+            self._unit.save()
+            sql.drop_idle_owners()
 
-    def _lost(self, store: Store, limit: int, dead: Iterable[str]) -> dict[str, str]:
-        """Return the executions that nobody goes on with although somebody promised, and why."""
+    def _lost(self, sql: SqlConnection, limit: int, dead: Iterable[str]) -> dict[str, str]:
+        """Return the executions whose lease is lost, each with the reason."""
         late = f"did not renew its lease for {LEASE_MS // 1000} s"
         lost = {
             execution_id: f"The worker {owner!r}, which ran it, {late}"
-            for execution_id, owner in self._ran_out(store, limit)
+            for execution_id, owner in self._ran_out(sql, limit)
         }
         for owner in dead:
-            for execution_id, _ in store.leased(owner, limit - len(lost)):
+            for execution_id, _ in sql.leased(owner, limit - len(lost)):
                 lost[execution_id] = f"The process of the worker {owner!r}, which ran it, is gone"
         return lost
 
-    def _ran_out(self, store: Store, limit: int) -> list[tuple[str, str]]:
+    def _ran_out(self, sql: SqlConnection, limit: int) -> list[tuple[str, str]]:
         machine_ms = self._machine_ms()
-        if not store.ran_out(machine_ms, 1):  # mostly; and processes take longer to look at
+        if not sql.ran_out(machine_ms, 1):  # the usual case; checking processes takes longer
             return []
-        return store.ran_out(machine_ms, limit, _keepers(store))
+        return sql.ran_out(machine_ms, limit, _keepers(sql))
 
-    def have_run_out(self, store: Store, owner: str, execution_ids: Collection[str]) -> bool:
-        """Return whether leases of ``owner`` on these executions ran out, and nobody took them."""
-        late = store.ran_out(self._machine_ms(), -1)
+    def have_run_out(self, sql: SqlConnection, owner: str, execution_ids: Collection[str]) -> bool:
+        """Return whether leases of ``owner`` on these executions ran out and are still its own."""
+        late = sql.ran_out(self._machine_ms(), -1)
         return any(who == owner and execution_id in execution_ids for execution_id, who in late)
 
     def explain(
-        self, store: Store, cells: Sequence[object], summary: ExecutionSummary
+        self, sql: SqlConnection, cells: Sequence[object], summary: ExecutionSummary
     ) -> ExecutionSummary:
-        """Return the summary; its problem says so if its owner doesn't go on with it."""
+        """Return the summary; its problem says so if its owner makes no progress."""
         lease_ms = cells[_LEASE_MS]
-        if lease_ms is None or (found := store.owner(cells[_OWNER])) is None:
+        if lease_ms is None or (found := sql.owner(cells[_OWNER])) is None:
             return summary
         host, pid, started, report = found
         problem = _report_of(report)
         late_ms = self._machine_ms() - lease_ms if type(lease_ms) is int else -1
         if problem is None and late_ms >= 0 and _lives(host, pid, started):
             problem = ErrorRecord(
-                f"process {pid} lives and keeps a lease that ran out {late_ms // 1000} s ago, for "
-                "a step may be running there; end that process, or let others go on: pyworkflow "
-                f"release {summary.id}",
+                f"process {pid} is alive and keeps a lease that ran out {late_ms // 1000} s ago, "
+                "since a step may be running there; end that process, or let others continue: "
+                f"pyworkflow release {summary.id}",
                 "LeaseKept",
             )
         return summary if problem is None else replace(summary, problem=problem)
@@ -240,84 +248,67 @@ class Leases:
     # -- for owners ------------------------------------------------------------------------------
 
     def renew(self, owner: str, execution_ids: Collection[str]) -> None:
-        self._book.save()
-        self._book.store.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
+        self._unit.save()
+        self._unit.sql.renew(owner, execution_ids, self._machine_ms() + LEASE_MS)
 
-    def held_by(self, store: Store, owner: str, *, late: bool) -> list[tuple[str, int]]:
-        """Return (id, tokens) of what ``owner`` has leased; with ``late``, of what ran out."""
-        return store.held_by(owner, self._machine_ms() if late else _LAST_TIME)
+    def leased_by(self, sql: SqlConnection, owner: str, *, late: bool) -> list[tuple[str, int]]:
+        """Return (id, tokens) of the leases of ``owner``; with ``late``, of those that ran out."""
+        return sql.leased_by(owner, self._machine_ms() if late else _LAST_TIME)
 
     def hand_back(self, owner: str, leased: Iterable[tuple[str, int]]) -> None:
-        self._book.has_news = True
+        self._unit.has_changes = True
         for execution_id, tokens in leased:
-            with self._book.sparing(execution_id):
-                held = self._book.hold(execution_id)
-                if held.owner == owner and held.state.tokens == tokens and held.state.is_running:
-                    held.free(self._now_ms())
+            with self._unit.isolating(execution_id):
+                execution = self._unit.get(execution_id)
+                if (
+                    execution.owner == owner
+                    and execution.state.tokens == tokens
+                    and execution.state.is_running
+                ):
+                    execution.free(self._now_ms())
 
     def report(self, owner: str, report: ErrorRecord | None) -> None:
-        self._book.store.put_report(owner, NULL if report is None else _encoding.encode(report))
+        self._unit.sql.put_report(owner, NULL if report is None else _encoding.encode(report))
 
     def retire(self, owner: str) -> None:
-        self._book.save()
-        self._book.store.forget_process(owner)
-        self._book.store.drop_idle_owners()
+        self._unit.save()
+        self._unit.sql.forget_process(owner)
+        self._unit.sql.drop_idle_owners()
 
     def release(
         self, execution_id: str, token: str, problem: ErrorRecord | None, *, is_unfinished: bool
     ) -> None:
-        held = self._book.hold(execution_id)
+        execution = self._unit.get(execution_id)
         now_ms = self._now_ms()
-        held.state.fire(now_ms)
-        if not held.state.is_running or held.state.token != token:
+        execution.state.fire(now_ms)
+        if not execution.state.is_running or execution.state.token != token:
             return
-        self._book.has_news = True
-        held.losses = 0
+        self._unit.has_changes = True
+        execution.losses = 0
         if problem is not None:
-            held.trouble(problem, now_ms + backoff_ms(held.troubles + 1))
+            execution.postpone(problem, now_ms + backoff_ms(execution.failed_invocations + 1))
         else:
-            self._let_go(held, now_ms if is_unfinished else None)
-
-    def _let_go(self, held: Held, due_ms: int | None) -> None:
-        held.troubles, held.problem = 0, None
-        held.free(due_ms)
+            execution.failed_invocations, execution.problem = 0, None
+            execution.free(now_ms if is_unfinished else None)
 
     # -- from outside ----------------------------------------------------------------------------
 
     def revoke(self, execution_id: str) -> None:
-        """Take an execution from its owner, whatever runs of it. Raises `ServiceError`: none."""
-        held = self._book.hold(execution_id)
+        """Take an execution from its owner. Raises `ServiceError` when it has no owner."""
+        execution = self._unit.get(execution_id)
         now_ms = self._now_ms()
-        held.state.fire(now_ms)
-        if not held.state.is_running or held.owner is None:
-            raise not_leased(held.state.root)
-        reason = f"It was released by hand from the worker {held.owner!r}"
-        _log_what_is_lost(held, reason, logging.WARNING)
-        held.problem = ErrorRecord(reason, "LeaseReleased")
-        held.free(now_ms)
-        self._book.has_news = True
-
-
-def _log_what_is_lost(held: Held, reason: str, level: int) -> None:
-    state = held.state
-    begun = [
-        operation.name or operation.id
-        for operation in state.operations.values()
-        if operation.type is OperationType.STEP and operation.status is Status.STARTED
-    ]
-    logger.log(
-        level,
-        "execution %r of %r: %s; others go on with it. What that worker has not recorded is lost: "
-        "%s",
-        state.root.name,
-        state.workflow_name,
-        reason,
-        f"what these steps return: {', '.join(begun)}" if begun else "no step was recorded to run",
-    )
+        execution.state.fire(now_ms)
+        if not execution.state.is_running or execution.owner is None:
+            raise not_leased(execution.state.root)
+        reason = f"It was released by hand from the worker {execution.owner!r}"
+        log_lost_lease(logger, logging.WARNING, execution.state, reason)
+        execution.problem = ErrorRecord(reason, "LeaseReleased")
+        execution.free(now_ms)
+        self._unit.has_changes = True
 
 
 def _report_of(cell: object) -> ErrorRecord | None:
-    """Return what an owner said of itself; a hand may have written anything there."""
+    """Return an owner's report, `None` if there is none or it can't be read."""
     if type(cell) is not bytes:
         return None
     try:

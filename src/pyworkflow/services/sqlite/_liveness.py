@@ -1,8 +1,8 @@
-"""Which process is which, and whether it lives.
+"""Whether the process of an owner is alive.
 
-A process is known by its machine's boot, its set of process ids (a container has one of its own),
-its id in there and its start time: an id alone is given to another process sooner or later. Where
-one of these can't be read, nobody can say that the process lives.
+A process is identified by its machine's boot, its namespace of process ids (a container has its
+own), its id in there and its start time: ids are reused. If one of these can't be read, the process
+is not known to be alive. (Forks of *this* process are the concern of `services._processes`.)
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _DEAD = {"Z", "X"}
 
 
 def this_host() -> str:
-    """Return what tells this boot of this machine, and this container on it, from others."""
+    """Return an identifier of this boot of this machine, and of this container on it."""
     try:
         processes = os.readlink("/proc/self/ns/pid")
-    except OSError:  # no Linux: one set of process ids a machine
+    except OSError:  # not Linux: one namespace of process ids per machine
         processes = ""
     return f"{_boot()} {processes}"
 
@@ -36,22 +36,22 @@ def _boot() -> str:
 
 
 def is_gone(pid: int) -> bool:
-    """Return whether no process of this machine has that id."""
+    """Return whether no process of this machine has the id ``pid``."""
     if os.name != "posix":  # elsewhere os.kill would end it
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is there, and somebody else's
+    except OSError:  # it exists and belongs to another user
         return False
     return False
 
 
 def start_of(pid: int) -> int | None:
-    """Return when a living process of this container began, in ticks since the boot.
+    """Return the start time of a live process of this container, in ticks since the boot.
 
-    `None` when it is over, a zombie included, or when that can't be known.
+    Return `None` for a process that has ended, zombies included, and when it can't be read.
     """
     try:
         stat = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")

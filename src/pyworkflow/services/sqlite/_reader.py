@@ -1,7 +1,7 @@
-"""The one thread that reads: what is asked for meanwhile is read from one state of the file.
+"""A thread that reads: all reads of a group see one state of the file.
 
-It has a connection of its own, so it never waits for an fsync. The state is that of a moment after
-each of the group was asked for: whoever reads finds what was acknowledged before.
+It has its own connection, so it never waits for an fsync. The state is newer than every request of
+the group, so a reader sees everything that was acknowledged before its request.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services.sqlite._errors import damaged, fault_of
-from pyworkflow.services.sqlite._group_thread import GroupThread, answer
+from pyworkflow.services.sqlite._errors import damaged, error_of
+from pyworkflow.services.sqlite._group_thread import GroupThread, resolve_futures
 from pyworkflow.services.sqlite._validation import UnreadableError
 
 if TYPE_CHECKING:
@@ -21,54 +21,54 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyworkflow.services.sqlite._group_thread import Job
-    from pyworkflow.services.sqlite._sql import Store
+    from pyworkflow.services.sqlite._sql import SqlConnection
 
 T = TypeVar("T")
 
 
 class Reader(GroupThread):
-    """Reads on its thread, many times from one state."""
+    """Runs reads on its thread."""
 
-    def __init__(self, store: Store, path: str) -> None:
-        super().__init__("pyworkflow-reader", path, store.connection)
-        self._store = store
+    def __init__(self, sql: SqlConnection, path: str) -> None:
+        super().__init__("pyworkflow-reader", path, sql.connection)
+        self._sql = sql
         self.start()
 
-    def read(self, read: Callable[[Store], T]) -> asyncio.Future[T]:
-        """Have ``read`` done; the future has what it returned or raised."""
-        return self.do(partial(read, self._store))
+    def read(self, read: Callable[[SqlConnection], T]) -> asyncio.Future[T]:
+        """Run ``read``; the future gets what it returns or raises."""
+        return self.submit(partial(read, self._sql))
 
-    def carry_out(self, jobs: list[Job]) -> None:
-        """Read all from one state of the file; a job that fails says so to its caller alone."""
+    def run_group(self, jobs: list[Job]) -> None:
+        """Run all reads on one state of the file; a read that fails affects only its caller."""
         try:
-            self._store.begin_reading()
+            self._sql.begin_reading()
             for job in jobs:
-                self._carry_out(job)
-            self._store.end_reading()
+                self._run(job)
+            self._sql.end_reading()
         except (sqlite3.Error, ServiceError) as error:
             for job in jobs:
                 job.error = (
-                    fault_of(error, self._path) if isinstance(error, sqlite3.Error) else error
+                    error_of(error, self._path) if isinstance(error, sqlite3.Error) else error
                 )
-            with suppress(sqlite3.Error):  # the next BEGIN tells what is wrong
-                self._store.rollback()
-        answer(jobs)
+            with suppress(sqlite3.Error):  # the next BEGIN reports the error
+                self._sql.rollback()
+        resolve_futures(jobs)
 
-    def _carry_out(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         try:
             job.value = decoded(job.run, self._path)
         except sqlite3.Error as error:
-            job.error = fault_of(error, self._path)
-        except BaseException as error:  # a thread has nobody to raise to
+            job.error = error_of(error, self._path)
+        except BaseException as error:  # raised to the caller, not on this thread
             job.error = error
 
-    def let_go(self) -> None:
+    def close_connection(self) -> None:
         """Close the connection."""
-        self._store.close()
+        self._sql.close()
 
 
 def decoded(read: Callable[[], T], path: str) -> T:
-    """Return what ``read`` returns; raises `DamagedExecutionError` for what can't be read."""
+    """Return what ``read`` returns. Raises `DamagedExecutionError` for an unreadable row."""
     try:
         return read()
     except UnreadableError as error:

@@ -29,7 +29,7 @@ import sqlite3
 from pathlib import Path
 
 from pyworkflow.errors import StorageError
-from pyworkflow.services.sqlite._errors import fault_of
+from pyworkflow.services.sqlite._errors import error_of
 from pyworkflow.services.sqlite._schema_check import difference
 
 APPLICATION_ID = 0x50795766
@@ -135,7 +135,7 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.Error):
-            raise fault_of(error, path) from error
+            raise error_of(error, path) from error
         raise
     return connection
 

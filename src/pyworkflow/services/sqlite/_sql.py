@@ -1,8 +1,8 @@
-"""Every SQL statement of the service, as methods of a connection. Nothing here decides anything.
+"""Every SQL statement of the service, as methods of a connection. No decisions are made here.
 
-The values that are written are int, exact str and bytearray alone, and `NULL` stands for nothing:
-of all others, None and bytes included, sqlite3 looks for an adapter, time and again, and that takes
-longer than to write the row.
+Values that are written are only int, exact str and bytearray, with `NULL` for an absent value: for
+all other types, including None and bytes, sqlite3 looks for an adapter each time, which takes
+longer than writing the row.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from pyworkflow.services._listing import Wanted
 
     Blob: TypeAlias = bytearray | str
-    """What `rows.encode` returned, or `NULL`."""
-    Cells: TypeAlias = tuple[Any, ...]
-    """A row of ``executions`` as it was found."""
+    """The result of `_encoding.encode`, or `NULL`."""
+    Values: TypeAlias = tuple[Any, ...]
+    """The values of the question marks in a condition."""
+    RawRow: TypeAlias = tuple[Any, ...]
+    """A row of ``executions`` before validation."""
 
 NULL = ""
-"""Nothing, in the place of a time, an owner, a parent or a blob: none of these is an empty text."""
+"""An absent time, owner, parent or blob: none of these is ever an empty text."""
 
 _TOGETHER = 8
-"""How many rows one INSERT takes, where there are that many: each is half the work then."""
+"""Number of rows per INSERT, if there are as many: that halves the work per row."""
 
 _LAST_PLACE = (1 << PLACES) - 1
 _FILES = {"the file": "", "the -wal file beside it": "-wal"}
-# By name: columns that somebody added, or a later version, stand anywhere.
+# By name: a user or a later version may have added columns anywhere.
 _COLUMNS = ", ".join(f"e.{column}" for column in ExecutionRow._fields)
 _WITH_ROOT = (
     f"SELECT {_COLUMNS}, o.record FROM executions e"
@@ -47,16 +49,16 @@ _WITH_ROOT = (
 )
 _WITHOUT_RESULT = _WITH_ROOT.replace("e.result", "NULL")
 _PROBE = 500
-"""How many of the newest executions are looked at before an index is."""
+"""Number of the newest executions that are checked before an index is used."""
 _DEEP_PROBE, _MANY_NAMES = 4_000, 16_000
-"""How many are looked at if many have names that begin as the list wants."""
+"""That number if very many names, at least the second one, begin with the prefix."""
 _BY_ID = "sqlite_autoindex_executions_1"
 _PROBLEMS = {"troubled": "problem IS NOT NULL", "leased": "lease_ms IS NOT NULL"}
-"""Where problems are found: a lease that is kept past its time is one, too."""
+"""Conditions of a problem, by index; a lease that outlasts its time is also a problem."""
 _WHOLE_TIME = 12
-"""The beginning of an id that says to the millisecond when the execution was started."""
+"""Length of the prefix of an id that encodes the start, to the millisecond."""
 ANY, UNSUSPECTED, SUSPECTED = "", " AND losses IS NULL", " AND losses IS NOT NULL"
-"""Which executions are looked for: suspected are those whose process died, or left them."""
+"""Conditions that select executions; suspected are those that lost their process."""
 _LAST_NUMBER = f"""
     SELECT max(
         coalesce((SELECT max(number) FROM executions WHERE number BETWEEN 0 AND {LAST_NUMBER}), 0),
@@ -68,7 +70,7 @@ _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unrea
 
 
 def _is(execution_id: object) -> str:
-    """Return the condition for an id; one that can't be decoded is a text, but comes as bytes."""
+    """Return the condition for an id; bytes are a stored text that can't be decoded."""
     return "id IN (?1, CAST(?1 AS TEXT))" if isinstance(execution_id, bytes) else "id = ?1"
 
 
@@ -77,12 +79,12 @@ def json_list(values: Iterable[str]) -> str:
 
 
 def _identity(place: str, known: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return what tells the file at a place from every other; `None` when there is none."""
+    """Return device and number of the file at ``place``, `None` if there is no file."""
     try:
         found = os.stat(place)
     except FileNotFoundError:
         return None
-    except OSError:  # it may be there, and not be ours to look at
+    except OSError:  # it may exist, but we lack the permission
         return known
     return found.st_dev, found.st_ino
 
@@ -91,9 +93,9 @@ def _stored(status: ExecutionStatus) -> str:
     return "STARTED" if status is ExecutionStatus.RUNNING else str(status)
 
 
-def _filters(wanted: Wanted) -> dict[str, Cells]:
-    """Return conditions on a row of ``executions``, each with its values."""
-    filters: dict[str, Cells] = {}
+def _filters(wanted: Wanted) -> dict[str, Values]:
+    """Return conditions on rows of ``executions``, each with its values."""
+    filters: dict[str, Values] = {}
     for column, value in (
         ("workflow", wanted.workflow_name),
         ("status", wanted.status and _stored(wanted.status)),
@@ -107,7 +109,7 @@ def _filters(wanted: Wanted) -> dict[str, Cells]:
             end = end_of_prefix(prefix)
             if end is not None:
                 filters[f"{column} < ?"] = (end,)
-    # An id begins with the time of the start. Under keys of their own: there may be a prefix, too.
+    # An id begins with the time of the start. In brackets, so the keys differ from a prefix's.
     if wanted.started_from_ms is not None:
         filters["(id >= ?)"] = (_time_of_id(wanted.started_from_ms),)
     if wanted.started_before_ms is not None:
@@ -126,14 +128,14 @@ def _all_of(filters: Iterable[str]) -> str:
     return " AND ".join(filters) or "true"
 
 
-class Store:
-    """One connection to the file, in words of the service."""
+class SqlConnection:
+    """A connection to the file, with the service's statements as methods."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = self._connection = connection
         self._execute = connection.execute
         (_, _, file) = self._execute("PRAGMA database_list").fetchone()
-        # An absolute path; nowhere when it is in memory.
+        # An absolute path; empty for a database in memory.
         self._files = {name: file + end for name, end in _FILES.items()} if file else {}
         self._identities = {name: _identity(place, None) for name, place in self._files.items()}
         self._path = file or ":memory:"
@@ -142,9 +144,9 @@ class Store:
     # -- the file itself -------------------------------------------------------------------------
 
     def _check_place(self) -> None:
-        """Raise SQLite's own error for a file that is not where it was opened.
+        """Raise SQLite's own error if the file is no longer where it was opened.
 
-        SQLite does not look for it with a WAL, nor for the WAL, and would write to a file that
+        In WAL mode SQLite checks neither the file nor the WAL, and would write to a file that
         nobody can open.
         """
         for name, place in self._files.items():
@@ -165,7 +167,7 @@ class Store:
     # -- transactions ----------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the write lock; others are waited for."""
+        """Begin a transaction with the write lock, waiting for other processes."""
         self._check_place()
         self._execute("BEGIN IMMEDIATE")
 
@@ -176,7 +178,7 @@ class Store:
         self.check_form()
 
     def end_reading(self) -> None:
-        """Let go of that state; SQLite may have done so by itself, when a read failed."""
+        """End the transaction of `begin_reading`, unless SQLite did after a failed read."""
         if self._connection.in_transaction:
             self.commit()
 
@@ -184,7 +186,7 @@ class Store:
         self._execute("COMMIT")
 
     def rollback(self) -> None:
-        """Undo what was not committed; SQLite may have done so by itself."""
+        """Roll back the transaction, unless SQLite already did."""
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
 
@@ -194,7 +196,7 @@ class Store:
         return int(version)
 
     def close(self) -> None:
-        """Move what the WAL holds into the file, as far as nobody else reads it, and let go."""
+        """Move the WAL's contents into the file, unless others still read it, and close."""
         try:
             self._execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error:
@@ -204,8 +206,8 @@ class Store:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def find(self, execution_id: str) -> Cells | None:
-        row: Cells | None = self._execute(
+    def find(self, execution_id: str) -> RawRow | None:
+        row: RawRow | None = self._execute(
             f"SELECT {_COLUMNS} FROM executions e WHERE {_is(execution_id)}", (execution_id,)
         ).fetchone()
         return row
@@ -224,7 +226,7 @@ class Store:
         row = self._execute("SELECT version FROM executions WHERE number = ?", (number,)).fetchone()
         return None if row is None else row[0]
 
-    def named(self, workflow: str, name: str) -> tuple[Cells, object] | None:
+    def named(self, workflow: str, name: str) -> tuple[RawRow, object] | None:
         """Return the execution with that name, with its EXECUTION operation."""
         return self._one("e.name = ? AND e.workflow = ?", (name, workflow))
 
@@ -259,18 +261,17 @@ class Store:
     # -- lists -----------------------------------------------------------------------------------
 
     def listed(self, wanted: Wanted, last: int, limit: int) -> list[int]:
-        """Return the numbers of the newest executions that match, up to a number.
+        """Return the numbers of the newest executions that match, up to number ``last``.
 
-        Whether the problem is one that only shows when it is read is for the caller to see: more
-        may be found than have a problem.
+        With a filter for problems too many may be found: the caller checks each lease.
         """
         filters = _filters(wanted)
         if len(wanted.id_prefix or "") < _WHOLE_TIME and wanted.execution_name is None:
-            # Mostly there are enough among the newest, and they need no index.
+            # The newest executions usually suffice, and need no index.
             found = self._newest(filters, last, limit)
             if not filters or len(found) == limit:
                 return found
-        up_to_it: dict[str, Cells] = {"+number <= ?": (last,)}
+        up_to_it: dict[str, Values] = {"+number <= ?": (last,)}
         if wanted.execution_name is not None:
             return self._numbers("executions INDEXED BY named", filters | up_to_it, limit)
         if wanted.name_prefix:
@@ -288,24 +289,24 @@ class Store:
         return self._numbers("executions NOT INDEXED", {**filters, "number <= ?": (last,)}, limit)
 
     def _newest(
-        self, filters: dict[str, Cells], last: int, limit: int, probe: int = _PROBE
+        self, filters: dict[str, Values], last: int, limit: int, probe: int = _PROBE
     ) -> list[int]:
-        """Return those of the newest executions that match."""
+        """Return the matches among the newest executions."""
         source = (
             "(SELECT number, id, workflow, name, status, problem, lease_ms FROM executions"
             " NOT INDEXED WHERE number <= ? ORDER BY number DESC LIMIT ?)"
         )
         return self._numbers(source, filters, limit, last, probe if filters else limit)
 
-    def _by_prefix(self, filters: dict[str, Cells], last: int, limit: int) -> list[int]:
-        """Look through the names that begin so, whose order is not that of the numbers."""
+    def _by_prefix(self, filters: dict[str, Values], last: int, limit: int) -> list[int]:
+        """Search the names with the prefix, whose order is not that of the numbers."""
         names = {clause: filters[clause] for clause in filters if clause.startswith("name ")}
         values = [*chain.from_iterable(names.values())]
         count = (
             "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY named"
             f" WHERE {_all_of(names)} LIMIT ?)"
         )
-        # To sort many takes longer than to look at some of the newest, where there may be enough.
+        # Sorting many names takes longer than checking more of the newest, which may suffice.
         if self._execute(count, (*values, _MANY_NAMES)).fetchone()[0] == _MANY_NAMES:
             found = self._newest(filters, last, limit, _DEEP_PROBE)
             if len(found) == limit:
@@ -315,13 +316,13 @@ class Store:
         )
 
     def _in_groups(
-        self, wanted: Wanted, filters: dict[str, Cells], last: int, limit: int
+        self, wanted: Wanted, filters: dict[str, Values], last: int, limit: int
     ) -> list[int]:
-        """Look through each pair of a status and a workflow: an index has each newest first."""
+        """Search each pair of status and workflow: an index has each pair, newest first."""
         found: list[int] = []
         statuses = [("?", _stored(wanted.status))] if wanted.status else self._values("status", {})
         for in_place, status in statuses:
-            in_status: dict[str, Cells] = {f"status = {in_place}": (status,)}
+            in_status: dict[str, Values] = {f"status = {in_place}": (status,)}
             names: list[tuple[str, Any]] = [("?", wanted.workflow_name)]
             if wanted.workflow_name is None:
                 names = self._values("workflow", in_status)
@@ -331,10 +332,10 @@ class Store:
                 found += self._numbers("executions INDEXED BY listed", group, limit)
         return sorted(found, reverse=True)[:limit]
 
-    def _values(self, column: str, where: dict[str, Cells]) -> list[tuple[str, Any]]:
-        """Return the distinct values of an indexed column, each by one step in the index.
+    def _values(self, column: str, where: dict[str, Values]) -> list[tuple[str, Any]]:
+        """Return the distinct values of an indexed column, with one index lookup each.
 
-        Each comes with its place in a statement: a text that can't be decoded comes as bytes.
+        Each comes with its placeholder: a text that can't be decoded is returned as bytes.
         """
         values: list[tuple[str, Any]] = []
         clauses = {**where, f"{column} >= ''": ()}
@@ -353,9 +354,9 @@ class Store:
             clauses = {**where, f"{column} > {place}": (value,)}
 
     def _numbers(
-        self, source: str, filters: dict[str, Cells], limit: int, *values: int
+        self, source: str, filters: dict[str, Values], limit: int, *values: int
     ) -> list[int]:
-        # With a plus it is no term for an index: the order of the numbers must not decide for it.
+        # The plus keeps SQLite from choosing an index by the order of the numbers.
         by = "+number" if "+number <= ?" in filters else "number"
         sql = f"SELECT number FROM {source} WHERE {_all_of(filters)} ORDER BY {by} DESC LIMIT ?"
         found = self._execute(sql, (*values, *chain.from_iterable(filters.values()), limit))
@@ -363,18 +364,18 @@ class Store:
 
     def executions(
         self, numbers: Iterable[int], *, payloads: bool = True
-    ) -> list[tuple[Cells, object]]:
+    ) -> list[tuple[RawRow, object]]:
         """Return executions with their EXECUTION operations, the newest first."""
         sql = _WITH_ROOT if payloads else _WITHOUT_RESULT
         sql += "e.number IN (SELECT value FROM json_each(?)) ORDER BY e.number DESC"
         rows = self._execute(sql, (msgspec.json.encode(list(numbers)).decode(),))
         return [(row[:-1], row[-1]) for row in rows]
 
-    def execution(self, execution_id: str) -> tuple[Cells, object] | None:
+    def execution(self, execution_id: str) -> tuple[RawRow, object] | None:
         """Return one execution with its EXECUTION operation."""
         return self._one(f"e.{_is(execution_id)}", (execution_id,))
 
-    def _one(self, where: str, values: tuple[str, ...]) -> tuple[Cells, object] | None:
+    def _one(self, where: str, values: tuple[str, ...]) -> tuple[RawRow, object] | None:
         row = self._execute(_WITH_ROOT + where, values).fetchone()
         return None if row is None else (row[:-1], row[-1])
 
@@ -399,12 +400,12 @@ class Store:
         return wake_ms  # type: ignore[no-any-return]
 
     def sleeping_workflows(self) -> list[str]:
-        """Return the workflows of which an execution that nobody holds is due at some time."""
+        """Return the workflows with an execution that has a due time and no owner."""
         found = self._values("workflow", {"wake_ms IS NOT NULL": ()})
         return [name for _, name in found]
 
     def overdue(self, now_ms: int, limit: int) -> list[tuple[str]]:
-        """Return the ids of executions whose timeout is over."""
+        """Return the ids of executions whose timeout has passed."""
         return self._execute(
             "SELECT id FROM executions WHERE deadline_ms BETWEEN 0 AND ?"
             " ORDER BY deadline_ms LIMIT ?",
@@ -418,7 +419,7 @@ class Store:
         return deadline_ms  # type: ignore[no-any-return]
 
     def to_look_at(self, owner: str, execution_ids: Sequence[str]) -> list[tuple[str]]:
-        """Return those that changed from outside, are over, or are no longer this owner's."""
+        """Return the executions that changed from outside, ended, or have another owner."""
         return self._execute(
             "SELECT id FROM executions WHERE id IN (SELECT value FROM json_each(?))"
             " AND (owner IS NOT ? OR unread IS NOT NULL)",
@@ -426,7 +427,7 @@ class Store:
         ).fetchall()
 
     def never_due(self, workflow: str, limit: int) -> list[tuple[str]]:
-        """Return the ids of executions whose next time is none: too large, or no number."""
+        """Return the ids of executions whose due time is invalid: too large, or not a number."""
         return self._execute(
             "SELECT id FROM executions WHERE workflow = ? AND wake_ms > ? LIMIT ?",
             (workflow, LAST_MS, limit),
@@ -435,7 +436,7 @@ class Store:
     # -- leases ----------------------------------------------------------------------------------
 
     def ran_out(self, now_ms: int, limit: int, kept: Iterable[str] = ()) -> list[tuple[str, str]]:
-        """Return (id, owner) of executions whose lease is over, without those owners' that keep."""
+        """Return (id, owner) of executions whose lease has run out, except for owners ``kept``."""
         return self._execute(
             "SELECT id, owner FROM executions WHERE lease_ms <= ?"
             " AND ifnull(owner, '') NOT IN (SELECT value FROM json_each(?))"
@@ -444,33 +445,33 @@ class Store:
         ).fetchall()
 
     def never_out(self, limit: int) -> list[tuple[str]]:
-        """Return the ids of executions whose lease ends at no time: too large, or no number."""
+        """Return the ids of executions whose lease end is invalid: too large, or not a number."""
         return self._execute(
             "SELECT id FROM executions WHERE lease_ms > ? LIMIT ?", (LAST_MS, limit)
         ).fetchall()
 
     def leased(self, owner: str, limit: int) -> list[tuple[str, str]]:
-        """Return (id, owner) of executions that ``owner`` holds."""
+        """Return (id, owner) of executions that ``owner`` has leased."""
         return self._execute(
             "SELECT id, owner FROM executions WHERE lease_ms IS NOT NULL AND owner = ? LIMIT ?",
             (owner, limit),
         ).fetchall()
 
-    def held_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
-        """Return (id, tokens) of what ``owner`` has leased up to a time at most."""
+    def leased_by(self, owner: str, until_ms: int) -> list[tuple[str, int]]:
+        """Return (id, tokens) of the leases of ``owner`` that end by ``until_ms``."""
         return self._execute(
             "SELECT id, tokens FROM executions WHERE lease_ms <= ? AND owner = ?",
             (until_ms, owner),
         ).fetchall()
 
     def owners(self) -> list[tuple[str, str, int, object]]:
-        """Return (owner, host, process id, start) of all who have leased."""
+        """Return (owner, host, process id, start) of all owners."""
         return self._execute(
             "SELECT owner, host, pid, started FROM owners WHERE pid BETWEEN 1 AND 2147483647"
         ).fetchall()
 
     def owner(self, owner: object) -> tuple[str, int, object, object] | None:
-        """Return (host, process id, start, report) of one who has leased."""
+        """Return (host, process id, start, report) of an owner, or `None`."""
         row: tuple[str, int, object, object] | None = self._execute(
             "SELECT host, pid, started, report FROM owners"
             " WHERE owner = ? AND pid BETWEEN 1 AND 2147483647",
@@ -486,22 +487,22 @@ class Store:
         )
 
     def put_report(self, owner: str, report: Blob) -> None:
-        """Write what an owner says of itself."""
+        """Write an owner's report."""
         self._execute("UPDATE owners SET report = nullif(?, '') WHERE owner = ?", (report, owner))
 
     def forget_process(self, owner: str) -> None:
-        """Let the leases of ``owner`` run out, whether its process lives or not."""
+        """Let the leases of ``owner`` run out, even while its process is alive."""
         self._execute("UPDATE owners SET started = NULL WHERE owner = ?", (owner,))
 
     def drop_idle_owners(self) -> None:
-        """Drop all owners that have leased nothing now; one that claims again is added again."""
+        """Delete owners without a lease; an owner that claims again is added again."""
         self._execute(
             "DELETE FROM owners WHERE owner NOT IN"
             " (SELECT owner FROM executions WHERE lease_ms IS NOT NULL AND owner IS NOT NULL)"
         )
 
     def put_off(self, execution_id: str, due_ms: int, problem: Blob) -> None:
-        """Take it from its owner, to be due at ``due_ms``; its row may hold anything."""
+        """Take an execution from its owner, to be due at ``due_ms``; its row may be damaged."""
         self._execute(
             "UPDATE executions SET owner = NULL, lease_ms = NULL,"
             " wake_ms = ?2, not_before_ms = ?2, problem = ?3,"
@@ -526,13 +527,13 @@ class Store:
     # -- writing ---------------------------------------------------------------------------------
 
     def next_number(self) -> int:
-        """Return a number that no row has, for an execution; others may not write meanwhile."""
-        # Rows that lost their execution keep their number: a hand may put that right again.
+        """Return an unused number for an execution; call it under the write lock."""
+        # Numbers of orphaned rows stay reserved: their execution may be restored by hand.
         (last,) = self._execute(_LAST_NUMBER).fetchone()
         return last + 1 if last < LAST_NUMBER else self._free_number()
 
     def _free_number(self) -> int:
-        """Return the first free number after the last execution that another one could follow."""
+        """Return the first unused number in the highest gap between executions."""
         beyond = LAST_NUMBER + 1
         while beyond > 1:
             (last,) = self._execute(
@@ -557,7 +558,7 @@ class Store:
         )
 
     def put_starts(self, rows: Sequence[Sequence[int | str]]) -> None:
-        """Insert started executions that nobody has."""
+        """Insert new executions, which have no owner."""
         self._execute_all(
             "INSERT INTO executions (number, id, workflow, name, status, version, tokens, lines,"
             " wake_ms, not_before_ms, deadline_ms, troubles, parent_id, parent_operation) VALUES"
@@ -589,11 +590,11 @@ class Store:
             self._connection.executemany(sql, rows)
 
     def put_progress(self, rows: Sequence[Sequence[int | Blob]]) -> None:
-        """Write what each checkpoint changes, and no indexed column."""
+        """Write the columns that each checkpoint changes; none of them is indexed."""
         self._execute_all(_PUT_PROGRESS + " WHERE number = ?", rows)
 
-    def put_standing(self, rows: Sequence[Sequence[int | Blob]]) -> None:
-        """Write the progress, and how running executions stand: who has them, when they are due."""
+    def put_schedules(self, rows: Sequence[Sequence[int | Blob]]) -> None:
+        """Write the progress, the owner and the due times of running executions."""
         self._execute_all(
             _PUT_PROGRESS + ", owner = nullif(?, ''), lease_ms = CASE WHEN ? THEN lease_ms END,"
             " wake_ms = nullif(?, ''), not_before_ms = nullif(?, ''), deadline_ms = nullif(?, ''),"
@@ -602,7 +603,7 @@ class Store:
         )
 
     def put_ends(self, rows: Sequence[Sequence[int | Blob | None]]) -> None:
-        """Write the progress, and how executions ended: nobody has them, they are due no more."""
+        """Write the progress and the end of executions, and clear owner and due times."""
         self._execute_all(
             _PUT_PROGRESS + ", owner = NULL, lease_ms = NULL, wake_ms = NULL,"
             " not_before_ms = NULL, deadline_ms = NULL, status = ?, troubles = ?,"

@@ -1,14 +1,14 @@
-"""The executions that are being written: held in memory while somebody runs them, saved as rows.
+"""The executions that a transaction changes: loaded once, saved as rows, cached between groups.
 
 A *group* is what one transaction writes. Within it an execution is loaded once, changed as
-`ExecutionState` says, and saved at the end: its changed operations, its new history, its row. Until
-the transaction is committed nobody is told of any of it; if it is undone, what it touched is
-forgotten and loaded anew, so memory never runs ahead of the file.
+`ExecutionState` says, and saved at the end: its changed operations, its new history, its row.
+Nothing is reported to anyone until the transaction is committed. If it is rolled back, the
+executions in it are dropped from memory and loaded again, so memory never runs ahead of the file.
 
-What is held from group to group is what this process claimed and has not released. Another process
-may change it meanwhile: SQLite tells that somebody else wrote, and the version in the row tells
-whether it was this execution. An execution that nobody runs is not held, but for the last that were
-started here, until somebody else writes.
+Executions that this process claimed and has not released stay cached from group to group. Another
+process may change them meanwhile: SQLite's data version says that another connection wrote, and the
+version in the row says whether it changed this execution. Executions that nobody runs are not
+cached, except for those started here most recently, until another connection writes.
 """
 
 from __future__ import annotations
@@ -23,123 +23,121 @@ from pyworkflow.errors import DamagedExecutionError
 from pyworkflow.services._errors import not_found
 from pyworkflow.services._execution_state import ExecutionState
 from pyworkflow.services.sqlite import _encoding, _validation
-from pyworkflow.services.sqlite._cached_execution import Held
+from pyworkflow.services.sqlite._bounded_cache import BoundedCache
+from pyworkflow.services.sqlite._cached_execution import CachedExecution
 from pyworkflow.services.sqlite._errors import damaged
-from pyworkflow.services.sqlite._lru import Recent
 from pyworkflow.services.sqlite._validation import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pyworkflow._protocol.executions import ExecutionSummary
-    from pyworkflow.services.sqlite._sql import Blob, Store
+    from pyworkflow.services.sqlite._sql import Blob, SqlConnection
 
 logger = logging.getLogger("pyworkflow.sqlite")
 
 PUT_OFF_MS = 300_000
-"""How long an execution that can't be read is left alone, until it is tried again."""
+"""How long an execution that can't be read is deferred before the next attempt."""
 
 
-class Book:
-    """What is held, and the group that is being written."""
+class UnitOfWork:
+    """The cached executions, and the group that is being written."""
 
-    def __init__(self, store: Store, path: str, now_ms: Callable[[], int]) -> None:
-        self.store = store
-        self.finished: Recent[ExecutionSummary] = Recent()
-        """The last that ended."""
-        self._started: Recent[Held] = Recent()
-        """The last that were started here and that nobody has begun."""
-        self.has_news = False
-        """Whether a group has changed what workers and waiting clients look at."""
+    def __init__(self, sql: SqlConnection, path: str, now_ms: Callable[[], int]) -> None:
+        self.sql = sql
+        self.finished: BoundedCache[ExecutionSummary] = BoundedCache()
+        """Executions that ended recently."""
+        self._started: BoundedCache[CachedExecution] = BoundedCache()
+        """Executions that were started here recently and have not begun."""
+        self.has_changes = False
+        """Whether a group has changed something that workers or waiting clients need to see."""
         self.others_wrote = False
-        """Whether another connection has changed the file: what it changed is not known."""
+        """Whether another connection has changed the file, in whatever way."""
         self._path = path
         self._now_ms = now_ms
-        self._held: dict[str, Held] = {}
-        self._touched: dict[str, Held] = {}
-        self._doubtful: set[str] = set()
-        self._told: set[str] = set()
-        """Those that could not be read, of which the log tells once."""
-        self._data_version = store.data_version()
-        store.check_form()  # not sooner: a change from now on is seen
+        self._cached: dict[str, CachedExecution] = {}
+        self._touched: dict[str, CachedExecution] = {}
+        self._unverified: set[str] = set()
+        self._logged: set[str] = set()
+        """Executions that could not be read, each logged once."""
+        self._data_version = sql.data_version()
+        sql.check_form()  # not sooner: a change from now on is seen
         self._next_number: int | None = None
 
     # -- groups ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin a group: the file is ours until it ends."""
-        self.store.begin()
-        self.look_around()
+        """Begin a group, which locks the file for other writers until it ends."""
+        self.sql.begin()
+        self.detect_other_writes()
 
-    def look_around(self) -> None:
-        """See whether another connection has changed the file."""
-        data_version = self.store.data_version()
+    def detect_other_writes(self) -> None:
+        """Check whether another connection has changed the file."""
+        data_version = self.sql.data_version()
         if data_version != self._data_version:
-            self.store.check_form()  # first: what is refused now is refused the next time, too
+            self.sql.check_form()  # first: if it raises now, it must raise the next time, too
             self._data_version = data_version
-            self._doubtful = set(self._held)
+            self._unverified = set(self._cached)
             self._started.forget()
             self._next_number = None
             self.others_wrote = True
 
     def commit(self) -> None:
-        """Save what the group changed, durably."""
+        """Save what the group changed and commit the transaction."""
         self.save()
-        self.store.commit()
-        for execution_id, held in self._touched.items():
-            if held.is_claimed and held.state.token is not None:
-                self._held[execution_id] = held
+        self.sql.commit()
+        for execution_id, execution in self._touched.items():
+            if execution.is_claimed and execution.state.token is not None:
+                self._cached[execution_id] = execution
                 continue
-            self._held.pop(execution_id, None)
-            self._let_go(held)
+            self._cached.pop(execution_id, None)
+            self._remember(execution)
         self._touched.clear()
 
-    def _let_go(self, held: Held) -> None:
-        """Keep what is asked for soon, as a rule, of an execution that is not held any more."""
-        state = held.state
+    def _remember(self, execution: CachedExecution) -> None:
+        """Cache what is usually needed soon of an execution that leaves the main cache."""
+        state = execution.state
         root, length = state.root, len(state.root.payload or "")
-        if held.is_over:
+        if execution.is_over:
             if root.error is None:
-                self.finished.keep(root.id, held.summary(), length + len(state.result or ""))
-        elif not held.tokens:
-            self._started.keep(root.id, held, length)
+                self.finished.keep(root.id, execution.summary(), length + len(state.result or ""))
+        elif not execution.tokens:
+            self._started.keep(root.id, execution, length)
 
     def roll_back(self) -> None:
-        """Undo the group, in the file and in memory."""
+        """Roll back the group, in the file and in memory."""
         for execution_id in self._touched:
-            self._held.pop(execution_id, None)
+            self._cached.pop(execution_id, None)
         self._touched.clear()
         self._next_number = None
-        self.store.rollback()
+        self.sql.rollback()
 
     # -- executions ------------------------------------------------------------------------------
 
-    def hold(self, execution_id: str) -> Held:
-        """Return the execution, as the file has it. Raises `ExecutionNotFoundError`."""
-        held = self._touched.get(execution_id)
-        if held is not None:
-            return held
-        held = self._held.get(execution_id)
-        if held is not None and execution_id in self._doubtful:
-            if self.store.version(held.number) != held.version:
-                held = self._load(execution_id, held)
-            self._doubtful.discard(execution_id)  # not sooner: the file may fail to be read
-        if held is None:
-            held = self._started.take(execution_id) or self._load(execution_id, None)
-        self._touched[execution_id] = held
-        return held
+    def get(self, execution_id: str) -> CachedExecution:
+        """Return the execution in its current state. Raises `ExecutionNotFoundError`."""
+        execution = self._touched.get(execution_id)
+        if execution is not None:
+            return execution
+        execution = self._cached.get(execution_id)
+        if execution is not None and execution_id in self._unverified:
+            if self.sql.version(execution.number) != execution.version:
+                execution = self._load(execution_id, execution)
+            self._unverified.discard(execution_id)  # not sooner: the file may fail to be read
+        if execution is None:
+            execution = self._started.take(execution_id) or self._load(execution_id, None)
+        self._touched[execution_id] = execution
+        return execution
 
-    def _load(self, execution_id: str, known: Held | None) -> Held:
-        found = self.store.find(execution_id)
+    def _load(self, execution_id: str, known: CachedExecution | None) -> CachedExecution:
+        found = self.sql.find(execution_id)
         if found is None:
             raise not_found(execution_id)
         try:
             row = _validation.row_of(found)
-            operations, deadlines = _validation.operations_of(
-                row, self.store.operations(row.number)
-            )
+            operations, deadlines = _validation.operations_of(row, self.sql.operations(row.number))
             unread = _validation.unread_of(row, operations)
-            if self.store.has_lines_from(row.number, row.lines):
+            if self.sql.has_lines_from(row.number, row.lines):
                 raise UnreadableError(
                     row.id,
                     f"{row.number} of executions, lines",
@@ -152,34 +150,34 @@ class Book:
         )
         state.result = row.result
         state.deadline_ms = row.deadline_ms
-        held = Held.saved(row, state)
+        execution = CachedExecution.saved(row, state)
         if known is not None and known.state.token == state.token:
             state.rest = known.state.rest
-            held.is_claimed = True
-        return held
+            execution.is_claimed = True
+        return execution
 
     @contextmanager
-    def sparing(self, execution_id: str) -> Iterator[None]:
-        """Do what concerns one execution. It is put off, and no other, when it can't be read."""
+    def isolating(self, execution_id: str) -> Iterator[None]:
+        """Confine damage to the execution: if it can't be read, only this one is deferred."""
         try:
             yield
         except DamagedExecutionError as error:
             self._touched.pop(execution_id, None)
-            self._held.pop(execution_id, None)
+            self._cached.pop(execution_id, None)
             problem = _encoding.encode(
                 ErrorRecord(str(error), "pyworkflow.errors.DamagedExecutionError")
             )
-            self.store.put_off(execution_id, self._now_ms() + PUT_OFF_MS, problem)
-            if execution_id not in self._told:
-                self._told.add(execution_id)
+            self.sql.put_off(execution_id, self._now_ms() + PUT_OFF_MS, problem)
+            if execution_id not in self._logged:
+                self._logged.add(execution_id)
                 logger.error(
-                    "%s; it is tried again every %d s, and others go on", error, PUT_OFF_MS // 1000
+                    "%s; it is retried every %d s, and others continue", error, PUT_OFF_MS // 1000
                 )
 
     def named(self, workflow: str, name: str) -> tuple[str, str | None] | None:
-        """Return the id and the input of the execution with that name, if there is one."""
+        """Return the id and the input of the execution with that name, or `None`."""
         self.save()
-        found = self.store.named(workflow, name)
+        found = self.sql.named(workflow, name)
         if found is None:
             return None
         row, record = found
@@ -197,65 +195,66 @@ class Book:
         deadline_ms: int | None = None,
         parent: tuple[str, str] | tuple[None, None] = (None, None),
     ) -> None:
-        """Add an execution that is due at once."""
-        self.has_news = True
+        """Add a new execution, which is due now."""
+        self.has_changes = True
         state = ExecutionState(root, workflow)
         state.deadline_ms = deadline_ms
-        number = self.store.next_number() if self._next_number is None else self._next_number
+        number = self.sql.next_number() if self._next_number is None else self._next_number
         self._next_number = number + 1
-        self._touched[root.id] = Held(number, state, parent)
+        self._touched[root.id] = CachedExecution(number, state, parent)
 
     # -- saving ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write all that has changed, so that queries see it, too."""
-        # One that has a token runs, and so has no end to carry on.
-        for held in [held for held in self._touched.values() if held.state.token is None]:
-            self.settle(held)
-        changed = [held for held in self._touched.values() if held.is_changed]
+        """Write all changes, so that queries see them."""
+        # An execution with a token is running, so it has no end to carry to its parent.
+        touched = self._touched.values()
+        for execution in [each for each in touched if each.state.token is None]:
+            self.settle(execution)
+        changed = [each for each in self._touched.values() if each.is_changed]
         if not changed:
             return
-        now_ms, store = self._now_ms(), self.store
+        now_ms, sql = self._now_ms(), self.sql
         operations: list[tuple[int, Blob, Blob]] = []
         lines: list[tuple[int, Blob]] = []
-        starts, unmoved, standing, ends = [], [], [], []
-        for held in changed:
-            has_moved = self._place(held, now_ms)
-            held.take_rows(operations, lines)
-            if held.is_new:
-                starts.append(held.take_start())
-                if not has_moved:
+        starts, unmoved, schedules, ends = [], [], [], []
+        for execution in changed:
+            is_rescheduled = self._place(execution, now_ms)
+            execution.take_rows(operations, lines)
+            if execution.is_new:
+                starts.append(execution.take_start())
+                if not is_rescheduled:
                     continue
-            progress = held.take_progress()
-            if not has_moved:
-                unmoved.append((*progress, held.number))
-            elif held.is_over:
-                ends.append((*progress, *held.end(), held.number))
+            progress = execution.take_progress()
+            if not is_rescheduled:
+                unmoved.append((*progress, execution.number))
+            elif execution.is_over:
+                ends.append((*progress, *execution.end(), execution.number))
             else:
-                standing.append((*progress, *held.standing(), held.number))
-        store.put_starts(starts)
-        store.put_operations(operations)
-        store.put_lines(lines)
-        store.put_progress(unmoved)
-        store.put_standing(standing)
-        store.put_ends(ends)
+                schedules.append((*progress, *execution.schedule(), execution.number))
+        sql.put_starts(starts)
+        sql.put_operations(operations)
+        sql.put_lines(lines)
+        sql.put_progress(unmoved)
+        sql.put_schedules(schedules)
+        sql.put_ends(ends)
 
-    def settle(self, held: Held) -> None:
-        """Carry the end of an execution, if that is over, to the one that invoked it."""
-        state = held.state
-        if held.is_over or state.is_running:
+    def settle(self, execution: CachedExecution) -> None:
+        """If the execution is over, carry its end to the execution that invoked it."""
+        state = execution.state
+        if execution.is_over or state.is_running:
             return
-        parent_id, operation_id = held.parent
+        parent_id, operation_id = execution.parent
         if parent_id is None or operation_id is None:
-            held.is_over = held.has_moved = True
+            execution.is_over = execution.is_rescheduled = True
             return
-        # First: one whose parent can't be read must not be saved as over.
-        parent, root = self.hold(parent_id), state.root
+        # First: an execution whose parent can't be read must not be saved as over.
+        parent, root = self.get(parent_id), state.root
         operation = parent.state.operations.get(operation_id)
         if operation is None:
             why = f"it has no operation {operation_id!r}, which invoked {root.id!r}"
             raise damaged(self._path, f"the execution {parent_id!r} can't be read: {why}")
-        held.is_over = held.has_moved = True
+        execution.is_over = execution.is_rescheduled = True
         parent.state.fire(self._now_ms())
         if parent.state.is_running and operation.status is Status.STARTED:
             ended = apply_outside(
@@ -268,22 +267,22 @@ class Book:
             parent.state.put(ended.end_ms or 0, ended)
         self.settle(parent)
 
-    def _place(self, held: Held, now_ms: int) -> bool:
-        """Return whether the row's standing has to be written."""
-        if held.is_over:
-            held.owner = held.not_before_ms = None
-        if held.is_over or held.state.unread:
-            self.has_news = True
-        elif held.owner is not None and not held.has_moved:
+    def _place(self, execution: CachedExecution, now_ms: int) -> bool:
+        """Update when it is due; return whether the schedule has to be written."""
+        if execution.is_over:
+            execution.owner = execution.not_before_ms = None
+        if execution.is_over or execution.state.unread:
+            self.has_changes = True
+        elif execution.owner is not None and not execution.is_rescheduled:
             return False
-        wake_ms = held.next_wake(now_ms)
-        if wake_ms == held.wake_ms and not held.has_moved:
+        wake_ms = execution.next_wake(now_ms)
+        if wake_ms == execution.wake_ms and not execution.is_rescheduled:
             return False
-        held.wake_ms = wake_ms
-        held.has_moved = False
+        execution.wake_ms = wake_ms
+        execution.is_rescheduled = False
         return True
 
 
 def ids(found: Iterable[tuple[str]]) -> list[str]:
-    """Return the first column."""
+    """Return the ids, the only column of ``found``."""
     return [execution_id for (execution_id,) in found]

@@ -1,7 +1,7 @@
-"""What the file holds of an execution, checked as it is read: SQLite takes any type in any cell.
+"""Validation of rows as they are read: SQLite accepts any type in any cell.
 
-A file is damaged by a disk, by a copy that was cut short, or by hand. What does not hold what it
-must is `UnreadableError`, with its row and why: that is one execution's affair, and no other's.
+A file may be damaged by a disk, by an incomplete copy, or by hand. An invalid row raises
+`UnreadableError`, which names the row and the reason and affects only its execution.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS = [get_args(kind) or (kind,) for kind in get_type_hints(ExecutionRow).val
 
 
 def _range_of(column: str) -> tuple[int, int]:
-    """Return the least and the greatest number that a column may hold."""
+    """Return the least and the greatest number allowed in a column."""
     if column.endswith("_ms"):
         return 0, LAST_MS
     return {"number": (1, LAST_NUMBER), "lines": (0, LAST_LINE)}.get(column, (0, LAST_COUNT))
@@ -45,29 +45,29 @@ def _cell_type(kinds: Sequence[Any], least: int, most: int) -> Any:
     return functools.reduce(operator.or_, (number if kind is int else kind for kind in kinds))
 
 
-# A Struct, for msgspec knows what it checks there without looking it up.
-_Cells = msgspec.defstruct(
-    "_Cells",
+# A Struct: msgspec compiles its checks once.
+_RowTypes = msgspec.defstruct(
+    "_RowTypes",
     [
         (column, _cell_type(kinds, *ends))
         for column, kinds, ends in zip(ExecutionRow._fields, _KINDS, _RANGES, strict=True)
     ],
     array_like=True,
 )
-"""The types and ranges of all cells, which msgspec checks at once."""
+"""The types and ranges of all cells, checked by msgspec in one call."""
 _TAKEN_AS_IT_IS = (bytes,)
-"""Else msgspec would take a text for bytes in base64."""
+"""Otherwise msgspec would accept a text as bytes in base64."""
 
 
 class UnreadableError(Exception):
-    """Something of an execution can't be read; the message tells the row and why."""
+    """A stored row can't be decoded; the message names the row and the reason."""
 
     def __init__(self, execution_id: object, place: str, why: object) -> None:
         super().__init__(f"the execution {execution_id!r} can't be read: row {place}: {why}")
 
 
-def _tell_wrong_cell(row: ExecutionRow) -> None:
-    """Raise `UnreadableError` for the first cell that is not what it must be."""
+def _raise_for_wrong_cell(row: ExecutionRow) -> None:
+    """Raise `UnreadableError` for the first invalid cell."""
     for cell, kinds, (least, most), column in zip(row, _KINDS, _RANGES, row._fields, strict=True):
         if type(cell) not in kinds:
             expected = " or ".join(
@@ -82,12 +82,12 @@ def _tell_wrong_cell(row: ExecutionRow) -> None:
 
 
 def row_of(cells: Sequence[Any]) -> ExecutionRow:
-    """Return a row of ``executions``, every cell of the type that it must have."""
+    """Return a validated row of ``executions``."""
     row = ExecutionRow._make(cells)
     try:
-        msgspec.convert(row, _Cells, builtin_types=_TAKEN_AS_IT_IS)
+        msgspec.convert(row, _RowTypes, builtin_types=_TAKEN_AS_IT_IS)
     except msgspec.ValidationError:
-        _tell_wrong_cell(row)
+        _raise_for_wrong_cell(row)
     if row.problem is not None:
         _decode(_encoding.decode_error, row.problem, row, f"{row.number} of executions, problem")
     return row
@@ -103,7 +103,7 @@ def _decode(decode: Callable[[Any], T], cell: object, row: ExecutionRow, place: 
 def operations_of(
     row: ExecutionRow, found: Iterable[tuple[int, object, object]]
 ) -> tuple[list[Operation], dict[str, _execution_state.CallbackDeadlines]]:
-    """Return the operations of ``row`` in the order of their start, none missing, and deadlines."""
+    """Return all operations of ``row``, in order of start, and the deadlines of callbacks."""
     operations: list[Operation] = []
     deadlines = {}
     base = row.number << PLACES
@@ -142,7 +142,7 @@ def root_of(row: ExecutionRow, record: object) -> Operation:
 
 
 def unread_of(row: ExecutionRow, operations: Iterable[Operation]) -> tuple[str, ...]:
-    """Return the ids of those operations that the holder of the token has not read yet."""
+    """Return the ids of the operations that the owner of the token has not read yet."""
     if row.unread is None:
         return ()
     place = f"{row.number} of executions, unread"
@@ -156,7 +156,7 @@ def unread_of(row: ExecutionRow, operations: Iterable[Operation]) -> tuple[str, 
 def page_of_operations(
     row: ExecutionRow, first: int, found: Iterable[tuple[int, object, object]]
 ) -> list[Operation]:
-    """Return operations of ``row`` in the order of their start, from a place on, none missing."""
+    """Return consecutive operations of ``row``, in order of start, from place ``first`` on."""
     operations: list[Operation] = []
     base = (row.number << PLACES) + first
     for key, record, _ in found:
@@ -178,7 +178,7 @@ def _operation_at(row: ExecutionRow, key: int, record: object) -> Operation:
 def lines_of(
     row: ExecutionRow, kept: Iterable[tuple[int, object]], first: int, limit: int
 ) -> list[tuple[int, _encoding.Line]]:
-    """Return lines of the history of ``row``, from ``first`` on, each with its row's key."""
+    """Return lines of the history of ``row``, from line ``first`` on, with their rows' keys."""
     lines: list[tuple[int, _encoding.Line]] = []
     base = row.number << PLACES
     for key, cell in kept:
@@ -195,7 +195,7 @@ def events_of(
     lines: Sequence[tuple[int, _encoding.Line]],
     found: Iterable[tuple[int, object]],
 ) -> tuple[HistoryEvent, ...]:
-    """Return the events of ``lines``, which begin at line ``first``, with their operations."""
+    """Return the events of ``lines``, which begin at line ``first``."""
     base = row.number << PLACES
     operations = {key - base: _operation_at(row, key, record) for key, record in found}
     for key, line in lines:
@@ -206,13 +206,13 @@ def events_of(
 
 
 def summary_of(cells: Sequence[Any], record: object) -> ExecutionSummary:
-    """Return how an execution stands; ``record`` is its EXECUTION operation."""
+    """Return an execution's summary; ``record`` is its EXECUTION operation."""
     row = row_of(cells)
     return _encoding.summary_of(row, root_of(row, record))
 
 
 def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
-    """Return how an execution stands, or what its row tells of one that can't be read."""
+    """Return an execution's summary; if it can't be read, one with the cells that are valid."""
     try:
         return summary_of(cells, record)
     except UnreadableError as error:
@@ -229,7 +229,7 @@ def summary_for_list(cells: Sequence[Any], record: object) -> ExecutionSummary:
             problem=ErrorRecord(
                 f"{error}; restore a backup", "pyworkflow.errors.DamagedExecutionError"
             ),
-            troubles=_number_or(0, row.troubles, LAST_COUNT),
+            failed_invocations=_number_or(0, row.troubles, LAST_COUNT),
         )
 
 
@@ -238,7 +238,7 @@ def _number_or(other: N, cell: object, most: int) -> int | N:
 
 
 def _age_of(execution_id: object) -> int:
-    """Return when the execution with that id was started, as far as the id tells."""
+    """Return the start of an execution by its id, 0 if the id has no time."""
     try:
         return min(max(int(str(execution_id)[:12], 16), 0), LAST_MS)
     except ValueError:

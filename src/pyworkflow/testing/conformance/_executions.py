@@ -267,7 +267,7 @@ class ExecutionConformance:
         assert (found.id, found.name, found.workflow_name) == (plain, plain, "greet")
         assert (found.status, found.end_ms) == (ExecutionStatus.RUNNING, None)
         assert (found.input_payload, found.result, found.error) == ('"in"', None, None)
-        assert (found.problem, found.troubles) == (None, 0)
+        assert (found.problem, found.failed_invocations) == (None, 0)
         assert found.wake_ms == found.start_ms == await service.next_due()
         assert (await service.get(named)).name == "order-1"
         (root,) = await service.operations(named)

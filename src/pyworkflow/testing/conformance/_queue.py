@@ -129,7 +129,7 @@ class QueueConformance:
         assert second.losses == 1
         summary = await driver.service.get(holder.execution_id)
         assert summary.problem is not None
-        assert (summary.problem.type, summary.troubles) == ("WorkerLost", 1)
+        assert (summary.problem.type, summary.failed_invocations) == ("WorkerLost", 1)
         assert "'me'" in summary.problem.message
         driver.advance(LEASE_MS)
         assert await driver.lease("next") == [], "the second time it waits"
@@ -141,10 +141,12 @@ class QueueConformance:
         third = await driver.take("next")
         assert third.invocation.losses == 2
         await third.commit(step("a"))
-        assert (await driver.service.get(holder.execution_id)).troubles == 2, "no progress yet"
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 2, (
+            "no progress yet"
+        )
         await third.commit(step("a", SUCCEED))
         cleared = await driver.service.get(holder.execution_id)
-        assert (cleared.troubles, cleared.problem) == (0, None)
+        assert (cleared.failed_invocations, cleared.problem) == (0, None)
         await third.release(is_unfinished=True)
         assert (await driver.take("next")).invocation.losses == 0
 
@@ -180,7 +182,7 @@ class QueueConformance:
         assert problem.type == "LeaseKept"
         (listed,) = await service.list()
         assert listed.problem is not None
-        assert await service.held_by("me", late=True) == [(invocation.execution_id, 1)]
+        assert await service.leased_by("me", late=True) == [(invocation.execution_id, 1)]
         await service.retire("me")
         assert len(await driver.lease("you")) == 1
 
@@ -204,12 +206,12 @@ class QueueConformance:
             await driver.start_leased("me"),
             await driver.start_leased("you"),
         )
-        leased = await service.held_by("me")
+        leased = await service.leased_by("me")
         assert sorted(leased) == sorted([(idle.execution_id, 1), (busy.execution_id, 1)])
-        assert await service.held_by("nobody") in ([], ())
-        assert await service.held_by("me", late=True) in ([], ())
+        assert await service.leased_by("nobody") in ([], ())
+        assert await service.leased_by("me", late=True) in ([], ())
         await busy.commit(step("a"))
-        assert (busy.execution_id, 2) in await service.held_by("me")
+        assert (busy.execution_id, 2) in await service.leased_by("me")
         await service.hand_back("me", [*leased, (foreign.execution_id, 1)])
         (again,) = await driver.lease("next")
         assert (again.execution_id, again.losses) == (idle.execution_id, 0)
@@ -218,7 +220,7 @@ class QueueConformance:
         assert list(await foreign.commit(step("a"))) == ["a"]
         assert await busy.commit() == {}
         driver.advance(LEASE_MS)
-        assert [each for each, _ in await service.held_by("me", late=True)] == [busy.execution_id]
+        assert [each for each, _ in await service.leased_by("me", late=True)] == [busy.execution_id]
 
     @scenario
     async def test_an_owner_reports_why_it_does_not_go_on(self, driver: Driver) -> None:
@@ -230,7 +232,7 @@ class QueueConformance:
         assert (await service.get(mine.execution_id)).problem == ERROR
         assert [each.problem for each in await service.list()] == [None, ERROR]
         assert (await service.get(other.execution_id)).problem is None
-        assert (await service.get(mine.execution_id)).troubles == 0
+        assert (await service.get(mine.execution_id)).failed_invocations == 0
         await service.report("me", None)
         assert (await service.get(mine.execution_id)).problem is None
 
@@ -241,7 +243,7 @@ class QueueConformance:
         """Unfinished, it is due now; and a stale token releases nothing."""
         holder = await driver.start_leased("me")
         await holder.release(is_unfinished=True)
-        assert await driver.service.held_by("me") in ([], ())
+        assert await driver.service.leased_by("me") in ([], ())
         with pytest.raises(StaleTokenError):
             await holder.commit(step("a"))
         assert await driver.service.next_due() is not None
@@ -249,7 +251,7 @@ class QueueConformance:
         await holder.release(problem=ERROR)
         await driver.service.release(holder.execution_id, "invented")
         assert list(await again.commit(step("a"))) == ["a"]
-        assert (await driver.service.get(holder.execution_id)).troubles == 0
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 0
         with pytest.raises(ExecutionNotFoundError):
             await driver.service.release("none", "token")
 
@@ -275,7 +277,7 @@ class QueueConformance:
         for _ in range(3):
             await holder.release(problem=ERROR)
             summary = await driver.service.get(holder.execution_id)
-            assert (summary.problem, summary.troubles) == (ERROR, len(delays) + 1)
+            assert (summary.problem, summary.failed_invocations) == (ERROR, len(delays) + 1)
             due_ms = await driver.service.next_due()
             assert due_ms is not None
             assert due_ms == summary.wake_ms
@@ -287,7 +289,7 @@ class QueueConformance:
         assert delays == [1_000, 2_000, 4_000]
         assert holder.invocation.losses == 0, "a problem is not a loss"
         opened = (await holder.commit(callback("k")))["k"]
-        assert (await driver.service.get(holder.execution_id)).troubles == 0
+        assert (await driver.service.get(holder.execution_id)).failed_invocations == 0
         await holder.release(problem=ERROR)
         await driver.service.complete_callback(opened.callback_id or "", None)
         assert await driver.service.next_due() == opened.start_ms + 1_000
@@ -333,7 +335,7 @@ class QueueConformance:
         assert await service.next_deadline() == start_ms + 3_000
         assert await service.next_due() == start_ms + 3_000
         driver.advance(5_000)
-        assert list(await service.news("me", [leased])) == [leased]
+        assert list(await service.changed("me", [leased])) == [leased]
         ended = await service.get(leased)
         assert (ended.status, ended.end_ms) == (ExecutionStatus.TIMED_OUT, start_ms + 3_000)
         assert (await service.next_deadline(), await service.next_due()) == (None, None)
@@ -344,7 +346,7 @@ class QueueConformance:
     async def test_what_no_worker_takes_is_found(self, driver: Driver) -> None:
         """Of each other workflow, the one that is due the longest and that nobody has."""
         service = driver.service
-        assert list(await service.left_due([])) == []
+        assert list(await service.unserved([])) == []
         held = await driver.start_leased("me", "held")
         oldest = await service.start("other", "1")
         driver.advance(1)
@@ -353,11 +355,11 @@ class QueueConformance:
         asleep = await driver.start_leased("me", "asleep")
         await asleep.commit(wait("w", wait_seconds=60))
         await asleep.release()
-        found = await service.left_due(["greet"])
+        found = await service.unserved(["greet"])
         assert [(each.id, each.workflow_name) for each in found] == [(oldest, "other")]
-        assert len(await service.left_due([])) == 2
-        assert list(await service.left_due(["other", "greet"])) == []
-        assert held.execution_id not in {each.id for each in await service.left_due([])}
+        assert len(await service.unserved([])) == 2
+        assert list(await service.unserved(["other", "greet"])) == []
+        assert held.execution_id not in {each.id for each in await service.unserved([])}
 
     @scenario
     async def test_news_is_what_the_owner_has_not_read(self, driver: Driver) -> None:
@@ -365,20 +367,20 @@ class QueueConformance:
         service = driver.service
         quiet, called, stopped, lost = [await driver.start_leased("me") for _ in range(4)]
         mine = [each.execution_id for each in (quiet, called, stopped, lost)]
-        assert list(await service.news("me", mine)) == []
+        assert list(await service.changed("me", mine)) == []
         opened = (await called.commit(callback("k"), step("a")))["k"]
         await service.complete_callback(opened.callback_id or "", "raw")
         await service.stop(stopped.execution_id, ERROR)
         expected = sorted([called.execution_id, stopped.execution_id])
-        assert sorted(await service.news("me", mine)) == expected
-        assert list(await service.news("me", [quiet.execution_id])) == []
+        assert sorted(await service.changed("me", mine)) == expected
+        assert list(await service.changed("me", [quiet.execution_id])) == []
         assert list(await called.commit()) == ["k"]
-        assert list(await service.news("me", mine)) == [stopped.execution_id]
+        assert list(await service.changed("me", mine)) == [stopped.execution_id]
         driver.advance(LEASE_MS)
-        assert list(await service.news("me", mine[:3])) == [stopped.execution_id]
+        assert list(await service.changed("me", mine[:3])) == [stopped.execution_id]
         (taken,) = await driver.lease("you")
         assert taken.execution_id == lost.execution_id, "asking renewed the other leases"
-        assert sorted(await service.news("me", mine)) == sorted(mine[2:])
+        assert sorted(await service.changed("me", mine)) == sorted(mine[2:])
 
     @scenario
     async def test_subscribers_hear_of_work_of_news_and_of_ends(self, driver: Driver) -> None:
@@ -417,7 +419,7 @@ class QueueConformance:
         assert await heard(), "after a release"
         holder = await driver.take("me")
         await heard()
-        await service.hand_back("me", await service.held_by("me"))
+        await service.hand_back("me", await service.leased_by("me"))
         assert await heard(), "after leases were handed back"
         holder = await driver.take("me")
         await heard()
