@@ -13,17 +13,17 @@ from pyworkflow._protocol.records import ErrorRecord, Operation
 from pyworkflow.errors import ServiceError
 
 LEASE_MS = 10_000
-"""How long a lease lasts; holders renew it every third of that."""
+"""How long a lease lasts; owners renew it after every third of that."""
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
-    """An activation of an execution, as a runner receives it.
+    """An activation of an execution, from which a runner begins.
 
     ``operations`` is the first page of the history (the EXECUTION operation is first); ``marker``
-    names the next page, `None` on the last. ``max_operations`` is how many operations the service
-    allows an execution, ``max_payload_bytes`` how large the payload of one may be, and
-    ``max_result_bytes`` how large the result of the execution itself, in UTF-8; `None`: any.
-    ``losses`` is how many processes in a row died, or left it, while they ran it.
+    names the next page, `None` on the last. ``max_operations`` limits the operations of the
+    execution, ``max_payload_bytes`` the payload of an operation, and ``max_result_bytes`` the
+    result of the execution itself, in bytes of UTF-8; `None`: no limit. ``losses`` is the number of
+    processes in a row that died, or lost the lease, while they ran the execution.
     """
 
     execution_id: str
@@ -46,10 +46,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a checkpoint: it is durable, and these operations changed since the last one.
+    """The result of a checkpoint: the next token and the operations that changed.
 
-    ``token`` is `None` when the execution is over or its token was revoked: write no more.
-    ``marker`` names the next page of operations, `None` on the last.
+    ``token`` is `None` when the execution is over or its token was revoked; then no further
+    checkpoint is accepted.
     """
 
     token: str | None
@@ -61,9 +61,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Paged(tuple[T_co, ...]):  # noqa: SLOT001 - a tuple can have no slots beside its items
-    """A page of a long list: the tuple of what is on it.
+    """A page of a long list, as a tuple of its items.
 
-    ``marker`` names the next page, to be passed as ``after``; it is `None` on the last one.
+    ``marker`` names the next page and is passed as ``after``; it is `None` on the last page.
     """
 
     marker: str | None
@@ -76,9 +76,9 @@ class Paged(tuple[T_co, ...]):  # noqa: SLOT001 - a tuple can have no slots besi
 
 
 class Markers:
-    """The markers of a list read page by page, each to be followed once.
+    """The markers of a list that is read page by page; each may be followed once.
 
-    A service that returned one again would be read without end.
+    If a service returned a marker twice, reading would never end.
     """
 
     def __init__(self, source: object) -> None:
@@ -86,7 +86,7 @@ class Markers:
         self._followed: set[str] = set()
 
     def follow(self, marker: str) -> str:
-        """Return ``marker``. Raises `ServiceError` if a page before had it."""
+        """Return ``marker``. Raises `ServiceError` if a previous page had it."""
         if marker in self._followed:
             raise ServiceError(
                 f"Expected each page of {self._source!r} to have a marker of its own, found "
@@ -98,7 +98,7 @@ class Markers:
 
 
 class ExecutionStatus(StrEnum):
-    """Where an execution stands; all but RUNNING are final."""
+    """The status of an execution; all except RUNNING are final."""
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
@@ -110,7 +110,8 @@ class ExecutionStatus(StrEnum):
 class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An execution as a whole. Times are milliseconds since the epoch, payloads JSON text.
 
-    In a list without payloads ``input_payload`` is empty, which no JSON is, and ``result`` `None`.
+    In a list without payloads ``input_payload`` is empty, which JSON never is, and ``result`` is
+    `None`.
     """
 
     id: str
@@ -123,11 +124,11 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     result: str | None = None
     error: ErrorRecord | None = None
     wake_ms: int | None = None
-    """When a service that schedules looks at it next; `None` when only an outside event can."""
+    """When it is due; `None` while it runs or awaits an external event, and when it is over."""
     problem: ErrorRecord | None = None
-    """Why it does not go on: its process died, its worker is frozen, or its code does not fit."""
+    """Why it makes no progress: its process died, its worker is frozen, its code does not fit."""
     failed_invocations: int = 0
-    """How many invocations in a row ended in a problem; reset when one records anything."""
+    """Number of invocations in a row that ended in a problem; reset when one records anything."""
 
     @property
     def troubles(self) -> int:
@@ -141,11 +142,11 @@ class ExecutionSummary(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
 
 
 class Filters(TypedDict, total=False):
-    """Which executions a list has: those that match every filter; `None` matches all.
+    """The filters of a list, which contains the executions that match all; `None` matches any.
 
-    ``name_prefix`` and ``id_prefix`` are how a name or an id begins. ``started_from_ms`` is the
-    first millisecond of the start, ``started_before_ms`` the first one after it. ``has_problem``
-    asks whether `ExecutionSummary.problem` is set.
+    ``name_prefix`` and ``id_prefix`` match the beginning of a name or an id. An execution was
+    started at ``started_from_ms`` or later, and before ``started_before_ms``. ``has_problem``
+    matches whether `ExecutionSummary.problem` is set.
     """
 
     workflow_name: str | None
@@ -159,16 +160,16 @@ class Filters(TypedDict, total=False):
 
 
 class InvokedNames:
-    """The names of the executions that one execution invokes: no two are equal."""
+    """The names of the executions that an execution invokes; all are different."""
 
     def __init__(self, parent_name: str) -> None:
         self._parent_name = parent_name
         self._counts: dict[str, int] = {}
-        """Each name that is taken, with how often it was asked for."""
+        """The names in use, each with the number of requests for it."""
 
     def take(self, operation_id: str, operation_name: str | None) -> str:
-        """Return the name of the execution that the next invoke starts; ask in order of start."""
-        # A dot is in no name that a caller may choose, so it takes none from anybody.
+        """Return the name of the execution that the next invoke starts; call in order of start."""
+        # Callers can't choose a name with a dot, so this never conflicts with theirs.
         first = name = f"{self._parent_name}.{operation_name or operation_id[:8]}"
         while name in self._counts:
             self._counts[first] = count = self._counts[first] + 1

@@ -1,12 +1,12 @@
-"""Lambda's messages as structs, and the engine's records as their flat form.
+"""Lambda's messages as structs, and their conversion to and from the engine's flat records.
 
-A struct is a shape of the service model. Its fields have the names of the records' attributes; the
-keys follow by rule or are given. Records are flat: an operation's details and an update's options
-stand in an object of the operation's type. `operation_of` and `update_of` flatten, `shape_of` is
-the way back, at either end: what a function reads, an endpoint writes.
+Each struct is a shape of the service model. Its fields have the names of the records' attributes;
+the keys follow by rule or are given. On the wire an operation's details and an update's options are
+an object for the operation's type; records are flat. `operation_of` and `update_of` flatten, and
+`shape_of` converts back, so the module serves a function and an endpoint alike.
 
-Unknown keys are passed by, for a later service may say more. A required key that is missing, or a
-value of another kind, is a `MisfitError`, which names the key and never shows the value.
+Unknown keys are ignored, since a later service may add some. A missing required key, or a value of
+the wrong type, raises `MisfitError`, which names the key and never shows the value.
 
 Times are whole milliseconds in records and in an invocation's event, and seconds in the API. No
 other number on the wire has a fraction.
@@ -167,9 +167,9 @@ class InvocationResponse(Shape):
 
 
 def operation_of(shape: Operation, unit: int) -> records.Operation:
-    """Return the record that ``shape`` stands for, its times being in ``unit``.
+    """Return the record of ``shape``, whose times are in ``unit``.
 
-    Written out, for it runs for each operation of a replayed history.
+    Written out for speed: it runs for each operation of a replayed history.
     """
     step, context, callback = shape.step_details, shape.context_details, shape.callback_details
     execution, wait = shape.execution_details, shape.wait_details
@@ -202,7 +202,7 @@ def operation_of(shape: Operation, unit: int) -> records.Operation:
 
 
 def update_of(shape: OperationUpdate) -> records.Update:
-    """Return the record that ``shape`` stands for."""
+    """Return the record of ``shape``."""
     own, parts = _fields_of(OperationUpdate)
     found = {name: getattr(shape, name) for name in own}
     found["error"] = None if shape.error is None else error_record(shape.error)
@@ -216,7 +216,7 @@ def update_of(shape: OperationUpdate) -> records.Update:
 def shape_of(
     record: records.Operation | records.Update, kind: type[S], unit: int = MILLISECONDS
 ) -> S:
-    """Return the shape of ``kind`` that stands for ``record``, with its times in ``unit``."""
+    """Return the shape of ``kind`` for ``record``, with times in ``unit``."""
     own, parts = _fields_of(kind)
     found = _given(record, own, unit)
     for name, part in parts.items():
@@ -229,7 +229,7 @@ def shape_of(
 
 @cache
 def _fields_of(kind: type[Shape]) -> tuple[tuple[str, ...], dict[str, type[Shape]]]:
-    """Return the fields of ``kind`` itself, and those that hold an object of an operation type."""
+    """Return the plain fields of ``kind``, and those with an object for an operation type."""
     types = {each.name: each.type for each in msgspec.structs.fields(kind)}
     ends = ("_details", "_options")
     parts = {name: types.pop(name).__args__[0] for name in [*types] if name.endswith(ends)}
@@ -261,13 +261,13 @@ def error_to_wire(record: ErrorRecord) -> dict[str, Any]:
 
 
 def error_record(error: ErrorObject) -> ErrorRecord:
-    """Return the record that ``error`` stands for."""
+    """Return the record of ``error``."""
     stack = error.stack_trace or ()
     return ErrorRecord(error.message or "", error.type or "", error.data, stack)
 
 
 def error_object(record: ErrorRecord) -> ErrorObject:
-    """Return what stands for ``record``."""
+    """Return the shape of ``record``."""
     return ErrorObject(record.message, record.type, record.data, record.stack_trace or None)
 
 
@@ -280,7 +280,7 @@ _decoder = cache(msgspec.json.Decoder)
 def decoded(content: bytes, kind: type[S], what: str) -> S:
     """Return ``content`` read as a ``kind``.
 
-    Raises `MisfitError` that begins with ``what``, and `msgspec.DecodeError` for what is not JSON.
+    Raises `MisfitError`, which begins with ``what``, and `msgspec.DecodeError` for invalid JSON.
     """
     try:
         return _decoder(kind).decode(content)  # type: ignore[no-any-return]
@@ -296,16 +296,16 @@ def _converted(value: Any, kind: Any, what: str) -> Any:
 
 
 def operations_from_event(values: Iterable[Any]) -> tuple[records.Operation, ...]:
-    """Return the records of operations as an event has them.
+    """Return the records of an event's operations.
 
-    Raises `MisfitError` for what does not fit the protocol.
+    Raises `MisfitError` for a value that does not fit the protocol.
     """
     what = "Lambda sent Operations"
     return _operations(_converted(tuple(values), tuple[Operation, ...], what), MILLISECONDS)
 
 
 def page_from_response(content: bytes) -> Page:
-    """Return the page of the state that a response of the API holds. Raises as `decoded`."""
+    """Return the page of the state in a response of the API. Raises as `decoded`."""
     response = decoded(content, StateResponse, "Lambda sent a page of the state")
     return Page(_operations(response.operations, SECONDS), response.marker or None)
 

@@ -1,9 +1,9 @@
-"""Where a message does not fit the protocol: the key is named, the value never shown.
+"""Errors for messages that do not fit the protocol: they name the key and never show the value.
 
-A value may be a user's payload. So the message of an error comes from a walk of our own and not
-from the library that reads, whose words may quote values and change with its releases. The walk
-descends into the value and its type side by side, to the smallest part that can't be read. It runs
-only after reading has failed.
+A value may be a user's payload. So the error's text comes from a walk of our own and not from the
+decoder, whose texts may quote values and change with its releases. The walk descends into the value
+and its type side by side, to the smallest part that can't be read. It runs only after decoding has
+failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXPECTED = {
 
 
 class MisfitError(ServiceError):
-    """A message that does not fit the protocol."""
+    """A message does not fit the protocol."""
 
 
 def misfit_error(value: Any, kind: Any, what: str) -> MisfitError:
@@ -54,7 +54,7 @@ def _smallest_misfit(path: str, value: Any, kind: Any) -> tuple[str, Any, Any]:
 
 
 def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the parts that are there: how the path goes on, the part and its type."""
+    """Yield the parts that are present: the next step of the path, the part and its type."""
     if _is_object(value, kind):
         for field in msgspec.structs.fields(kind):
             part = value.get(field.encode_name)
@@ -66,7 +66,7 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _missing(value: Any, kind: Any) -> list[str]:
-    """Return the required keys that an object lacks; null is no content."""
+    """Return the required keys that an object lacks; null counts as missing."""
     if not _is_object(value, kind):
         return []
     required = (field.encode_name for field in msgspec.structs.fields(kind) if field.required)

@@ -1,9 +1,9 @@
-"""Executions in memory that are due, leased or lost: the reference for what `Queue` promises.
+"""The queue of executions in memory, with their leases: the reference for `Queue`.
 
-Each workflow has a heap of its sleeping executions by the time when they are due. An entry that no
-longer agrees with its execution stays until it is reached. Leases run by the machine's time,
-whatever time the executions live in. All owners are workers of this process, so it lives as long as
-this does: a lease that is kept ends with its owner.
+Each workflow has a heap of its sleeping executions, by due time. An entry that no longer agrees
+with its execution stays until it is reached. Leases run by the machine's time, even if the
+executions have a clock of their own. All owners are workers of this process, which is
+alive as long as the queue is: a lease that is kept ends with its owner.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyworkflow.services._execution_state import ExecutionState
 
     Wake: TypeAlias = tuple[int, int, "QueuedExecution"]
-    """When, the number of the execution, and the execution."""
+    """The due time, the number of the execution, and the execution."""
 
 logger = logging.getLogger("pyworkflow.memory")
 
@@ -54,7 +54,7 @@ class QueuedExecution(Scheduled):
 
 
 class _Owner:
-    """A worker that has claimed something."""
+    """A worker that has claimed executions."""
 
     def __init__(self, *, keeps: bool) -> None:
         self.keeps = keeps
@@ -64,14 +64,14 @@ class _Owner:
 
 
 class MemoryQueue:
-    """Which executions are due, and who has leased which."""
+    """The executions that are due, and the leases of each owner."""
 
     def __init__(self, now_ms: Callable[[], int], machine_ms: Callable[[], int]) -> None:
         self.has_changes = False
-        """Whether anything changed that workers and waiting clients look at."""
+        """Whether anything changed that workers or waiting clients need to see."""
         self._now_ms = now_ms
         self._machine_ms = machine_ms
-        # Not the global one: that may be seeded alike everywhere.
+        # Not the global one, which may have the same seed in every process.
         self._chance = random.Random()  # noqa: S311 - no secret
         self._all: dict[str, QueuedExecution] = {}
         self._sleeping: dict[str, list[Wake]] = {}
@@ -103,13 +103,13 @@ class MemoryQueue:
         self._place(each)
 
     def begin(self, each: QueuedExecution, owner: str | None) -> None:
-        """Note that an invocation begins for ``owner``, which may be nobody."""
+        """Record that an invocation begins for ``owner``, `None` without a lease."""
         each.not_before_ms = None
         self._lease_to(each, owner)
         self._place(each)
 
     def settle(self, each: QueuedExecution) -> None:
-        """Take in what has changed in an execution's state."""
+        """Update the queue after a change of an execution's state."""
         state = each.state
         if not state.is_running and not each.is_over:
             each.is_over = self.has_changes = True
@@ -161,7 +161,7 @@ class MemoryQueue:
     def _take_awake(
         self, workflow_name: str, now_ms: int, most: Callable[[QueuedExecution], int]
     ) -> list[Wake]:
-        """Remove and return what is due of a workflow, of each kind as many as ``most`` says."""
+        """Remove and return a workflow's due entries; ``most`` limits suspects and the others."""
         heap = self._sleeping.get(workflow_name, [])
         taken: list[Wake] = []
         passed: list[Wake] = []
@@ -188,7 +188,7 @@ class MemoryQueue:
     def take_due(
         self, workflow_names: Iterable[str], limit: int, suspects: int | None
     ) -> list[QueuedExecution]:
-        """Return executions to claim, the longest due first, and no longer list them."""
+        """Remove and return executions to claim, the longest due first."""
         now_ms = self._now_ms()
 
         def most(each: QueuedExecution) -> int:
@@ -248,7 +248,7 @@ class MemoryQueue:
             self.settle(each)
 
     def unserved(self, workflow_names: Collection[str]) -> list[QueuedExecution]:
-        """Return, of each workflow but these, the execution that has been due the longest."""
+        """Return the execution that has been due the longest, for each workflow except these."""
         now_ms = self._now_ms()
         others = sorted(name for name in self._sleeping if name not in workflow_names)
         firsts = (self._first(name) for name in others)
@@ -257,7 +257,7 @@ class MemoryQueue:
     # -- leases ----------------------------------------------------------------------------------
 
     def add_owner(self, owner: str, *, keeps: bool) -> None:
-        """Note an owner; what it said first about keeping its leases holds until it retires."""
+        """Add an owner; its first choice of ``keeps`` is valid until it retires."""
         self._owners.setdefault(owner, _Owner(keeps=keeps))
 
     def take_from_the_lost(self, limit: int) -> None:
@@ -335,7 +335,7 @@ class MemoryQueue:
                 del self._owners[owner]
 
     def changed(self, owner: str, execution_ids: Iterable[str]) -> list[str]:
-        """Return those that ``owner`` does not hold any more or has not read; renew the others."""
+        """Return executions that ``owner`` has lost or not read; renew its leases."""
         self.expire()
         found = [self._all[each] for each in execution_ids if each in self._all]
         self.renew(owner, [each.id for each in found])
@@ -357,7 +357,7 @@ class MemoryQueue:
         return reversed(self._all.values())
 
     def summary(self, each: QueuedExecution) -> ExecutionSummary:
-        """Return how an execution stands; its problem says so if its owner doesn't go on."""
+        """Return an execution's summary; its problem says so if its owner makes no progress."""
         problem = each.problem
         if each.owner is not None and (owner := self._owners.get(each.owner)) is not None:
             late_ms = self._machine_ms() - each.lease_ms
@@ -366,8 +366,8 @@ class MemoryQueue:
             elif owner.keeps and late_ms >= 0:
                 problem = ErrorRecord(
                     f"the worker {each.owner!r} of this process keeps a lease that ran out "
-                    f"{late_ms // 1000} s ago, for a step may be running there; let others go on "
-                    "with client.release",
+                    f"{late_ms // 1000} s ago, since a step may be running there; let others "
+                    "continue with client.release",
                     "LeaseKept",
                 )
         return replace(

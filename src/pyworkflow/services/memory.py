@@ -1,12 +1,11 @@
-"""The reference service: executions in dicts, time from the callable that it is given.
+"""The reference service: executions in dicts, with the time of a given callable.
 
-`ImmediateMemoryService` is the protocol without waiting: its caller is the only worker, as the mock
-is. `MemoryService` adds leases and a lock, and so has all three ports.
+`ImmediateMemoryService` is the protocol without waiting; its caller is the only worker, as the mock
+is. `MemoryService` adds leases and a lock, and implements all three ports.
 
-What is due at or before now fires before anything else is done with an execution, so a timer's end
-comes before the ends of the batch that found it, and ends when it was due, not when somebody
-looked. Every end takes the execution's next sequence number. A commit costs the same however long
-the history is.
+Due timers fire before anything else is done with an execution. So the end of a timer precedes the
+ends of the batch that found it, and has the time at which it was due. Every end takes the
+execution's next sequence number. The cost of a commit does not depend on the history's length.
 """
 
 from __future__ import annotations
@@ -67,9 +66,9 @@ _STARTED = Status.STARTED
 class ImmediateMemoryService:
     """Keep executions in this process's memory, for one caller that drives them all.
 
-    ``now_ms`` returns the time in milliseconds since the epoch, and is the only source of it.
-    Histories are handed out in pages of ``page_size`` operations. No input, result or answer may
-    have more than ``max_payload_bytes`` (`None`: any).
+    ``now_ms`` returns the time in milliseconds since the epoch, and is the only clock. Histories
+    are returned in pages of ``page_size`` operations. ``max_payload_bytes`` limits inputs, results
+    and callback results (`None`: no limit).
     """
 
     def __init__(
@@ -93,24 +92,24 @@ class ImmediateMemoryService:
             raise not_found(execution_id)
         return execution
 
-    # -- what a runner needs ---------------------------------------------------------------------
+    # -- History ---------------------------------------------------------------------------------
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
-        """Return the page that ``marker`` names, of the answer that issued ``token``.
+        """Return the page of the history that ``marker`` names.
 
-        Raises `StaleTokenError`, `ServiceError` for a marker that this token did not come with.
+        Raises `StaleTokenError`; `ServiceError` for a marker that was not issued with ``token``.
         """
         return self.state(execution_id).page_at(token, marker, self._page_size)
 
     async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
-        """Apply ``updates`` as a whole and return the next token and what changed.
+        """Apply ``updates`` atomically and return the next token and what changed.
 
-        Raises `StaleTokenError` and `InvalidUpdateError`; the token stays good after the latter.
+        Raises `StaleTokenError` and `InvalidUpdateError`; the token stays valid after the latter.
         """
         return self.commit_now(execution_id, token, updates)
 
     def commit_now(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
-        """Do at once what `commit` does."""
+        """Do as `commit` does, and return the result directly."""
         execution = self.state(execution_id)
         answer = execution.commit(token, updates, self._now_ms(), self._page_size)
         self._list_due(execution)
@@ -126,12 +125,12 @@ class ImmediateMemoryService:
         execution_name: str | None = None,
         execution_id: str | None = None,
     ) -> str:
-        """Start an execution and return its id; one that has this name and input is returned.
+        """Start an execution, or find the one with this name and input, and return its id.
 
-        ``execution_id`` is for callers that make unique ones; without it they are counted.
-        Names are per workflow. Raises `ExecutionAlreadyStartedError` when the name is taken by
-        another input, `ServiceError` when it is malformed, `SerializationError` when the input is
-        too large.
+        ``execution_id`` is for callers that make unique ids; by default executions are numbered.
+        Names are unique per workflow. Raises `ExecutionAlreadyStartedError` when the name is taken
+        by another input, `ExecutionNameError` for a malformed name, `SerializationError` when the
+        input is too large.
         """
         check_size(input_payload, self._max_payload_bytes, f"the input of {workflow_name!r}")
         if execution_name is not None:
@@ -164,7 +163,7 @@ class ImmediateMemoryService:
         return state
 
     def claim(self, execution_id: str) -> Invocation:
-        """Begin an invocation: fire what is due, void every older token, return the history.
+        """Begin an invocation: fire due timers, void every older token, return the history.
 
         Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
         """
@@ -174,7 +173,7 @@ class ImmediateMemoryService:
         return execution.begin(self._page_size, self._max_payload_bytes)
 
     def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
-        """End an execution from outside as STOPPED; one that is over already stays as it is."""
+        """End an execution as STOPPED, unless it is already over, and return it."""
         execution = self.state(execution_id)
         _external_events.stop(execution, self._now_ms(), error)
         return execution.summary()
@@ -189,13 +188,13 @@ class ImmediateMemoryService:
             heappush(self._due, (due_ms, execution.id))
 
     def next_due(self, execution_id: str | None = None) -> int | None:
-        """Return when the next timer is due, of one execution or of all; `None` when there is none.
+        """Return when the next timer of one execution, or of all, is due; `None` without timers.
 
         Timers are waits, retries and the timeouts of callbacks. Milliseconds since the epoch.
         """
         if execution_id is not None:
             return self.state(execution_id).next_due()
-        # An execution is listed at or before its next timer: an early entry is put right here.
+        # An execution is listed at or before its next timer; an early entry is corrected here.
         while self._due:
             due_ms, listed_id = self._due[0]
             execution = self._executions[listed_id]
@@ -207,7 +206,7 @@ class ImmediateMemoryService:
             heappop(self._due)
         return None
 
-    # -- outside events --------------------------------------------------------------------------
+    # -- external events -------------------------------------------------------------------------
 
     def _of_callback(self, callback_id: str) -> ExecutionState:
         execution = self._executions.get(_external_events.execution_id_of(callback_id))
@@ -216,7 +215,7 @@ class ImmediateMemoryService:
         return execution
 
     def complete_callback(self, callback_id: str, payload: str | None) -> str:
-        """Let a callback succeed with the raw text ``payload`` and return the execution's id.
+        """Complete a callback with the raw text ``payload`` and return the execution's id.
 
         Raises `CallbackNotFoundError`, `CallbackAlreadyCompletedError`, `ExecutionEndedError`, and
         `SerializationError` when ``payload`` is too large.
@@ -230,7 +229,7 @@ class ImmediateMemoryService:
         return execution.id
 
     def fail_callback(self, callback_id: str, error: ErrorRecord) -> str:
-        """Let a callback fail with ``error`` and return the execution's id; raises as above."""
+        """Fail a callback with ``error`` and return the execution's id; raises as above."""
         execution = self._of_callback(callback_id)
         _external_events.end_callback(
             execution, callback_id, self._now_ms(), Status.FAILED, error=error
@@ -238,7 +237,7 @@ class ImmediateMemoryService:
         return execution.id
 
     def expire_callback(self, callback_id: str) -> str:
-        """Let a callback time out now, sooner than it would; return the execution's id.
+        """Let a callback time out now, ahead of its deadline; return the execution's id.
 
         Raises as above, and `InvalidUpdateError` when it has no timeout.
         """
@@ -270,10 +269,10 @@ class ImmediateMemoryService:
         status: Status = Status.SUCCEEDED,
         error: ErrorRecord | None = None,
     ) -> str:
-        """End a chained invoke as ``status`` says and return the execution's id.
+        """End a chained invoke with ``status`` and return the execution's id.
 
         Raises `ExecutionNotFoundError`, `ServiceError` for an unknown operation,
-        `InvalidUpdateError` when it has ended or is no chained invoke.
+        `InvalidUpdateError` when it has ended or is not a chained invoke.
         """
         execution = self.state(execution_id)
         _external_events.end_invoke(
@@ -284,13 +283,13 @@ class ImmediateMemoryService:
     # -- reading ---------------------------------------------------------------------------------
 
     def get(self, execution_id: str) -> ExecutionSummary:
-        """Return how an execution stands. Raises `ExecutionNotFoundError`."""
+        """Return an execution's status, times and payloads. Raises `ExecutionNotFoundError`."""
         return self.state(execution_id).summary()
 
     def list(
         self, *, workflow_name: str | None = None, status: ExecutionStatus | None = None
     ) -> tuple[ExecutionSummary, ...]:
-        """Return the executions of one workflow or in one status, the newest first."""
+        """Return the executions of a workflow or with a status, the newest first."""
         summaries = (execution.summary() for execution in reversed(self._executions.values()))
         return tuple(
             summary
@@ -308,11 +307,12 @@ class ImmediateMemoryService:
 
 
 class MemoryService:
-    """All three ports over one `ImmediateMemoryService`: for workers and clients of this process.
+    """All three ports over an `ImmediateMemoryService`, for workers and clients of this process.
 
-    A lock guards it, so every method may be called on any loop of any thread. What is invoked is
-    started here, too. ``now_ms`` is the time of the executions and ``machine_ms`` that of leases
-    (the same by default). The rest is as for `ImmediateMemoryService`.
+    A lock guards it, so every method may be called on any loop of any thread. Workflows that an
+    execution invokes are started here. ``now_ms`` returns the time of the executions and
+    ``machine_ms`` that of leases (the same by default). The other arguments are those of
+    `ImmediateMemoryService`.
     """
 
     capabilities = frozenset({Capability.RELEASE})
@@ -341,7 +341,7 @@ class MemoryService:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Guard a change or a read; listeners hear of news after it."""
+        """Guard a change or a read, and notify listeners of changes after it."""
         _processes.check_process(self._process, "this memory service")
         try:
             with self._lock:
@@ -364,7 +364,7 @@ class MemoryService:
 
     @contextmanager
     def _changing(self, execution_id: str) -> Iterator[QueuedExecution]:
-        """Guard a change of one execution; what was due happens even if the change is refused."""
+        """Guard a change of one execution; due timers take effect even if the change is refused."""
         with self._locked():
             each = self._queue.find(execution_id)
             try:
@@ -375,12 +375,12 @@ class MemoryService:
     # -- what a run needs: History ---------------------------------------------------------------
 
     async def load(self, execution_id: str, token: str, marker: str) -> Page:
-        """Return the page that ``marker`` names, of the answer that issued ``token``."""
+        """Return the page of the history that ``marker`` names."""
         with self._locked():
             return await self._executions.load(execution_id, token, marker)
 
     async def commit(self, execution_id: str, token: str, updates: Sequence[Update]) -> Committed:
-        """Apply ``updates`` as a whole and return the next token and what changed."""
+        """Apply ``updates`` atomically and return the next token and what changed."""
         with self._changing(execution_id) as each:
             answer = self._executions.commit_now(execution_id, token, updates)
             for update in updates:
@@ -428,7 +428,7 @@ class MemoryService:
         return replace(invocation, losses=each.losses) if each.losses else invocation
 
     async def claim(self, execution_id: str) -> Invocation:
-        """Begin an invocation without a lease, for a caller that keeps others away by itself.
+        """Begin an invocation without a lease, for a caller that keeps other workers away.
 
         Raises `ExecutionNotFoundError`, `StaleTokenError` when the execution is over.
         """
@@ -455,29 +455,29 @@ class MemoryService:
                 self._queue.release(each, problem, is_unfinished=is_unfinished)
 
     async def leased_by(self, owner: str, *, late: bool = False) -> Sequence[tuple[str, int]]:
-        """Return what ``owner`` has leased: ids, each with the number of tokens issued so far."""
+        """Return the executions that ``owner`` has leased: ids with the number of their tokens."""
         with self._locked():
             return self._queue.leased_by(owner, late=late)
 
     async def hand_back(self, owner: str, leased: Collection[tuple[str, int]]) -> None:
-        """Make these leases of ``owner`` due for others now."""
+        """Give up these leases of ``owner``, so that others may claim now."""
         with self._locked():
             self._queue.hand_back(owner, leased)
 
     async def report(self, owner: str, report: ErrorRecord | None) -> None:
-        """Record why ``owner`` does not go on."""
+        """Record why ``owner`` makes no progress."""
         with self._locked():
             self._queue.report(owner, report)
 
     async def retire(self, owner: str) -> None:
-        """Forget an owner that claims nothing more."""
+        """Forget an owner that stops claiming."""
         with self._locked():
             self._queue.retire(owner)
 
     async def next_due(
         self, workflow_names: Collection[str] | None = None, *, suspects: bool = True
     ) -> int | None:
-        """Return when a worker of those workflows has to look next, or `None`."""
+        """Return when a worker of those workflows has to claim next; `None`: after a change."""
         with self._locked():
             times = (
                 self._queue.next_deadline(),
@@ -491,12 +491,12 @@ class MemoryService:
             return self._queue.next_deadline()
 
     async def unserved(self, workflow_names: Collection[str]) -> Sequence[ExecutionSummary]:
-        """Return, of each workflow but these, the execution that has been due the longest."""
+        """Return the execution that has been due the longest, for each workflow except these."""
         with self._locked():
             return tuple(map(self._queue.summary, self._queue.unserved(workflow_names)))
 
     async def changed(self, owner: str, execution_ids: Collection[str]) -> Sequence[str]:
-        """Return those of the executions leased by ``owner`` at which it has to look."""
+        """Return the ids, among those leased by ``owner``, of executions that changed."""
         with self._locked():
             return self._queue.changed(owner, execution_ids)
 
@@ -520,7 +520,7 @@ class MemoryService:
         execution_name: str | None = None,
         timeout_seconds: int | None = None,
     ) -> str:
-        """Start an execution and return its id; one that has this name and input is returned."""
+        """Start an execution, or find the one with this name and input, and return its id."""
         with self._locked():
             root = new_root(self._now_ms(), execution_name, input_payload)
             started_id = self._executions.start(
@@ -532,14 +532,14 @@ class MemoryService:
             return started_id
 
     async def stop(self, execution_id: str, error: ErrorRecord) -> ExecutionSummary:
-        """End an execution as STOPPED; one that is over stays as it is."""
+        """End an execution as STOPPED, unless it is already over, and return it."""
         with self._changing(execution_id) as each:
             self._executions.stop(execution_id, error)
             self._queue.settle(each)
             return self._queue.summary(each)
 
     async def revoke(self, execution_id: str) -> ExecutionSummary:
-        """Take an execution from its owner, make it due for others now, and return it."""
+        """Take an execution from its owner, so that others may claim it now, and return it."""
         with self._changing(execution_id) as each:
             each.state.fire(self._now_ms())
             self._queue.revoke(each)
@@ -579,7 +579,7 @@ class MemoryService:
         status: Status = Status.SUCCEEDED,
         error: ErrorRecord | None = None,
     ) -> str:
-        """End a chained invoke as ``status`` says, sooner than the invoked execution does."""
+        """End a chained invoke with ``status``, before the invoked execution ends."""
         with self._changing(execution_id):
             return self._executions.complete_invoke(
                 execution_id, operation_id, payload, status=status, error=error

@@ -2,13 +2,13 @@
 
 An execution is one row of ``executions``, one row of ``operations`` for each operation, and one row
 of ``history`` for each checkpoint that changed it. The last two have one integer as their key: the
-execution's number in the upper 32 bits, a place or line number in the lower. So what belongs
-together lies together, is read in order by one walk, and is found without an index.
+execution's number in the upper 32 bits, a place or line number in the lower. So the rows of an
+execution are adjacent, are read in order by one scan, and are found without an index.
 
-The file says what it is (``application_id``) and in which form (``user_version``). A file of
-another program or of a newer form is refused before anything is written to it, and so is one whose
-tables are not those of `_TABLES` (see `likeness`). A newer PyWorkflow may change the form while an
-older one has the file open: `check_form` is asked again when others have written.
+The file declares its program (``application_id``) and its version (``user_version``). A file of
+another program or of a newer version is refused before anything is written to it, and so is one
+whose tables are not those of `_TABLES` (see `_schema_check`). A newer PyWorkflow may upgrade the
+file while an older one has it open: `check_form` is called again when others have written.
 
 PRAGMAs, and why:
 
@@ -16,10 +16,10 @@ PRAGMAs, and why:
 * ``synchronous=FULL``: each commit is on the disk when it returns. ``NORMAL`` syncs at checkpoints
   of the WAL only: a killed process loses nothing, a power cut the last moments.
 * ``fullfsync`` (with FULL): on macOS an fsync alone leaves data in the drive's cache.
-* ``busy_timeout``: other processes on the file are waited for; their writes take milliseconds.
-* ``journal_size_limit``: a WAL that once grew is cut back instead of kept for good.
-* ``cell_size_check``: a damaged page is told when it is read, not carried on.
-* ``trusted_schema=OFF``: a file from elsewhere can't run functions by its schema.
+* ``busy_timeout``: a write waits for other processes, whose writes take milliseconds.
+* ``journal_size_limit``: a WAL that once grew is truncated later.
+* ``cell_size_check``: a damaged page is reported when it is read, not copied.
+* ``trusted_schema=OFF``: the schema of a foreign file can't run functions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ APPLICATION_ID = 0x50795766
 SCHEMA_VERSION = 2
 MEMORY = ":memory:"
 _ROW_BYTES = 64 * 1024
-"""What a row may hold beside a payload."""
+"""Room in a row for everything except a payload."""
 
 _NO_WAL_MODE = 1
 """A file's "write version": https://www.sqlite.org/fileformat.html"""
@@ -95,22 +95,23 @@ _UPGRADES: dict[int, tuple[str, ...]] = {
         "CREATE INDEX troubled ON executions (workflow) WHERE problem IS NOT NULL",
     ),
 }
-"""What makes a file of that version one of the next. New columns come last: others are read by
-their names. A process of the older version that has the file open still ends at its next claim."""
+"""The statements that upgrade a file of each version to the next. New columns come last: others are
+read by their names. A process of the older version that has the file open stops at its next
+claim."""
 
 
 def _script(version: int) -> tuple[str, ...]:
-    """Return the statements that make a file of ``version``."""
+    """Return the statements that create a file of ``version``."""
     return (*_TABLES, *(made for older in range(1, version) for made in _UPGRADES[older]))
 
 
 def largest_payload(connection: sqlite3.Connection) -> int:
-    """Return how many bytes a payload may have; its row has more than the payload."""
+    """Return the maximum size of a payload in bytes, which leaves room for its row."""
     return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _ROW_BYTES
 
 
 def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
-    """Return a connection to the file, which is created if it is not there.
+    """Return a connection to the file, creating it if necessary.
 
     Raises `StorageError` when the file can't be used, `ServiceUnavailableError` when it is busy.
     """
@@ -141,16 +142,16 @@ def open_file(path: str, synchronous: str, busy_timeout_ms: int) -> sqlite3.Conn
 
 
 def check_wal(path: str) -> None:
-    """Raise `StorageError` if the WAL was taken away, or is one of another file.
+    """Raise `StorageError` if the WAL was removed, or belongs to another file.
 
-    One that is gone may have held what was acknowledged. SQLite makes the -wal file before the -shm
-    file and removes it after that, so there is no -shm file alone. There is a second look, for
-    others may open and close the file during the first.
+    A removed WAL may have contained acknowledged changes. SQLite creates the -wal file before the
+    -shm file and removes it later, so a -shm file never exists alone. The check is made twice,
+    since others may open and close the file during the first.
     """
     file = os.path.realpath(path)
     wal, shm = Path(f"{file}-wal"), Path(f"{file}-shm")
     if not (Path(file).exists() and Path(file).stat().st_size):
-        return  # a new one beside what another has left
+        return  # a new file, beside what a former one has left
     _check_wal_is_ours(file, wal)
     if not any(wal.exists() or not shm.exists() for _ in range(2)):
         raise StorageError(
@@ -160,16 +161,16 @@ def check_wal(path: str) -> None:
 
 
 def _check_wal_is_ours(file: str, wal: Path) -> None:
-    """Raise `StorageError` for a WAL beside a file that is in no WAL mode, as backups are.
+    """Raise `StorageError` for a WAL beside a file that is not in WAL mode, such as a backup.
 
-    SQLite would mix what it holds, pages of the file that was there before, into this one. Whoever
-    opens a file here puts it into WAL mode first; so the WAL is looked for first.
+    SQLite would mix its pages, those of the file that was there before, into this one. A file that
+    is opened here is put into WAL mode before its WAL exists; so the WAL is checked first.
     """
     if not (wal.exists() and wal.stat().st_size):
         return
     try:
         header = _header(file)
-    except OSError:  # SQLite says what is wrong
+    except OSError:  # SQLite reports the error
         return
     if header[:16] == b"SQLite format 3\0" and header[18] == _NO_WAL_MODE:
         raise StorageError(
@@ -181,14 +182,14 @@ def _check_wal_is_ours(file: str, wal: Path) -> None:
 
 
 _read: dict[tuple[int, int], int] = {}
-"""The descriptors by which headers were read, by device and file. They stay open."""
+"""The open descriptors for reading headers, by device and file."""
 
 
 def _header(file: str) -> bytes:
     """Return the first bytes of a file.
 
-    To close what was opened would let go of all locks that this process has on the file, and a
-    connection that is none of ours may have some. So that is left until the file is removed.
+    Closing a descriptor would release all locks that this process has on the file, and a connection
+    that is not ours may have some. So descriptors are closed only after the file was removed.
     """
     if os.name != "posix":
         with Path(file).open("rb") as opened:
@@ -206,7 +207,7 @@ def _header(file: str) -> bytes:
 
 
 def _text(cell: bytes) -> str | bytes:
-    """Return a text; one that is none, as a hand or a disk leaves it, is shown as what it is."""
+    """Return the text of a cell; a damaged text, which can't be decoded, is returned as bytes."""
     try:
         return cell.decode()
     except UnicodeDecodeError:
@@ -224,7 +225,7 @@ def _set_up(connection: sqlite3.Connection, synchronous: str) -> None:
 
 
 def _check_version(connection: sqlite3.Connection, path: str) -> None:
-    # Under the write lock, so that one process alone creates it.
+    # Under the write lock, so that only one process creates the tables.
     connection.execute("BEGIN IMMEDIATE")
     try:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -241,7 +242,7 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
             for older in range(version, SCHEMA_VERSION):
                 for statement in _UPGRADES[older]:
                     connection.execute(statement)
-        # A file that can't be written to refuses here, and not at BEGIN.
+        # A read-only file fails here, not at BEGIN.
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         if connection.in_transaction:
@@ -271,41 +272,41 @@ def _check_tables(connection: sqlite3.Connection, path: str, version: int) -> No
     if found is not None:
         raise StorageError(
             f"Expected the tables that PyWorkflow makes in the file {path!r}, found {found}; "
-            "nothing of it was run. Undo that by hand, restore a backup, or choose another path"
+            "none of it was run. Undo that by hand, restore a backup, or choose another path"
         )
 
 
 def form_of(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return what changes when somebody changes the file's form: its version, and its schema's."""
+    """Return the file's version and its schema's, one of which changes with every change."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (schema,) = connection.execute("PRAGMA schema_version").fetchone()
     return version, schema
 
 
 def check_form(connection: sqlite3.Connection, path: str) -> None:
-    """Raise `StorageError` if the form of a file that is open is not the one that it was opened in.
+    """Raise `StorageError` if the version or the tables of an open file have changed.
 
-    Within a transaction nobody can change it from then on.
+    Within a transaction the answer is valid until the transaction ends.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise StorageError(
             f"The file {path!r} was changed to version {version} by another PyWorkflow while this "
-            f"process, which knows version {SCHEMA_VERSION}, had it open: from here nothing more "
-            "is written, and what is recorded is kept. Start this process again with the "
-            "PyWorkflow that changed it"
+            f"process, which knows version {SCHEMA_VERSION}, had it open: this process writes "
+            "nothing more, and what is recorded is kept. Start it again with the PyWorkflow that "
+            "changed the file"
         )
     _check_tables(connection, path, SCHEMA_VERSION)
 
 
 def _use_wal(connection: sqlite3.Connection, path: str) -> None:
-    """Change the journal mode; it is a lasting property of the file."""
+    """Set the journal mode, which is a persistent property of the file."""
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
             break
         except sqlite3.OperationalError as error:
-            # Changing the mode does not wait for others by itself; taking the write lock does.
+            # Changing the mode does not wait for other processes; taking the write lock does.
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
             connection.execute("BEGIN IMMEDIATE")

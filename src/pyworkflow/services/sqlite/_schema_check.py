@@ -1,12 +1,12 @@
 """Whether a file's tables are ours: its schema is compared before any statement runs on it.
 
-A schema is code. A trigger, a view under the name of a table, a generated column, a CHECK or an
-index on an expression runs whatever it likes inside of our statements, without end if it likes. So
-what stands in the file must be what our script makes: each definition of each table is there, word
-for word, and nothing else hangs on our tables but plain columns and plain indexes.
+A schema is code. A trigger, a view with the name of a table, a generated column, a CHECK or an
+index on an expression can run anything inside our statements, even forever. So a file must have
+what our script makes: each definition of each table, word for word, and on our tables nothing else
+except plain columns and plain indexes.
 
-What our script makes is not written down twice: it is run in memory, and both schemas are read from
-``sqlite_master``. Definitions are compared as sets, since a column that was added later comes last.
+The expected schema is not written down twice: the script is run in memory, and both schemas are
+read from ``sqlite_master``. Definitions are compared as sets, since an added column comes last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PLAIN_COLUMN = re.compile(
     r"(?P<limits>(?:null |not null |default (?:[+-] )?(?:\d[\w.]*|'.*'|null|true|false) )*)",
     re.DOTALL,
 )
-"""What may follow the name, each word with a blank behind it."""
+"""What may follow the name; each word is followed by a space."""
 _CODE = frozenset(
     [
         "as",
@@ -92,7 +92,7 @@ def difference(connection: sqlite3.Connection, script: tuple[str, ...]) -> str |
 
 
 def _read(connection: sqlite3.Connection) -> frozenset[Object]:
-    # An index that a UNIQUE makes has no text of its own.
+    # The index of a UNIQUE constraint has no SQL text.
     rows = connection.execute(
         "SELECT type, lower(name), lower(tbl_name), sql FROM sqlite_master WHERE sql IS NOT NULL"
     )
@@ -111,7 +111,7 @@ def _schema_of(script: tuple[str, ...]) -> frozenset[Object]:
 
 
 def _unlike(expected: Object, found: Object) -> str | None:
-    """Return how ``found`` differs from what it has to be."""
+    """Return how ``found`` differs from ``expected``, `None` if it does not."""
     if expected.type != "table":
         if _words(found.sql) == _words(expected.sql) and found.table == expected.table:
             return None
@@ -128,7 +128,7 @@ def _unlike(expected: Object, found: Object) -> str | None:
 
 
 def _is_plain(column: tuple[str, ...]) -> bool:
-    """Return whether a column that somebody added can't run anything, nor refuse our rows."""
+    """Return whether an added column can neither run anything nor refuse our rows."""
     match = _PLAIN_COLUMN.fullmatch("".join(f"{word} " for word in column[1:]))
     if match is None or _CODE.intersection((column[0], *match["type"].split())):
         return False
@@ -136,7 +136,7 @@ def _is_plain(column: tuple[str, ...]) -> bool:
 
 
 def _in_the_way(found: Object, tables: set[str]) -> str | None:
-    """Return what an object that is none of ours does to our tables; `None`: nothing."""
+    """Return how a foreign object affects our tables, `None` if it does not."""
     if found.type == "trigger" and found.table in tables:
         return f"a trigger, {found.name!r}, on the table {found.table!r}"
     is_index = found.type == "index" and found.table in tables
@@ -146,7 +146,7 @@ def _in_the_way(found: Object, tables: set[str]) -> str | None:
 
 
 def _words(sql: str) -> list[str]:
-    """Return the tokens of a definition: small letters, no comments, no quotes around names."""
+    """Return a definition's tokens in lower case, without comments or quotes around names."""
     words = []
     for quoted, text, other in _TOKEN.findall(sql):
         if quoted:
