@@ -52,16 +52,8 @@ CONCRETE_SERVICES = {
 """Each service, and who outside `services` may name it: the mock, and Lambda's side of AWS. All
 others get theirs from `services.open`."""
 
-TYPED_CYCLES_IN = ("_api", "aws")
-"""The folders in which imports for type checkers alone still make cycles."""
-
-PRIVATE_IMPORTS = {
-    "_cli.run": ("services._errors",),
-    "_local.async_client": ("services._errors", "services._processes"),
-    "_local.loop_thread": ("services._processes",),
-    "aws.handler": ("services.awslambda._client", "services.awslambda._environment"),
-}
-"""The modules that still import private ones of another folder, and which."""
+PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {}
+"""Modules that may import private ones of another folder, and which: none."""
 
 PURE = ("_protocol", "_values", "_engine")
 """The folders that may not touch the world."""
@@ -220,14 +212,10 @@ def concrete_service_findings(modules: Mapping[str, Module], package: str) -> li
 
 
 def cycle_findings(modules: Mapping[str, Module], package: str) -> list[str]:
-    """Find a cycle among all imports, inside functions or not, those for type checkers included.
-
-    In `TYPED_CYCLES_IN` only those that happen at run time count.
-    """
+    """Find a cycle among all imports, inside functions or not, those for type checkers included."""
     graph: dict[str, set[str]] = {name: set() for name in modules}
-    for module, target, found in _inner_edges(modules, package):
-        if not (found.typing_only and module.top in TYPED_CYCLES_IN):
-            graph[module.name].add(target)
+    for module, target, _ in _inner_edges(modules, package):
+        graph[module.name].add(target)
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

@@ -214,8 +214,8 @@ def test_a_cycle_is_found_though_an_import_is_inside_a_function(tmp_path: Path) 
     assert all(name in found for name in ("_api.a", "_api.b", "_api.c"))
 
 
-@pytest.mark.parametrize(("folder", "cycles"), [("_engine", 1), ("_api", 0)])
-def test_a_type_checker_s_import_makes_a_cycle(tmp_path: Path, folder: str, cycles: int) -> None:
+@pytest.mark.parametrize("folder", ["_engine", "_api"])
+def test_a_type_checker_s_import_makes_a_cycle(tmp_path: Path, folder: str) -> None:
     package = sample(
         tmp_path,
         **{
@@ -223,7 +223,7 @@ def test_a_type_checker_s_import_makes_a_cycle(tmp_path: Path, folder: str, cycl
             f"{folder}__b": f"if TYPE_CHECKING:\n    from pyworkflow.{folder}.a import y",
         },
     )
-    assert len(architecture.cycle_findings(package, NAME)) == cycles
+    assert len(architecture.cycle_findings(package, NAME)) == 1
 
 
 def test_private_names_stay_in_their_folder(modules: dict[str, Module]) -> None:

@@ -39,7 +39,7 @@ from pyworkflow._protocol.executions import ExecutionStatus
 from pyworkflow._runtime.host_loop import run_to_end
 from pyworkflow._values import codec
 from pyworkflow.errors import ExecutionNotFoundError, UsageError
-from pyworkflow.services._errors import check_execution_name
+from pyworkflow.services.errors import check_execution_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

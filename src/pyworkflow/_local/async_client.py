@@ -31,8 +31,8 @@ from pyworkflow._values import codec
 from pyworkflow._values.exceptions import record_report
 from pyworkflow.duration import parse_duration
 from pyworkflow.errors import ExecutionAlreadyStartedError, ExecutionNotFoundError, UsageError
-from pyworkflow.services import _processes
-from pyworkflow.services._errors import is_text, no_backup, not_found
+from pyworkflow.services import processes
+from pyworkflow.services.errors import is_text, no_backup, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -153,7 +153,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
-            _processes.check_process(self._open.process, "this client")
+            processes.check_process(self._open.process, "this client")
             raise UsageError("this client is open already; make another one")
         service = await Opening(partial(self._open_service, self.clock)).wait()
         completions = Completions(service)
@@ -171,7 +171,7 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open is not None and self._open.process != _processes.here:
+        if self._open is not None and self._open.process != processes.here:
             return  # a forked process has nothing of its own to close
         opened, self._open = self._opened, None
         await opened.close(self.grace_seconds)
@@ -434,7 +434,7 @@ class AsyncClient:
     def _opened(self) -> _OpenClient:
         if self._open is None:
             raise UsageError("this client is not open: use it inside `async with client:`")
-        _processes.check_process(self._open.process, "this client")
+        processes.check_process(self._open.process, "this client")
         return self._open
 
     def _resolve(self, workflow: object) -> tuple[str, Workflow[..., Any] | None]:
@@ -485,7 +485,7 @@ class _OpenClient:
         self.service = service
         self.completions = completions
         self.worker = worker
-        self.process = _processes.here
+        self.process = processes.here
         self.working: asyncio.Task[None] | None = None
         if worker is not None:
             self.working = asyncio.get_running_loop().create_task(worker.run())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkflow._runtime.host_loop import BLOCKED_SECONDS, SIGNAL_SECONDS, host_loop, result_of
 from pyworkflow.errors import UsageError
-from pyworkflow.services import _processes
+from pyworkflow.services import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,7 +44,7 @@ class LoopThread:
         self._name = name
         self._resource = resource
         self._wait_seconds = closing_seconds + BLOCKED_SECONDS
-        self._process = _processes.here
+        self._process = processes.here
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._calls: set[Future[Any]] = set()
@@ -74,7 +74,7 @@ class LoopThread:
         If code blocks the loop, it waits as long as closing may take, or not at all. In a forked
         process it does nothing: the loop is the parent's.
         """
-        if self._process != _processes.here:
+        if self._process != processes.here:
             return
         self._check_thread()
         opened, self._open = self._open, None
@@ -129,7 +129,7 @@ class LoopThread:
 
     def check_process(self) -> None:
         """Raise `UsageError` in a process that was forked from the one that started it."""
-        _processes.check_process(self._process, "this client")
+        processes.check_process(self._process, "this client")
 
     def _check_thread(self) -> None:
         if threading.current_thread() is self._host.thread:

@@ -155,12 +155,7 @@ def lambda_service() -> History:
 
 
 def _make_service() -> History:
-    # Here, for what speaks HTTP is not needed where no request is sent, as in tests.
-    from pyworkflow.services.awslambda._client import LambdaClient
-    from pyworkflow.services.awslambda._environment import Access
-
-    client = LambdaClient(Access.from_environment(), SystemClock().now_ms)
-    return awslambda.LambdaService(client)
+    return awslambda.LambdaService.from_environment(SystemClock().now_ms)
 
 
 services = PerProcess(lambda: functools.cache(_make_service))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyworkflow._protocol.limits import PAGE_OPERATIONS
 from pyworkflow.errors import UsageError
-from pyworkflow.services import _processes
+from pyworkflow.services import processes
 from pyworkflow.services.port import (
     Capability,
     Durability,
@@ -99,7 +99,7 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
             f"Expected the URL of a service, sqlite:PATH or memory:, found {url!r}; write an "
             "absolute path directly after the colon: sqlite:/var/lib/executions.db"
         )
-    with _processes.loading:
+    with processes.loading:
         from pyworkflow.services.sqlite import SqliteService  # on demand: it loads sqlite3
 
     return SqliteService.open(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pyworkflow._protocol.moves import apply_outside
 from pyworkflow._protocol.records import ErrorRecord, Operation, OperationType, Status
 from pyworkflow.errors import ServiceError, StaleTokenError
-from pyworkflow.services._errors import (
+from pyworkflow.services.errors import (
     completed_callback,
     ended_execution,
     is_text,

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from pyworkflow._protocol.executions import LEASE_MS, ExecutionSummary, InvokedNames
 from pyworkflow._protocol.moves import apply_outside
 from pyworkflow._protocol.records import ErrorRecord, Status
-from pyworkflow.services._errors import not_found, not_leased
 from pyworkflow.services._scheduling import Scheduled, backoff_ms, log_lost_lease
+from pyworkflow.services.errors import not_found, not_leased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -36,18 +36,18 @@ from pyworkflow._protocol.records import (
     Status,
 )
 from pyworkflow.errors import ExecutionNotFoundError, InvalidUpdateError, ServiceError
-from pyworkflow.services import _external_events, _processes
-from pyworkflow.services._errors import (
+from pyworkflow.services import _external_events, processes
+from pyworkflow.services._execution_state import ExecutionState
+from pyworkflow.services._listing import Wanted, number_of, page_of
+from pyworkflow.services._memory_queue import MemoryQueue, QueuedExecution
+from pyworkflow.services._scheduling import new_root
+from pyworkflow.services.errors import (
     already_started,
     check_execution_name,
     no_backup,
     not_found,
     unknown_callback,
 )
-from pyworkflow.services._execution_state import ExecutionState
-from pyworkflow.services._listing import Wanted, number_of, page_of
-from pyworkflow.services._memory_queue import MemoryQueue, QueuedExecution
-from pyworkflow.services._scheduling import new_root
 from pyworkflow.services.history import HistoryEvent, build_events
 from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 
@@ -334,7 +334,7 @@ class MemoryService:
         self._lock = threading.Lock()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._is_closed = False
-        self._process = _processes.here
+        self._process = processes.here
 
     def __repr__(self) -> str:
         return "<executions in memory>"
@@ -342,7 +342,7 @@ class MemoryService:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Guard a change or a read, and notify listeners of changes after it."""
-        _processes.check_process(self._process, "this memory service")
+        processes.check_process(self._process, "this memory service")
         try:
             with self._lock:
                 if self._is_closed:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aws_durable_execution_sdk_python.concurrency.models import (
     BatchItem,
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from aws_durable_execution_sdk_python.config import MapConfig, ParallelConfig
-
-    from pyworkflow.aws.sdk.context import DurableContext
-
 _STATUSES = {
     SUCCEEDED: BatchItemStatus.SUCCEEDED,
     FAILED: BatchItemStatus.FAILED,
@@ -56,6 +53,13 @@ class Branch:
     code: Callable[[Any], Any]
     name: str
     given_name: str | None
+
+
+class SurroundingContext(Protocol):
+    """The context of a fan-out, which makes those of its branches."""
+
+    def within(self, namespace: Namespace, *, is_new: bool = False) -> Any:
+        """Return the context of code in ``namespace``."""
 
 
 class SdkFanOutOp(SdkChildOp):
@@ -83,7 +87,7 @@ class SdkBranches(Branches[CompletionReason]):
 
     def __init__(
         self,
-        context: DurableContext,
+        context: SurroundingContext,
         op: SdkFanOutOp,
         branches: Sequence[Branch],
         config: MapConfig[Any] | ParallelConfig,

@@ -10,7 +10,7 @@ context is, is computed here, by the table of legal moves.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pyworkflow._protocol import limits, moves, wire
 from pyworkflow._protocol.executions import Committed, Markers
@@ -19,7 +19,7 @@ from pyworkflow.services.awslambda import _checks
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from pyworkflow._protocol.executions import Page
     from pyworkflow._protocol.records import Operation, Update
@@ -31,6 +31,19 @@ class LambdaService:
 
     def __init__(self, client: LambdaClient) -> None:
         self._client = client
+
+    @classmethod
+    def from_environment(cls, now_ms: Callable[[], int]) -> Self:
+        """Return the service of this function, whose region and credentials the environment has.
+
+        ``now_ms`` returns milliseconds since the epoch. Raises `ServiceError` if there is no region,
+        no credentials, or an endpoint that is not a URL.
+        """
+        # Imported here: where no request is sent, as in tests, nothing that speaks HTTP is needed.
+        from pyworkflow.services.awslambda._client import LambdaClient
+        from pyworkflow.services.awslambda._environment import Access
+
+        return cls(LambdaClient(Access.from_environment(), now_ms))
 
     def close(self) -> None:
         """Close the connections; the service can't be used after that."""

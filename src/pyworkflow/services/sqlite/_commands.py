@@ -18,8 +18,8 @@ from pyworkflow._protocol.records import (
 )
 from pyworkflow.errors import ExecutionNotFoundError
 from pyworkflow.services import _external_events
-from pyworkflow.services._errors import already_started, check_execution_name, unknown_callback
 from pyworkflow.services._scheduling import new_root
+from pyworkflow.services.errors import already_started, check_execution_name, unknown_callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import UsageError
-from pyworkflow.services._processes import AtFork, at_fork
+from pyworkflow.services.processes import AtFork, at_fork
 
 if TYPE_CHECKING:
     import sqlite3

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pyworkflow.errors import ServiceError
-from pyworkflow.services import _processes
+from pyworkflow.services import processes
 from pyworkflow.services.sqlite._forks import Section
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GroupThread:
     def __init__(self, name: str, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
         self._section = Section(path, connection)
-        self._process = _processes.here
+        self._process = processes.here
         # None is not a job: it wakes the thread, which then reads changed attributes.
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
@@ -58,7 +58,7 @@ class GroupThread:
     def submit(self, run: Callable[[], T]) -> asyncio.Future[T]:
         """Run ``run`` in a group; the future gets its outcome when the group is complete."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._process != _processes.here:  # first: a forked lock may never be released
+        if self._process != processes.here:  # first: a forked lock may never be released
             self.check_process()
         with self._lock:
             if self._is_closed:
@@ -68,7 +68,7 @@ class GroupThread:
 
     def check_process(self) -> None:
         """Raise `UsageError` in a process that was forked from the one that opened the file."""
-        _processes.check_process(self._process, f"the file {self._path!r}")
+        processes.check_process(self._process, f"the file {self._path!r}")
 
     def check_open(self) -> None:
         """Raise `ServiceError` after `close`, `UsageError` in a forked process."""
@@ -85,7 +85,7 @@ class GroupThread:
 
         Does nothing in a forked process, which has no such thread.
         """
-        if self._process != _processes.here:
+        if self._process != processes.here:
             return
         with self._lock:
             self._is_closed = True

@@ -33,8 +33,8 @@ from msgspec.structs import replace
 
 from pyworkflow._protocol.executions import LEASE_MS
 from pyworkflow._protocol.records import ErrorRecord
-from pyworkflow.services._errors import not_leased
 from pyworkflow.services._scheduling import backoff_ms, log_lost_lease
+from pyworkflow.services.errors import not_leased
 from pyworkflow.services.sqlite import _encoding
 from pyworkflow.services.sqlite._liveness import is_gone, start_of, this_host
 from pyworkflow.services.sqlite._sql import ANY, NULL, SUSPECTED, UNSUSPECTED

@@ -2,7 +2,7 @@
 
 A process is identified by its machine's boot, its namespace of process ids (a container has its
 own), its id in there and its start time: ids are reused. If one of these can't be read, the process
-is not known to be alive. (Forks of *this* process are the concern of `services._processes`.)
+is not known to be alive. (Forks of *this* process are the concern of `services.processes`.)
 """
 
 from __future__ import annotations

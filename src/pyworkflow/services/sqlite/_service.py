@@ -21,8 +21,8 @@ from pyworkflow._protocol.executions import Committed, ExecutionSummary, Invocat
 from pyworkflow._protocol.limits import PAGE_OPERATIONS, check_size
 from pyworkflow._protocol.records import ErrorRecord, Operation, Status, Update
 from pyworkflow.errors import UsageError
-from pyworkflow.services._errors import no_backup, not_found
 from pyworkflow.services._listing import Wanted, number_of
+from pyworkflow.services.errors import no_backup, not_found
 from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 from pyworkflow.services.sqlite import _encoding, _validation
 from pyworkflow.services.sqlite._backup import back_up

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from pyworkflow._protocol.moves import apply_outside
 from pyworkflow._protocol.records import ErrorRecord, Operation, Status
 from pyworkflow.errors import DamagedExecutionError
-from pyworkflow.services._errors import not_found
 from pyworkflow.services._execution_state import ExecutionState
+from pyworkflow.services.errors import not_found
 from pyworkflow.services.sqlite import _encoding, _validation
 from pyworkflow.services.sqlite._bounded_cache import BoundedCache
 from pyworkflow.services.sqlite._cached_execution import CachedExecution

@@ -14,7 +14,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from pyworkflow.errors import DamagedExecutionError, ServiceError
-from pyworkflow.services import _processes
+from pyworkflow.services import processes
 from pyworkflow.services.sqlite._errors import error_of
 from pyworkflow.services.sqlite._group_thread import GroupThread, resolve_futures
 
@@ -59,7 +59,7 @@ class Writer(GroupThread):
         """Call ``listener`` after groups with changes; return a function that ends that."""
 
         def end() -> None:
-            if self._process != _processes.here:
+            if self._process != processes.here:
                 return
             with self._lock:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
