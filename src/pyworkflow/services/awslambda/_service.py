@@ -36,8 +36,8 @@ class LambdaService:
     def from_environment(cls, now_ms: Callable[[], int]) -> Self:
         """Return the service of this function, whose region and credentials the environment has.
 
-        ``now_ms`` returns milliseconds since the epoch. Raises `ServiceError` if there is no region,
-        no credentials, or an endpoint that is not a URL.
+        ``now_ms`` returns milliseconds since the epoch. Raises `ServiceError` if there is no
+        region, if there are no credentials, or if the endpoint is not a URL.
         """
         # Imported here: where no request is sent, as in tests, nothing that speaks HTTP is needed.
         from pyworkflow.services.awslambda._client import LambdaClient
