@@ -69,9 +69,16 @@ _LAST_NUMBER = f"""
 _PUT_PROGRESS = "UPDATE executions SET version = ?, tokens = ?, lines = ?, unread = nullif(?, '')"
 
 
+_IS_EITHER = (
+    "id IN (WITH given(id) AS (SELECT ?)"
+    " SELECT id FROM given UNION ALL SELECT CAST(id AS TEXT) FROM given)"
+)
+
+
 def _is(execution_id: object) -> str:
     """Return the condition for an id; bytes are a stored text that can't be decoded."""
-    return "id IN (?1, CAST(?1 AS TEXT))" if isinstance(execution_id, bytes) else "id = ?1"
+    # Some releases of Python 3.12 take a numbered placeholder for a named one.
+    return _IS_EITHER if isinstance(execution_id, bytes) else "id = ?"
 
 
 def json_list(values: Iterable[str]) -> str:
@@ -253,9 +260,9 @@ class SqlConnection:
         base = number << PLACES
         return self._execute(
             "SELECT key, lines FROM history WHERE key BETWEEN ifnull("
-            " (SELECT max(key) FROM history WHERE key BETWEEN ?1 AND ?2), ?1) AND ?3"
-            " ORDER BY key LIMIT ?4",
-            (base, base | line, base | _LAST_PLACE, limit),
+            " (SELECT max(key) FROM history WHERE key BETWEEN ? AND ?), ?) AND ?"
+            " ORDER BY key LIMIT ?",
+            (base, base | line, base, base | _LAST_PLACE, limit),
         ).fetchall()
 
     # -- lists -----------------------------------------------------------------------------------
@@ -505,12 +512,12 @@ class SqlConnection:
         """Take an execution from its owner, to be due at ``due_ms``; its row may be damaged."""
         self._execute(
             "UPDATE executions SET owner = NULL, lease_ms = NULL,"
-            " wake_ms = ?2, not_before_ms = ?2, problem = ?3,"
-            " version = CASE WHEN version BETWEEN 0 AND ?4 THEN version + 1 ELSE 1 END,"
-            " troubles = CASE WHEN troubles BETWEEN 0 AND ?4 THEN troubles + 1 ELSE 1 END,"
-            " deadline_ms = CASE WHEN deadline_ms BETWEEN 0 AND ?2 THEN ?2 ELSE deadline_ms END"
+            " wake_ms = ?, not_before_ms = ?, problem = ?,"
+            " version = CASE WHEN version BETWEEN 0 AND ? THEN version + 1 ELSE 1 END,"
+            " troubles = CASE WHEN troubles BETWEEN 0 AND ? THEN troubles + 1 ELSE 1 END,"
+            " deadline_ms = CASE WHEN deadline_ms BETWEEN 0 AND ? THEN ? ELSE deadline_ms END"
             f" WHERE {_is(execution_id)}",
-            (execution_id, due_ms, problem, LAST_COUNT),
+            (due_ms, due_ms, problem, LAST_COUNT, LAST_COUNT, due_ms, due_ms, execution_id),
         )
 
     def lease(self, numbers: Iterable[int], lease_ms: int) -> None:
