@@ -480,6 +480,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _judge(passage: str) -> Iterator[tuple[int, str]]:
     """Yield (line, finding) for each word of the list; a pattern's spaces match line ends."""
+    passage = re.sub(r"\n[ \t]+", "\n", passage)
     flat = re.sub(r"\s", " ", passage)
     for pattern, instead in WORDS.items():
         for found in re.finditer(pattern, flat):

@@ -398,6 +398,7 @@ def test_a_word_of_the_list_is_found(tmp_path: Path, text: str, word: str) -> No
         ("page.md", f"# Page\n\n- {text}\n", 3),
         ("page.md", f"| a | b |\n|---|---|\n| x | {text.replace(chr(10), ' ')} |\n", 3),
         ("a.py", f'x = 1\n"""{text}"""\n', 2),
+        ("d.py", f'def f():\n    """{text}"""\n'.replace("s for\n", "s for\n    "), 2),
         ("b.py", f"x = f({text!r})\n", 1),
         ("c.py", f"x = 1\n{comment}y = 2\n", 2),
     ):
@@ -418,7 +419,8 @@ def test_an_opener_of_a_docstring_is_found(tmp_path: Path, word: str) -> None:
 def test_code_and_plain_words_are_fine(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
         '"""There is no more than one. What is it? The rows hold; it holds a lock."""\n'
-        "held = told  # there are no cycles, and there is no longer a reason\n",
+        "held = told  # there are no cycles, and there is no longer a reason\n"
+        "# There\n#   are no cycles.\n",
         "utf-8",
     )
     (tmp_path / "b.md").write_text("It is no longer `held`. Nothing is too long.\n", "utf-8")
