@@ -84,6 +84,42 @@ PRIVATE_ASYNCIO = {"_engine.loop.tasks": "private names lie in one module, under
 
 BANNED_WORDS = frozenset("common helper helpers manager managers util utils misc".split())
 
+CHECKED_PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples")
+"""Files, and folders of Markdown and Python files, whose English the word list checks."""
+
+UNCHECKED_PROSE = ("src",)
+"""Folders that still use words of the list. Move one to `CHECKED_PROSE` once it has none."""
+
+_END = r"(?=\s*(?:[.,;:!?)]|\Z))"
+
+WORDS = {
+    r"\b(?:[Tt]old|[Tt]ells?|[Tt]elling)\b": "reported, raised, passed to; says, shows",
+    r"\bheld\b": "cached, leased, deferred, kept",
+    r"\bhold(?:s|ing)? (?:an?|the|its?|one|two|no|less|more|what|all|them|this|that|each)\b"
+    r"(?! (?:\w+ ){0,2}locks?\b)": "caches, leases, keeps, has, contains",
+    r"\b[Ff]or ever\b": "forever",
+    rf"\bno more{_END}": "no longer, not any more",
+    r"\b[Bb]e it\b": "whether, even",
+    r"\b[Ss]o many\b": "as many, that many",
+    r"\b[Oo]f late\b": "recently",
+    r"\bbelongs? into\b": "belongs in",
+    r"\b(?:is|are) none of\b": "does not exist",
+    r"(?<!\b[Tt]here )\b(?:is|are|was|were) no (?!longer\b|such\b|more\b)\w+": "is not a",
+    r"\bcounts? not\b": "does not count",
+    r"\b[Aa]s far as\b": "if, where, to the extent that",
+    rf", too{_END}": "also, as well",
+    r"(?:(?<=[.!:;] )|(?<=\A))(?:What|Who|Whoever)\b[^.?!]*[.!;]": "a noun as the subject",
+}
+"""Patterns of wording that is not plain English, and what to write instead."""
+
+OPENERS = {
+    "One": "name the thing: A row, The reader",
+    "What": "name the thing, or say what the function does",
+    "Who": "name the thing",
+    "Let": "an imperative: Make, Allow, Wait",
+}
+"""First words that a docstring does not open with, and how it does instead."""
+
 MACHINE_PATH = re.compile(r"(?<![\w.~*-])/(?:work|home|root)/")
 REGISTRY_HOST = re.compile(r"\bpypi\.org|pythonhosted\.org|\bnpmjs\.(?:org|com)")
 
@@ -469,3 +505,75 @@ def text_findings(files: Iterable[Path]) -> list[str]:
             if (found := pattern.search(line))
         ]
     return findings
+
+
+def prose_findings(paths: Iterable[Path]) -> list[str]:
+    """Find words of the list in Markdown, and in the comments and strings of Python files.
+
+    A folder stands for all such files in it. Names in code are not judged.
+    """
+    files = [file for path in paths for file in (_text_files(path) if path.is_dir() else [path])]
+    findings = []
+    for path in files:
+        text = path.read_text("utf-8")
+        is_python = path.suffix == ".py"
+        passages = _python(text) if is_python else _markdown(text)
+        for first, passage in passages:
+            findings += [f"{path}:{first + line}: {said}" for line, said in _judge(passage)]
+        for line, word in _openers(text) if is_python else ():
+            findings.append(f"{path}:{line}: a docstring opens with {word!r}: {OPENERS[word]}")
+    return findings
+
+
+def _openers(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, word) for each such docstring, those of attributes included."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(value))):
+                word = next(iter(value.split()), "")
+                if word in OPENERS:
+                    yield node.lineno, word
+
+
+def _text_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.suffix in {".md", ".py"}]
+
+
+def _judge(passage: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, finding) for each word of the list; a pattern's spaces match line ends."""
+    passage = re.sub(r"\n[ \t]+", "\n", passage)
+    flat = re.sub(r"\s", " ", passage)
+    for pattern, instead in WORDS.items():
+        for found in re.finditer(pattern, flat):
+            line = passage.count("\n", 0, found.start())
+            yield line, f"{found.group()!r}: write {instead}"
+
+
+def _markdown(text: str) -> Iterator[tuple[int, str]]:
+    """Yield paragraphs, list items, table cells and code blocks with their lines."""
+    line = 1
+    # Code spans name things that exist; their words are not the page's.
+    text = re.sub(r"`[^`\n]+`", "`", text)
+    for part in re.split(r"(\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) |#)|(?<!\|)\n(?=\|)|\|)", text):
+        yield line, re.sub(r"\A\s*(?:[-*]|\d+\.)?\s*(?:\*\*)?", "", part)
+        line += part.count("\n")
+
+
+def _python(text: str) -> Iterator[tuple[int, str]]:
+    """Yield strings, and comments joined over neighbouring lines, with their lines."""
+    yield from _strings(ast.parse(text))
+    for found in re.finditer(r"(?:^[ \t]*#.*\n)+|(?<=  )# .*", text, re.MULTILINE):
+        line = text.count("\n", 0, found.start()) + 1
+        yield line, re.sub(r"^[ \t]*# ?", "", found.group(), flags=re.MULTILINE)
+
+
+def _strings(node: ast.AST) -> Iterator[tuple[int, str]]:
+    match node:
+        case ast.JoinedStr(values=values):
+            parts = [part.value if isinstance(part, ast.Constant) else "x" for part in values]
+            yield node.lineno, "".join(map(str, parts))
+        case ast.Constant(value=str(value)):
+            yield node.lineno, value
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from _strings(child)

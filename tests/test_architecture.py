@@ -528,6 +528,71 @@ def test_paths_inside_the_project_and_binaries_are_fine(tmp_path: Path) -> None:
     assert architecture.text_findings(sorted(tmp_path.iterdir())) == []
 
 
+def test_the_english_is_plain() -> None:
+    folders = [ROOT / name for name in architecture.CHECKED_PROSE]
+    assert_none(architecture.prose_findings(folders))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("The caller is told.", "told"),
+        ("It tells why.", "tells"),
+        ("A value that is held.", "held"),
+        ("The cache holds the rows.", "holds the"),
+        ("It waits for ever.", "for ever"),
+        ("It waits for\never.", "for ever"),
+        ("It runs no more.", "no more"),
+        ("Any file, be it small or large.", "be it"),
+        ("There are so many.", "so many"),
+        ("A class that was renamed of late.", "of late"),
+        ("It belongs into a step.", "belongs into"),
+        ("A status that there is none of.", "is none of"),
+        ("A timeout is no failure.", "is no failure"),
+        ("Those that wait count not.", "count not"),
+        ("As far as is known.", "As far as"),
+        ("It is logged, too.", ", too"),
+        ("(It is logged, too)", ", too"),
+        ("It runs. What it returns is dropped.", "What it returns is dropped."),
+        ("Whoever waits is woken.", "Whoever waits is woken."),
+    ],
+)
+def test_a_word_of_the_list_is_found(tmp_path: Path, text: str, word: str) -> None:
+    comment = "".join(f"# {line}\n" for line in text.splitlines())
+    for name, source, line in (
+        ("page.md", f"# Page\n\n- {text}\n", 3),
+        ("page.md", f"| a | b |\n|---|---|\n| x | {text.replace(chr(10), ' ')} |\n", 3),
+        ("a.py", f'x = 1\n"""{text}"""\n', 2),
+        ("d.py", f'def f():\n    """{text}"""\n'.replace("s for\n", "s for\n    "), 2),
+        ("b.py", f"x = f({text!r})\n", 1),
+        ("c.py", f"x = 1\n{comment}y = 2\n", 2),
+    ):
+        path = tmp_path / name
+        path.write_text(source, "utf-8")
+        (found,) = architecture.prose_findings([path])
+        assert found.startswith(f"{path}:{line}: {word!r}"), found
+
+
+@pytest.mark.parametrize("word", ["One", "What", "Who", "Let"])
+def test_an_opener_of_a_docstring_is_found(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(f'class A:\n    x: int\n    """{word} more thing"""\n', "utf-8")
+    (found,) = architecture.prose_findings([tmp_path])
+    assert f"a.py:3: a docstring opens with {word!r}" in found
+
+
+def test_code_and_plain_words_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        '"""There is no more than one. What is it? The rows hold; it holds a lock."""\n'
+        "held = told  # there are no cycles, and there is no longer a reason\n"
+        "# There\n#   are no cycles.\n",
+        "utf-8",
+    )
+    (tmp_path / "b.md").write_text("It is no longer `held`. Nothing is too long.\n", "utf-8")
+    (tmp_path / "c.txt").write_text("told", "utf-8")
+    assert architecture.prose_findings([tmp_path]) == []
+
+
 def test_the_page_names_each_module_once() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert page.count("| `_") > 3

@@ -13,7 +13,7 @@ from pyworkflow.aws import aws_workflow_handler
 
 
 class Job(TypedDict):
-    """What the renderer says of a job."""
+    """The renderer's report on a job."""
 
     id: str
     percent: int
