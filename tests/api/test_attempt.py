@@ -32,7 +32,7 @@ def test_workflow_code_is_no_step() -> None:
     async def asking(ctx: WorkflowContext) -> int:
         return current_step().attempt
 
-    with pytest.raises(UsageError, match="workflow code asks ctx instead"):
+    with pytest.raises(UsageError, match="workflow code uses ctx instead"):
         run(asking)
 
 

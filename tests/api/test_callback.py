@@ -422,16 +422,16 @@ def test_a_result_is_awaited_in_the_run_that_created_the_callback() -> None:
 
     @workflow
     async def other(ctx: WorkflowContext) -> str:
-        with pytest.raises(UsageError, match="outside of the run that created it"):
+        with pytest.raises(UsageError, match="outside the run that created it"):
             await kept["async"].result()
-        with pytest.raises(UsageError, match="outside of the run that created it"):
+        with pytest.raises(UsageError, match="outside the run that created it"):
             kept["sync"].result()
         return "told"
 
     run(leaves)
     run(leaves_blocking)
     message = (
-        "the result of <callback 'approval'> was asked for outside of the run that created it, "
+        "the result of <callback 'approval'> was requested outside the run that created it, "
         "that of execution 'execution-1'"
     )
     with pytest.raises(UsageError, match=message):

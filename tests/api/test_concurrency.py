@@ -684,7 +684,7 @@ def test_too_many_branches_are_refused_before_the_first_runs() -> None:
         with pytest.raises(UsageError) as caught:
             await ctx.map(charge, range(8))
         assert "Map 'charge' has 8 branches and needs 9 operations or more" in str(caught.value)
-        assert "this execution has 1 already, and the service allows 9" in str(caught.value)
+        assert "this execution already has 1, and the service allows 9" in str(caught.value)
         batch = await ctx.map(lambda n: n, range(7))
         return batch.results
 
@@ -719,7 +719,10 @@ def twice(coroutine: Any) -> list[Any]:
     [
         (lambda ctx: ctx.parallel(charge), "takes a list or tuple of branches, or a dict"),
         (lambda ctx: ctx.parallel([slow(1), 5]), "branch 'parallel-branch-1' of ctx.parallel.. "),
-        (lambda ctx: ctx.parallel([Receipt(1)]), r"it got Receipt\(n=1\). A sync step's call is"),
+        (
+            lambda ctx: ctx.parallel([Receipt(1)]),
+            r"it got Receipt\(n=1\). A sync step runs when it is called",
+        ),
         (lambda ctx: ctx.parallel(twice(slow(1))), "one coroutine as several branches"),
         (lambda ctx: ctx.parallel({"ü": slow(1)}), "printable ASCII"),
         (lambda ctx: ctx.parallel({1: slow(1)}), "must be a str, not int"),
@@ -730,11 +733,14 @@ def twice(coroutine: Any) -> list[Any]:
         (lambda ctx: ctx.map(5, [1]), "takes a function and items, not 5 first"),
         (
             lambda ctx: ctx.map(slow, 5),
-            "an order that each replay repeats, such as a list, not int",
+            "an order that is the same on each replay, such as a list, not int",
         ),
         (lambda ctx: ctx.map(slow, {1, 2}), "not set: sort it"),
-        (lambda ctx: ctx.map(lambda: 5, [1]), "can't be called so"),
-        (lambda ctx: ctx.map(lambda a, b, c: 5, [1]), r"this one\(a, b, c\) can't be called so"),
+        (lambda ctx: ctx.map(lambda: 5, [1]), "can't be called that way"),
+        (
+            lambda ctx: ctx.map(lambda a, b, c: 5, [1]),
+            r"this one\(a, b, c\) can't be called that way",
+        ),
         (lambda ctx: ctx.map(lambda a, *, b: 5, [1]), "functools.partial"),
         (lambda ctx: ctx.map(slow, [1], item_name=5), "must be a function of an item, not 5"),
         (lambda ctx: ctx.map(slow, [1, 1], item_name=str), "names two items '1', those at 0 and 1"),
@@ -770,7 +776,7 @@ def test_bad_use_is_told_where_it_is_made(call: Any, message: str) -> None:
             lambda ctx: ctx.parallel([list(range(5000))]),
             "branch 'parallel-branch-0' of ctx.parallel() takes a function, or a coroutine that "
             "was not awaited yet, such as the call of an async step; it got [0, 1, 2, 3, 4, 5, "
-            "...]. A sync step's call is run already: give a function, lambda: charge(order)",
+            "...]. A sync step runs when it is called: pass a function, lambda: charge(order)",
         ),
     ],
 )

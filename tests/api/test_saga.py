@@ -299,7 +299,7 @@ def test_what_can_be_no_compensation_is_told() -> None:
 
     a_workflow, text = run(main)
     assert "takes a step or a plain function, not <workflow 'trip'>" in a_workflow
-    assert "Give the function itself, not its call" in text
+    assert "Pass the function itself, not its call" in text
 
 
 def test_add_outside_of_the_block_is_an_error(undone: list[str]) -> None:
@@ -351,7 +351,7 @@ def test_the_others_run_and_all_errors_are_told(undone: list[str]) -> None:
         return []
 
     assert run(main) == [
-        "the saga's block ended with DeclinedError, and what should have undone it failed, too: "
+        "the saga's block ended with DeclinedError, and these compensations failed: "
         "stuck 3, stuck 2, stuck 1",
         "DeclinedError('no money')",
         "DeclinedError('no money')",
@@ -485,8 +485,7 @@ def test_a_cancelled_block_tells_its_failures_in_the_log(
     assert undone == ["hotel"]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "the saga's block ended with CancelledError, and what should have undone it failed, too: "
-        "stuck"
+        "the saga's block ended with CancelledError, and these compensations failed: stuck"
     )
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)

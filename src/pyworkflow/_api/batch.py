@@ -1,4 +1,4 @@
-"""What `ctx.parallel` and `ctx.map` return: each branch's outcome, in the order of the input."""
+"""The result of `ctx.parallel` and `ctx.map`: each branch's outcome, in the order of the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class BranchStatus(StrEnum):
-    """How a branch stood when its fan-out was over."""
+    """The status of a branch when its fan-out was over."""
 
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -27,7 +27,7 @@ class BranchStatus(StrEnum):
 
 
 class BatchItem(msgspec.Struct, Generic[T_co], frozen=True):
-    """One branch. ``result`` is `None` unless it SUCCEEDED, ``error`` unless it FAILED."""
+    """A branch. ``result`` is `None` unless it SUCCEEDED, ``error`` unless it FAILED."""
 
     index: int
     name: str
@@ -39,11 +39,11 @@ class BatchItem(msgspec.Struct, Generic[T_co], frozen=True):
 class BatchResult(Generic[T_co]):
     """The outcome of a fan-out.
 
-    ``items`` has one `BatchItem` a branch, in the order of the input; ``completion_reason`` says
+    ``items`` has one `BatchItem` per branch, in the order of the input; ``completion_reason`` says
     why the fan-out ended. ``batch[2]`` and ``batch["name"]`` are one branch's result.
     """
 
-    # No dataclass: with errors in it, it could not be stored, and without them it would be a dict.
+    # Not a dataclass: with errors in it, it could not be stored; without them it would be a dict.
     __slots__ = ("completion_reason", "items")
 
     def __init__(
@@ -55,12 +55,12 @@ class BatchResult(Generic[T_co]):
     @property
     def succeeded(self) -> tuple[BatchItem[T_co], ...]:
         """The branches that succeeded."""
-        return self._that(BranchStatus.SUCCEEDED)
+        return self._with_status(BranchStatus.SUCCEEDED)
 
     @property
     def failed(self) -> tuple[BatchItem[T_co], ...]:
         """The branches that failed."""
-        return self._that(BranchStatus.FAILED)
+        return self._with_status(BranchStatus.FAILED)
 
     @property
     def results(self) -> list[T_co]:
@@ -74,32 +74,32 @@ class BatchResult(Generic[T_co]):
 
     @property
     def total_count(self) -> int:
-        """How many branches there were."""
+        """The number of branches."""
         return len(self.items)
 
     @property
     def success_count(self) -> int:
-        """How many succeeded."""
+        """The number of branches that succeeded."""
         return len(self.succeeded)
 
     @property
     def failure_count(self) -> int:
-        """How many failed."""
+        """The number of branches that failed."""
         return len(self.failed)
 
     def __getitem__(self, branch: int | str) -> T_co:
-        """Return the result of a branch, by its place or name.
+        """Return the result of a branch, by its index or name.
 
         Raises the branch's own error if it failed, `UsageError` if it did not end, `LookupError` if
-        there is no such branch.
+        the branch does not exist.
         """
         item = self._find(branch)
         if item.error is not None:
             raise item.error
         if item.status is not BranchStatus.SUCCEEDED:
             raise UsageError(
-                f"branch {item.name!r} has no result: it is {item.status}, for the fan-out ended "
-                f"first ({self.completion_reason}). Look at .results or at an item's .status"
+                f"branch {item.name!r} has no result: it is {item.status}, because the fan-out "
+                f"ended first ({self.completion_reason}). Use .results, or check an item's .status"
             )
         return cast("T_co", item.result)
 
@@ -111,7 +111,7 @@ class BatchResult(Generic[T_co]):
                 return item
         raise KeyError(branch)
 
-    def _that(self, status: BranchStatus) -> tuple[BatchItem[T_co], ...]:
+    def _with_status(self, status: BranchStatus) -> tuple[BatchItem[T_co], ...]:
         return tuple([item for item in self.items if item.status is status])
 
     def __repr__(self) -> str:

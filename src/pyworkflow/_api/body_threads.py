@@ -1,9 +1,9 @@
-"""The threads in which synchronous bodies run: those of steps, checks, submitters, compensations.
+"""The threads that run synchronous bodies: of steps, checks, submitters and compensations.
 
-A process has one pool of them. Its threads are daemons, since a body can't be made to end: one that
-was left to itself must not keep the process. A body that waits for another execution lends its
-thread: as long as it waits, one more may run, or bodies that wait for each other would fill the
-pool and none of them could go on.
+A process has one pool of them. The threads are daemons, since a body can't be stopped: an abandoned
+one must not keep the process alive. A body that waits for another execution lends its thread: while
+it waits, one more thread may run. Otherwise bodies that wait for each other could fill the pool and
+block it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BODIES = 64
-"""Maximum number of bodies that run in threads at once; more are queued. Lent ones don't count."""
+"""Maximum number of bodies that run in threads at once, lent ones excluded; more are queued."""
 
 LENT = 500
 """Maximum number of threads that are lent at once."""
@@ -40,15 +40,15 @@ class BodyThreads(Executor):
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, without threads: those of a parent process are not in its child."""
+        """Start over without threads: a forked child does not have those of its parent."""
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._here = threading.local()
         self._threads = 0
         self._idle = 0
-        """How many threads wait for an item that is not in the queue yet."""
+        """Number of threads that wait for an item that is not in the queue yet."""
         self._backlog = 0
-        """How many items no thread is sure to take next."""
+        """Number of items that no thread is certain to take next."""
         self._lent = 0
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -67,8 +67,8 @@ class BodyThreads(Executor):
     def lending(self) -> Iterator[bool]:
         """Lend the current thread while it waits; False if too many are lent already.
 
-        In a thread that is not of this pool nothing needs to be lent. One in which several tasks
-        wait is lent once, until the last of them goes on.
+        A thread outside this pool is never lent. A thread in which several tasks wait is lent once,
+        until the last of them goes on.
         """
         here = self._here
         waiting = getattr(here, "waiting", None)
@@ -109,12 +109,12 @@ class BodyThreads(Executor):
         return self._threads > self._most_bodies + self._lent
 
     def _grow(self) -> None:
-        """Start a thread for the backlog if there may be one more. Called under the lock."""
+        """Start a thread for the backlog if the limits allow it. Called under the lock."""
         if self._backlog and self._threads < self._most_bodies + self._lent:
             name = f"pyworkflow-step_{self._threads}"
             try:
                 threading.Thread(target=self._work, name=name, daemon=True).start()
-            except RuntimeError:  # the system has no more: those that there are go on
+            except RuntimeError:  # the system has no more threads: the existing ones go on
                 if not self._threads:
                     self._backlog -= 1
                     raise
@@ -126,7 +126,7 @@ class BodyThreads(Executor):
         self._here.waiting = 0
         while (run := self._queue.get()) is not None:
             run()
-            del run  # or its arguments would live on while this waits
+            del run  # else its arguments would stay alive while this waits
             with self._lock:
                 if self._are_many:
                     self._threads -= 1
@@ -161,9 +161,9 @@ async def in_body_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 
 def _run_for_future(run: Callable[[], T]) -> T:
-    """Call ``run``; a `StopIteration`, which no future takes, becomes what a coroutine makes of it.
+    """Call ``run``; turn a `StopIteration` into a `RuntimeError`, as a coroutine does.
 
-    Whoever awaits the future would never hear of it.
+    A future does not accept a `StopIteration`, so its waiter would block forever.
     """
     try:
         return run()

@@ -59,13 +59,13 @@ def check_function(function: Callable[..., Any], decorator: str) -> None:
     plain = inspect.unwrap(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise UsageError(
-            f"{function.__qualname__!r} is a generator; what {decorator} makes returns one value "
-            "that can be recorded: return a list"
+            f"{function.__qualname__!r} is a generator, but {decorator} needs a function that "
+            "returns one value that can be recorded: return a list"
         )
 
 
 def default_name(function: Callable[..., Any], decorator: str) -> str:
-    """Return the name of ``function``; raise `UsageError` for a lambda, whose name says nothing."""
+    """Return the name of ``function``; raise `UsageError` for a lambda, which has none."""
     if function.__name__ == "<lambda>":
         raise UsageError(
             f"a lambda has no name by which its records could be told apart; give it one: "
@@ -75,7 +75,7 @@ def default_name(function: Callable[..., Any], decorator: str) -> str:
 
 
 class Described:
-    """What makes coroutines that durable operations are: a step, a workflow."""
+    """A callable whose coroutines are durable operations: a step, a workflow."""
 
     def describe(self) -> tuple[str, object]:
         """Return the operation's name and the type that its result is converted to."""
@@ -84,13 +84,13 @@ class Described:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether a call of ``function`` gives a coroutine."""
-    return inspect.iscoroutinefunction(_telling(function))
+    return inspect.iscoroutinefunction(_async_layer(function))
 
 
 def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return ``function`` as an async one: a sync function runs in a thread.
 
-    A coroutine that a sync function returns is awaited: a lambda's call of an async function.
+    A coroutine that a sync function returns is awaited, as with a lambda that calls an async one.
     """
     if is_async(function) or is_async(type(function).__call__):
         return function
@@ -104,7 +104,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
 
 
 def without_result(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """Return ``function`` as an async one that returns nothing: its value is not to be recorded."""
+    """Return ``function`` as an async one that returns None, so its value is not recorded."""
     run = as_async(function)
 
     async def call(*args: Any, **kwargs: Any) -> None:
@@ -115,31 +115,31 @@ def without_result(function: Callable[..., Any]) -> Callable[..., Coroutine[Any,
 
 
 def check_bound(function: Callable[..., Any], what: str) -> None:
-    """Raise `UsageError` for a class method that came without its class.
+    """Raise `UsageError` for a class method that was looked up without its class.
 
-    Since 3.13 `classmethod` binds calls alone: ``Shop.charge.options(...)`` finds the step beneath,
-    and the first argument of the call would be taken for the class.
+    Since 3.13 `classmethod` binds only calls: ``Shop.charge.options(...)`` finds the step beneath,
+    and the first argument of the call would be mistaken for the class.
     """
     if inspect.isfunction(function) and function.__code__.co_varnames[:1] == ("cls",):
         raise UsageError(
-            f"{what} was asked of the class method {function.__qualname__!r}, whose class is not "
-            "known here: on Python 3.13 and later, @classmethod passes on nothing but calls. Make "
-            "it a @staticmethod or a function"
+            f"{what} was called on the class method {function.__qualname__!r}, whose class is not "
+            "known here: on Python 3.13 and later, @classmethod passes on only calls. Make it a "
+            "@staticmethod or a function"
         )
 
 
 def take_for(decorated: Any, function: Callable[..., Any]) -> None:
     """Give ``decorated`` the attributes by which `inspect` takes an object for ``function``."""
     functools.update_wrapper(decorated, function)
-    telling = _telling(function)
-    plain = getattr(telling, "__func__", telling)
+    layer = _async_layer(function)
+    plain = getattr(layer, "__func__", layer)
     decorated.__code__ = plain.__code__
     decorated.__defaults__ = plain.__defaults__
     decorated.__kwdefaults__ = plain.__kwdefaults__
 
 
-def _telling(function: Any) -> Any:
-    """Return the outermost ``async def`` of ``function`` and what it wraps, else ``function``."""
+def _async_layer(function: Any) -> Any:
+    """Return the outermost ``async def`` of ``function`` and those it wraps, else ``function``."""
     found = inspect.unwrap(function, stop=inspect.iscoroutinefunction)
     return found if inspect.iscoroutinefunction(found) else function
 
@@ -148,22 +148,22 @@ def _telling(function: Any) -> Any:
 
 
 class Code(msgspec.Struct, frozen=True):
-    """What to run, and what is known of it. ``name`` is `None` if it has none."""
+    """The code to run, its name (`None` if it has none) and the type of its result."""
 
     name: str | None
     result_type: object
     function: Callable[[], Any] | None = None
     coroutine: Coroutine[Any, Any, Any] | None = None
     maker: object = None
-    """What made the coroutine, or the globals of its function."""
+    """The step or workflow that made the coroutine, or the globals of its function."""
 
     @property
     def source(self) -> object:
-        """The function that runs, or what tells its globals: where its errors are at home."""
+        """The function that runs, or `maker`: its globals are the home of its error classes."""
         return self.function if self.maker is None else self.maker
 
     def call(self) -> Any:
-        """Return the value, or what is to be awaited for it."""
+        """Return the value, or an awaitable for it."""
         return self.coroutine if self.function is None else self.function()
 
     async def run(self) -> Any:
@@ -172,31 +172,33 @@ class Code(msgspec.Struct, frozen=True):
         return await value if inspect.isawaitable(value) else value
 
     def close(self) -> None:
-        """Drop the code if it has not begun, so that nobody warns of it."""
+        """Close a coroutine that has not begun, so that Python does not warn about it."""
         drop([self.coroutine])
 
 
 def code_of(target: object, what: str, *args: Any) -> Code:
-    """Return the code that ``target``, called with ``args``, stands for.
+    """Return ``target``, called with ``args``, as code.
 
     Raises `UsageError` if it is neither a function nor a coroutine that can still be run.
     """
     if inspect.iscoroutine(target):
         if args:
-            raise UsageError(f"{what} got a coroutine and arguments: it has its own already")
+            raise UsageError(
+                f"{what} got a coroutine and arguments, but a coroutine already has its own"
+            )
         if not _is_new(target):
             raise UsageError(
                 f"{what} got the coroutine {target.__qualname__!r}, which was awaited already; a "
-                "coroutine runs once: call the function anew for each branch"
+                "coroutine runs once: call the function again for each branch"
             )
-        name, result_type, maker = _told_by(target)
+        name, result_type, maker = _origin_of(target)
         return Code(name, _checked(result_type, what), coroutine=target, maker=maker)
     if callable(target):
         function = functools.partial(target, *args) if args else target
         return Code(name_of(target), result_type_of(target, what), function)
     raise UsageError(
         f"{what} takes a function, or a coroutine that was not awaited yet, such as the call of an "
-        f"async step; it got {brief(target)}. A sync step's call is run already: give a function, "
+        f"async step; it got {brief(target)}. A sync step runs when it is called: pass a function, "
         "lambda: charge(order)"
     )
 
@@ -209,7 +211,7 @@ def drop(targets: Iterable[object]) -> None:
 
 
 def result_type_of(function: Callable[..., Any], what: str) -> object:
-    """Return the evaluated return annotation of ``function``, of what is awaited if it is that."""
+    """Return the evaluated return annotation of ``function``, without an `Awaitable` around it."""
     annotation = return_annotation(function)
     origin = typing.get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable) and not is_async(function):
@@ -218,7 +220,7 @@ def result_type_of(function: Callable[..., Any], what: str) -> object:
 
 
 def name_of(function: Callable[..., Any]) -> str | None:
-    """Return the name of ``function``, `None` for what has none."""
+    """Return the name of ``function``, `None` if it has none."""
     if isinstance(function, Described):
         return function.describe()[0]
     name = getattr(function, "__name__", None)
@@ -229,13 +231,13 @@ def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
-def _told_by(coroutine: Coroutine[Any, Any, Any]) -> tuple[str, object, object]:
+def _origin_of(coroutine: Coroutine[Any, Any, Any]) -> tuple[str, object, object]:
     frame: Any = coroutine.cr_frame  # type: ignore[attr-defined] # of a coroutine object
     maker = frame.f_locals.get("self")
     if isinstance(maker, Described):
         return *maker.describe(), maker
     name: str = frame.f_code.co_name
-    function = inspect.unwrap(frame.f_globals.get(name, _told_by))
+    function = inspect.unwrap(frame.f_globals.get(name, _origin_of))
     is_its = getattr(function, "__code__", None) is frame.f_code
     return name, return_annotation(function) if is_its else Any, frame.f_globals
 

@@ -58,9 +58,9 @@ class _Callback:
         """Return a future for the result; the caller must have the operation forget it."""
         if current_execution() is not self._execution:
             raise UsageError(
-                f"the result of {self!r} was asked for outside of the run that created it, that of "
+                f"the result of {self!r} was requested outside the run that created it, that of "
                 f"execution {self._execution.name!r}. Await it in that workflow's own code; "
-                "whoever is to complete it needs its id alone"
+                "the sender needs only its id"
             )
         self._execution.admit("the result of a callback")
         return self._op.expect()
@@ -184,7 +184,7 @@ class CallbackWait:
         return run_child_blocking(execution, self._op(execution), inside)
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, Any]:
-        """Return the coroutine that does it all."""
+        """Return the coroutine that runs all three."""
         coroutine = self._run(execution)
         execution.open_scopes.calls().expect(coroutine, f"wait_for_callback of {_what(self._name)}")
         return coroutine

@@ -83,7 +83,7 @@ def run_child_blocking(execution: Execution, op: ChildOp, function: Callable[[],
 
 
 class _Child:
-    """One run of a child context's code."""
+    """A run of a child context's code."""
 
     def __init__(self, execution: Execution, op: ChildOp) -> None:
         self._op = op

@@ -1,8 +1,8 @@
-"""When a fan-out is over, and whether that is a success: AWS's rules, as pure functions of counts.
+"""When a fan-out is over, and whether it succeeded: AWS's rules, as pure functions of counts.
 
-After each branch that ends the rules are asked in this order. Too many failures end a fan-out at
-once. Else it is over when all branches have ended, or when enough have succeeded. Without any
-option, the first failure is one too many; with ``min_successful`` alone, no number of them is.
+The rules are applied in this order each time a branch ends. Too many failures end a fan-out at
+once. Otherwise it is over when all branches have ended, or when enough have succeeded. Without any
+option, the first failure is one too many; with ``min_successful`` alone, any number is tolerated.
 
 Source: the completion policy of AWS's SDK for Lambda durable functions.
 """
@@ -33,7 +33,7 @@ class Completion(msgspec.Struct, frozen=True):
     tolerated_failure_percentage: float | None = None
 
     def check(self, total: int, what: str) -> None:
-        """Raise `UsageError` unless the options are possible for ``total`` branches."""
+        """Raise `UsageError` unless the options are valid for ``total`` branches."""
         least = check_count(self.min_successful, "min_successful", 1, what)
         check_count(self.tolerated_failure_count, "tolerated_failure_count", 0, what)
         percentage = self.tolerated_failure_percentage
@@ -48,8 +48,8 @@ class Completion(msgspec.Struct, frozen=True):
             )
         if least is not None and least > total:
             raise UsageError(
-                f"{what} can't be a success: min_successful is {least}, but there are only "
-                f"{total} branches. Ask for fewer, or for none: leave min_successful out"
+                f"{what} can't succeed: min_successful is {least}, but there are only "
+                f"{total} branches. Lower min_successful or leave it out"
             )
 
     def reason(self, total: int, succeeded: int, failed: int) -> CompletionReason | None:
@@ -63,7 +63,7 @@ class Completion(msgspec.Struct, frozen=True):
         return None
 
     def is_met(self, reason: CompletionReason, succeeded: int) -> bool:
-        """Whether a fan-out that ended so did what its options ask for."""
+        """Whether a fan-out that ended for ``reason`` met its options."""
         if reason is CompletionReason.ALL_COMPLETED:
             return self.min_successful is None or succeeded >= self.min_successful
         return reason is CompletionReason.MIN_SUCCESSFUL_REACHED
@@ -74,12 +74,12 @@ class Completion(msgspec.Struct, frozen=True):
             return self.min_successful is None and failed > 0
         if count is not None and failed > count:
             return True
-        # As the number was written: 7 of 100 are not more than 7 %, as they would be in floats.
+        # Decimal, as the number was written: with floats, 7 of 100 would be more than 7 %.
         return percentage is not None and failed * 100 > Decimal(str(percentage)) * total
 
 
 def check_count(value: object, option: str, least: int, what: str) -> int | None:
-    """Return ``value``, `None` or a whole number from ``least``; raise `UsageError` for others."""
+    """Return ``value``: `None` or a whole number from ``least``. Raise `UsageError` for others."""
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

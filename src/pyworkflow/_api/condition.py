@@ -154,7 +154,9 @@ class _Schedule(msgspec.Struct, frozen=True):
         """Return the delays between polls and their largest number, as a retry policy."""
         delay = whole_seconds(self.every)
         if delay == 0:
-            raise UsageError(f"every= of {what} must be longer than 0: the service counts seconds")
+            raise UsageError(
+                f"every= of {what} must be longer than 0: the service counts whole seconds"
+            )
         longest = max(delay, _LONGEST_DELAY)
         if self.max_every is not None:
             longest = whole_seconds(self.max_every)
@@ -172,9 +174,7 @@ class _Schedule(msgspec.Struct, frozen=True):
                 jitter=False,
             )
         except UsageError as error:
-            raise UsageError(
-                f"max_attempts= or backoff= of {what} can't be used: {error}"
-            ) from None
+            raise UsageError(f"max_attempts= or backoff= of {what} is invalid: {error}") from None
 
     def limit_seconds(self, what: str) -> int | None:
         """Return the timeout in seconds; `None` for no limit."""
@@ -199,9 +199,9 @@ def _takes_state(check: Callable[..., Any], is_given: bool, what: str) -> bool:
     if len(needed) > 1 or (needed and needed[0] not in by_position):
         fault = "takes more than the state"
     elif is_given and not takes_one:
-        fault = "takes no state, but initial= gives it one"
+        fault = "takes no state, but initial= gives one"
     elif by_position and not needed and not is_given:
-        fault = "may or may not be given the state"
+        fault = "has a default for the state, so it is unclear whether to pass it"
     else:
         return bool(needed) or is_given
     raise UsageError(

@@ -1,4 +1,4 @@
-"""What a step's body can ask about the attempt that runs it."""
+"""`current_step`: the attempt that a step's body runs in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CurrentStep(msgspec.Struct, frozen=True, gc=False):
-    """One attempt of a step. ``attempt`` counts from 1."""
+    """An attempt of a step. ``attempt`` counts from 1."""
 
     name: str
     attempt: int
@@ -32,9 +32,9 @@ class CurrentStep(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def idempotency_key(self) -> str:
-        """A key that stays the same over attempts and replays, 32 hexadecimal digits.
+        """A key that is the same for all attempts and replays: 32 hexadecimal digits.
 
-        Hand it to a payment provider or a database, which then recognises a second attempt.
+        Pass it to a payment provider or a database, so that it recognises a second attempt.
         """
         identity = f"{self.execution_id}/{self.operation_id}".encode()
         return blake2b(identity, digest_size=16).hexdigest()
@@ -51,7 +51,7 @@ class CurrentStep(msgspec.Struct, frozen=True, gc=False):
 
 
 class _StepLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the attempt to what a call gives as ``extra``; a plain adapter drops the latter."""
+    """Adds the attempt to the ``extra`` of a call, which a plain adapter would drop."""
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
@@ -65,7 +65,7 @@ def current_step() -> CurrentStep:
     step = running_step.get()
     if not isinstance(step, CurrentStep):
         raise UsageError(
-            "pyworkflow.current_step() was called outside of a step. It tells a step's body "
-            "about its attempt; workflow code asks ctx instead."
+            "pyworkflow.current_step() was called outside of a step. It describes the "
+            "attempt that a step's body runs in; workflow code uses ctx instead."
         )
     return step

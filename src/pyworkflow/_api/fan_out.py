@@ -119,7 +119,7 @@ class _Branches(Branches[CompletionReason]):
         except asyncio.CancelledError:
             if self._over.done():
                 raise
-            # Nobody would tell the fan-out of a branch that is neither done nor failed.
+            # Else the branch would neither succeed nor fail, and the fan-out never count it.
             raise ChildContextError(
                 f"branch {code.name!r} was cancelled by the workflow's own code",
                 error_type="CancelledError",
@@ -130,12 +130,12 @@ class _Branches(Branches[CompletionReason]):
             pass_on_signal(error)
             if self._execution.is_closing:
                 raise
-            # Of any other class the branch's record could tell the fan-out nothing.
+            # An error of any other class could not be rebuilt from the branch's record.
             raise ChildContextError(str(error), error_type=type(error).__name__) from error
 
 
 class FanOut:
-    """One call of ``ctx.parallel`` or ``ctx.map``, checked and ready to run."""
+    """A call of ``ctx.parallel`` or ``ctx.map``, checked and ready to run."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class FanOut:
         self._completion = completion
         self._max_concurrency = max_concurrency
         self.items: Sequence[Any] = ()
-        """What each branch of a `map` is called with."""
+        """The arguments of the branches of a `map`."""
 
     def coroutine(self, execution: Execution) -> Coroutine[Any, Any, BatchResult[Any]]:
         """Return the coroutine that runs the branches."""
@@ -196,9 +196,9 @@ class FanOut:
             if used + needed > most:
                 raise UsageError(
                     f"{op.awaits()} has {len(self._codes)} branches and needs {needed} operations "
-                    f"or more, but this execution has {used} already, and the service allows "
-                    f"{most}. Give each branch several items to work on, or let further "
-                    "executions take their share. Nothing of it was started"
+                    f"or more, but this execution already has {used}, and the service allows "
+                    f"{most}. Give each branch several items to work on, or spread the items over "
+                    "further executions. No branch was started"
                 )
         return op
 
@@ -273,7 +273,7 @@ def parallel_call(
             map(inspect.iscoroutine, targets)
         ):
             raise UsageError(
-                f"{what} got one coroutine as several branches; call the function anew for each"
+                f"{what} got one coroutine as several branches; call the function again for each"
             )
     except BaseException:
         drop(targets)
@@ -301,7 +301,7 @@ def map_call(
     what = _what("ctx.map()", name)
     if isinstance(items, AbstractSet) or not isinstance(items, Iterable):
         raise UsageError(
-            f"{what} takes items in an order that each replay repeats, such as a list, not "
+            f"{what} takes items in an order that is the same on each replay, such as a list, not "
             f"{type(items).__name__}" + (": sort it" if isinstance(items, AbstractSet) else "")
         )
     items = list(items)
@@ -350,17 +350,17 @@ def _names(items: list[Any], item_name: Any, what: str) -> list[str]:
         if name in places:
             raise UsageError(
                 f"item_name of {what} names two items {name!r}, those at {places[name]} and "
-                f"{index}; make the names differ, by the index for example: item_name(item, index)"
+                f"{index}; make the names differ, for example by the index: item_name(item, index)"
             )
         places[name] = index
     return list(places)
 
 
 def _takes_index(function: Any, what: str) -> bool:
-    """Whether ``function`` is to be called with an item and its index; if not, with the item."""
+    """Whether ``function`` is called with an item and its index, not with the item alone."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a builtin that does not say
+    except (TypeError, ValueError):  # a builtin without a signature
         return False
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in places if p.default is p.empty]
@@ -369,7 +369,7 @@ def _takes_index(function: Any, what: str) -> bool:
     if named or len(needed) > 2 or not (places or takes_any):
         raise UsageError(
             f"{what} calls its function with an item, or with an item and its index; "
-            f"{name_of(function) or 'this one'}{inspect.signature(function)} can't be called so. "
-            "Bind the other arguments: functools.partial(function, ...), or a lambda"
+            f"{name_of(function) or 'this one'}{inspect.signature(function)} can't be called that "
+            "way. Bind the other arguments: functools.partial(function, ...), or a lambda"
         )
     return len(needed) == 2 or (len(places) > 1 and places[1].name == "index")

@@ -2,7 +2,7 @@
 
 The signature decides, never the data. A JSON object binds to parameters by name, each converted by
 its annotation; a single parameter of a structured type takes the whole object; any other JSON value
-goes to a single parameter. What does not fit is told field by field, before anything has run.
+goes to a single parameter. Mismatches are reported field by field, before anything has run.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class InputBinder:
                 self._reserved = {context.name}
         if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
             raise UsageError(
-                f"workflow {name!r} takes *args, which no JSON object can fill; take a list instead"
+                f"workflow {name!r} takes *args, which JSON objects can't fill; take a list instead"
             )
         self._function = function
         self._name = name
@@ -69,8 +69,8 @@ class InputBinder:
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for ``payload`` (JSON text; `None` or empty: no input).
 
-        An input that ``was_accepted`` when its execution began is not judged again: whether a date
-        lies in the future, say, was decided then.
+        An input that ``was_accepted`` when its execution began is not validated again: whether a
+        date lies in the future, for example, was decided then.
 
         Raises `InputError` with a line for each wrong, missing or unexpected field.
         """
@@ -145,7 +145,7 @@ class InputBinder:
         try:
             return read(text, self._type(parameter.name), what=f"field {field!r}")
         except SerializationError as error:
-            # Of several faults pydantic tells all, each by its place in the value at `error.path`.
+            # pydantic reports all faults, each with its place in the value at `error.path`.
             faults = [f"{fault} at {error.path}{path}" for path, fault in faults_of(error)]
             problems += [f"{field}: {fault}" for fault in faults or [str(error)]]
             return None

@@ -1,8 +1,7 @@
-"""`ctx.invoke`: another durable function runs by itself, and this workflow waits for its result.
+"""`ctx.invoke`: run another durable function as its own execution, and wait for its result.
 
-The callee is an execution of its own, with a history of its own. It is given by name, or as the
-workflow that it is, which tells its name and the type of its result. (A workflow that is *called*
-is a child context of the caller's execution instead.)
+The function is given by name, or as a workflow, which has the name and the type of the result. (A
+workflow that is *called* is a child context of the caller's execution instead.)
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Invocable(Protocol[R_co]):
 
 
 class InvokeCall:
-    """One call of ``ctx.invoke``, checked: ``name`` is the operation's."""
+    """A call of ``ctx.invoke``, checked; ``name`` is the operation's."""
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class InvokeCall:
         tenant_id: str | None,
         result_type: Any,
     ) -> None:
-        callee = getattr(function, "workflow", function)  # what a Lambda handler wraps
+        callee = getattr(function, "workflow", function)  # that of a Lambda handler
         if isinstance(callee, Invocable):
             function_name, name = callee.name, callee.name if name is None else name
             result_type = callee.result_type if result_type is Any else result_type

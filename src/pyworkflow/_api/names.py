@@ -1,4 +1,4 @@
-"""Names of operations and workflows: what the service accepts, told where the name is given."""
+"""Names and keys of operations and workflows, checked where they are given."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def check_name(name: object, what: str) -> str:
         )
     if not (name.isascii() and name.isprintable()):
         raise UsageError(
-            f"the name of {what} must be printable ASCII, for the service stores nothing else: "
-            f"{name!r}. Give it another one with name=..."
+            f"the name of {what} must be printable ASCII, because the service stores nothing "
+            f"else: {name!r}. Choose another one with name=..."
         )
     return name
 

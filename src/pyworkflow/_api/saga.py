@@ -1,9 +1,9 @@
-"""`ctx.saga`: what was done is undone, in reverse order, when the block around it fails.
+"""`ctx.saga`: compensations that run in reverse order when the block fails.
 
-A compensation is a step: recorded, retried, never run again once it succeeded. The block fails by
-an exception or by the cancellation of its task, and by nothing else: a run that is suspended or
-disposed of has not failed. Whatever a compensation does, the others run, and the block's own error
-is never lost. A cancellation that comes meanwhile waits until all of them are over.
+A compensation is a step: recorded, retried, never run again once it succeeded. The block fails only
+by an exception or by the cancellation of its task: a run that is suspended or disposed of has not
+failed. If a compensation fails, the others still run, and the block's own error is never lost. A
+cancellation that arrives meanwhile takes effect when all of them are over.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Saga:
         self._is_open = False
 
     def add(self, compensation: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have ``compensation(*args, **kwargs)`` run if the block fails from here on.
+        """Run ``compensation(*args, **kwargs)`` if the block fails from here on.
 
-        It is a step, or a plain function, sync or async, which then runs as one: with its name, the
-        default retries, and no result. Add it when there is something to undo; or before, if it
-        does no harm where there is nothing.
+        It is a step, or a plain function, sync or async, which then runs as a step: with its name,
+        the default retries, and no result. Add it when there is something to undo; or before, if it
+        is harmless when there is nothing.
 
-        Raises `UsageError` outside of the saga's block, and for what can't run as a step.
+        Raises `UsageError` outside of the saga's block, and for an object that can't be a step.
         """
         step = _step_of(compensation)
         if not self._is_open:
@@ -93,7 +93,7 @@ class Saga:
     def _undo(self, reason: BaseException) -> None:
         failures: list[tuple[str, Exception]] = []
         cancelled: asyncio.CancelledError | None = None
-        while self._compensations:  # a task that still runs may add some
+        while self._compensations:  # a task that still runs may add more
             name, start = self._compensations.pop()
             try:
                 future = start()
@@ -102,25 +102,25 @@ class Saga:
             except Exception as error:
                 failures.append((name, error))
         if failures:
-            self._tell(reason, failures, is_cancelled=cancelled is not None)
+            self._raise_or_report(reason, failures, is_cancelled=cancelled is not None)
         if cancelled is not None:
             raise cancelled
 
-    def _tell(
+    def _raise_or_report(
         self, reason: BaseException, failures: list[tuple[str, Exception]], *, is_cancelled: bool
     ) -> None:
         message = (
-            f"the saga's block ended with {type(reason).__name__}, and what should have undone it "
-            f"failed, too: {', '.join(name for name, _ in failures)}"
+            f"the saga's block ended with {type(reason).__name__}, and these compensations failed: "
+            f"{', '.join(name for name, _ in failures)}"
         )
         if isinstance(reason, Exception) and not is_cancelled:
             raise SagaError(message, [reason, *(error for _, error in failures)])
-        # A cancellation goes on as what it is, so it can be told nowhere else.
+        # A cancellation stays a cancellation, so the failures are reported to the loop's handler.
         for _, error in failures:
             self._execution.report({"message": message, "exception": error})
 
     def _wait_for(self, future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-        """Block until ``future`` is done; return a cancellation that came meanwhile."""
+        """Block until ``future`` is done; return a cancellation that arrived meanwhile."""
         cancelled = None
         while not future.done():
             gate: asyncio.Future[None] = self._execution.loop.create_future()
@@ -143,12 +143,12 @@ def _step_of(compensation: Callable[..., Any]) -> Step[..., Any]:
     if isinstance(compensation, Described):
         raise UsageError(
             f"saga.add() takes a step or a plain function, not {compensation!r}: a compensation "
-            "runs as one step. Add the steps that it consists of, each on its own"
+            "runs as one step. Add the steps that it consists of, one by one"
         )
     if not callable(compensation):
         raise UsageError(
             f"saga.add() takes a step or a function, and its arguments; it got {compensation!r}. "
-            "Give the function itself, not its call: saga.add(refund, payment)"
+            "Pass the function itself, not its call: saga.add(refund, payment)"
         )
     name = name_of(getattr(compensation, "func", compensation)) or "compensation"
     compensate = without_result(compensation)

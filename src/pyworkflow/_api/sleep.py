@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Slept:
-    """What ``ctx.sleep`` returns when the time is over; the same task may await it, or not."""
+    """The result of ``ctx.sleep``, when the time is over; the same task may await it, or not."""
 
     __slots__ = ("_task",)
 
-    # To asyncio a coroutine that has ended, see below.
+    # To asyncio, a coroutine that has ended; see below.
     cr_running = cr_suspended = False
     cr_frame = cr_await = None
 
@@ -47,7 +47,7 @@ class Slept:
     def send(self, _: object) -> NoReturn:
         """Refuse to be run as a task's coroutine: raise `UsageError`."""
         raise UsageError(
-            "ctx.sleep(...) blocks right where it is called: handed to gather, wait_for or "
+            "ctx.sleep(...) blocks right where it is called: passed to gather, wait_for or "
             "create_task, the sleeps would run one after the other. Use pyworkflow.sleep(...), "
             "which starts when it is awaited."
         )
@@ -60,8 +60,8 @@ class Slept:
         """Do nothing: the time is over."""
 
 
-# At run time alone: create_task then takes it and raises what `send` says, and not a TypeError
-# about coroutines; to type checkers, create_task(ctx.sleep(...)) stays the mistake that it is.
+# At run time only: create_task accepts it and raises the error of `send`, instead of a TypeError
+# about coroutines. To type checkers, create_task(ctx.sleep(...)) is still a mistake.
 Coroutine.register(Slept)
 
 
@@ -70,7 +70,7 @@ def sleep(
 ) -> Coroutine[Any, Any, None]:
     """Sleep durably for ``duration``, rounded up to whole seconds, once it is awaited.
 
-    0 returns at once. A workflow that returns and has not awaited it fails.
+    0 returns at once. A workflow that returns without awaiting it fails.
 
     Raises:
         DurationError: the duration is malformed, negative or longer than 366 days.
@@ -107,7 +107,7 @@ def start_wait(
 
 
 def seconds_until(execution: Execution, when: datetime) -> float:
-    """Return the seconds from the workflow's now to ``when``, 0 if it is past."""
+    """Return the seconds from the workflow's current time to ``when``, 0 if it is past."""
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise UsageError(
             f"sleep_until takes a datetime with a time zone, not {when!r}; for example "

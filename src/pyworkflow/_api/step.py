@@ -1,7 +1,7 @@
-"""`@step`: a function whose outcome is recorded, and that never runs again once it is.
+"""`@step`: a function whose outcome is recorded; once it is, the function never runs again.
 
 The decorated function keeps its type. Outside of a workflow it is the plain function; inside, a
-sync step blocks until its value is there and an async step returns a coroutine, lazy as always.
+sync step blocks until its value is there, and an async step returns a lazy coroutine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _UNSET: Any = object()
 
 
 class StepOptions(msgspec.Struct, frozen=True, dict=True):
-    """How a step is run; see `step` for what each one means."""
+    """How a step is run; `step` documents each option."""
 
     name: str
     function: Callable[..., Any]
@@ -86,7 +86,7 @@ class StepOptions(msgspec.Struct, frozen=True, dict=True):
 
 
 class Step(Described, Generic[P, R_co]):
-    """A function with `@step`. Call it as the function that it is."""
+    """A function with `@step`. Call it like the function."""
 
     # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
     __slots__ = ("_body", "_function", "_settings")
@@ -193,10 +193,10 @@ class Step(Described, Generic[P, R_co]):
         timeout: Duration | None = _UNSET,
         at_most_once: bool = _UNSET,
     ) -> Step[P, R_co]:
-        """Return the same step with other settings; what is not given stays as it is.
+        """Return the same step with other options; those not given stay as they are.
 
-        ``key`` gives the operation an identity of its own, independent of its position: unique
-        within the workflow or child context, the same on each replay.
+        ``key`` identifies the operation independently of its position: unique within the workflow
+        or child context, the same on each replay.
         """
         check_bound(self._function, "options()")
         settings = self._settings
@@ -235,9 +235,9 @@ class Step(Described, Generic[P, R_co]):
 if TYPE_CHECKING:
 
     class ClassStep(Step[Concatenate[C, Q], R_co], Generic[C, Q, R_co]):
-        """As type checkers see a step below `classmethod`: taken from a class, it is bound."""
+        """A step below `classmethod`, for type checkers: taken from a class, it is bound."""
 
-        @overload  # type: ignore[override] # a class is no instance
+        @overload  # type: ignore[override] # a class is not an instance
         def __get__(self, instance: None, owner: C) -> Step[Q, R_co]: ...
 
         @overload
@@ -246,7 +246,7 @@ if TYPE_CHECKING:
         def __get__(self, instance: Any, owner: Any = None) -> Step[Any, Any]: ...
 
     class StepDecorator(Protocol):
-        """`step` with its options given: makes a function a step."""
+        """`step` with options: makes a function a step."""
 
         @overload
         def __call__(self, function: OfClass[C, Q, R], /) -> ClassStep[C, Q, R]: ...
@@ -291,13 +291,13 @@ def step(
         retry: a `Retry`, a number of attempts, or False for one attempt only. Default: 3 attempts
             with exponential delays; one attempt if ``at_most_once``.
         timeout: how long one attempt may take (a duration). It cancels an async step; a sync one
-            is left to itself. The attempt fails with `StepTimeoutError`, which is retried.
+            is abandoned. The attempt fails with `StepTimeoutError`, which is retried.
         at_most_once: never run an attempt twice: its start is durable before the body runs, and an
             attempt that was interrupted fails with `StepInterruptedError`.
         inline: run a quick, pure, sync body without a thread.
 
     Raises:
-        UsageError: an option is malformed, or the function can't be a step.
+        UsageError: an option is invalid, or the function can't be a step.
     """
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:

@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class StepFuture(Future[T]):
-    """A step that was started at once.
+    """A step that has been started.
 
-    ``await future`` gives its result, and so does ``future.result()``, which blocks its caller's
-    task alone. A future that nobody awaited by the time the workflow returns is an error.
+    ``await future`` returns its result, and so does ``future.result()``, which blocks only its
+    caller's task. A future that is not awaited by the time the workflow returns is an error.
     """
 
     def __init__(self, execution: Execution, op: Op) -> None:

@@ -40,7 +40,7 @@ C = TypeVar("C", bound=type[Any])
 
 
 class Workflow(Described, Generic[P, R_co]):
-    """A function with `@workflow`. Call it as the function that it is."""
+    """A function with `@workflow`. Call it like the function."""
 
     def __init__(
         self,
@@ -119,9 +119,9 @@ class Workflow(Described, Generic[P, R_co]):
     ) -> Callable[[], Any]:
         """Return the call of this workflow with a recorded input; raises `InputError`.
 
-        ``was_accepted`` says that the execution has begun with it before.
+        ``was_accepted``: an earlier invocation of the execution began with it.
         """
-        _ = self.result_type  # one that is no use is told before the code runs
+        _ = self.result_type  # an unusable one is reported before the code runs
         args, kwargs = self.binder.bind(payload, was_accepted=was_accepted)
         if self.binder.takes_context:
             args.insert(0, self._context_kind(execution))
@@ -145,7 +145,7 @@ class Workflow(Described, Generic[P, R_co]):
         given = args[0] if args else kwargs.get(name)
         if not isinstance(given, BaseContext):
             raise UsageError(
-                f"workflow {self.name!r} takes ctx as its first parameter: pass yours on, "
+                f"workflow {self.name!r} takes ctx as its first parameter: pass yours, "
                 f"{self.name}(ctx, ...)"
             )
         if isinstance(given, self._context_kind):
@@ -183,7 +183,7 @@ class Workflow(Described, Generic[P, R_co]):
 
 
 class EntryPoint(Generic[P, R_co]):
-    """What a platform calls in place of a workflow, and what stands for that workflow elsewhere."""
+    """An object that a platform calls in place of a workflow, and that stands for it elsewhere."""
 
     workflow: Workflow[P, R_co]
 
@@ -191,9 +191,9 @@ class EntryPoint(Generic[P, R_co]):
 if TYPE_CHECKING:
 
     class ClassWorkflow(Workflow[Concatenate[C, Q], R_co], Generic[C, Q, R_co]):
-        """As type checkers see a workflow below `classmethod`: taken from a class, it is bound."""
+        """A workflow below `classmethod`, for type checkers: taken from a class, it is bound."""
 
-        @overload  # type: ignore[override] # a class is no instance
+        @overload  # type: ignore[override] # a class is not an instance
         def __get__(self, instance: None, owner: C) -> Workflow[Q, R_co]: ...
 
         @overload
@@ -202,7 +202,7 @@ if TYPE_CHECKING:
         def __get__(self, instance: Any, owner: Any = None) -> Workflow[Any, Any]: ...
 
     class WorkflowDecorator(Protocol):
-        """`workflow` with its options given: makes a function a workflow."""
+        """`workflow` with options: makes a function a workflow."""
 
         @overload
         def __call__(self, function: OfClass[C, Q, R], /) -> ClassWorkflow[C, Q, R]: ...

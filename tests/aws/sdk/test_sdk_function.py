@@ -449,7 +449,7 @@ def test_another_execution_s_context_is_refused() -> None:
 
     handler = create_test_handler(keeps, MockDurableContext(strict=False))
     assert handler({}) == 1
-    with pytest.raises(UsageError, match="not its function's"):
+    with pytest.raises(UsageError, match="code outside its function"):
         handler({})
 
 

@@ -27,7 +27,7 @@ _as_sent = PassThroughSerDes[Any]()
 
 
 class SdkCallbackOp(CallbackOp):
-    """One callback. Its result is the text that was sent: `Callback.result` decodes it."""
+    """A callback. Its result is the text that was sent: `Callback.result` decodes it."""
 
     __slots__ = ("subtype",)
 
@@ -53,7 +53,7 @@ class SdkCallbackOp(CallbackOp):
 
 
 class Callback:
-    """A callback that the service keeps: hand out ``callback_id``, and wait for ``result()``."""
+    """A callback that the service has created: hand out ``callback_id``, wait for ``result()``."""
 
     def __init__(self, op: SdkCallbackOp, callback_id: str, config: CallbackConfig) -> None:
         self.callback_id = callback_id
@@ -62,9 +62,9 @@ class Callback:
         self._encoding = SerDesEncoding(config.serdes or _as_sent, op.id, op.execution.id)
 
     def result(self) -> Any:
-        """Wait for the callback; return what was sent, through the serdes if there is one.
+        """Wait for the callback; return the text that was sent, or its value if there is a serdes.
 
-        Raises `CallbackExternalError`, `CallbackTimeoutError`, or what the serdes raises.
+        Raises `CallbackExternalError`, `CallbackTimeoutError`, and any error of the serdes.
         """
         execution = self._op.execution
         execution.admit("the result of a callback")
@@ -80,7 +80,7 @@ class Callback:
 
 
 class SdkInvokeOp(InvokeOp):
-    """One invoke of another function."""
+    """An invoke of another function."""
 
     __slots__ = ("_config", "_input")
 
@@ -97,7 +97,7 @@ class SdkInvokeOp(InvokeOp):
         self._config = config
 
     def start(self) -> None:
-        """Have the function invoked; raises what the serdes of the payload raises."""
+        """Have the function invoked. Raises any error of the payload's serdes."""
         serdes = self._config.serdes_payload or DEFAULT_JSON_SERDES
         encoding = SerDesEncoding(serdes, self.id, self.execution.id)
         try:
@@ -115,7 +115,7 @@ class SdkInvokeOp(InvokeOp):
         )
 
     def deliver(self, record: Operation) -> None:
-        """Give what the function returned, or raise the SDK's error."""
+        """Deliver the function's result, or the SDK's error."""
         if record.status is Status.SUCCEEDED:
             serdes = self._config.serdes_result or DEFAULT_JSON_SERDES
             give(self, record.payload, SerDesEncoding(serdes, self.id, self.execution.id))

@@ -1,7 +1,7 @@
 """`wait_for_condition` as AWS's SDK has it: one step whose attempts are polls.
 
-A poll is given the state that the last one left, and returns a new one; the strategy says of that
-whether to go on, and after how long. Whatever a poll or the strategy raises ends the operation.
+A poll receives the state of the last one and returns a new one. The strategy decides whether to go
+on, and after how long. Any error of a poll or of the strategy ends the operation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SdkConditionOp(AttemptsOp):
-    """One wait for a condition. ``poll`` is called with the state and the attempt, in a thread."""
+    """A wait for a condition. ``poll`` is called with the state and the attempt, in a thread."""
 
     raises = WaitForConditionError
 
@@ -48,7 +48,7 @@ class SdkConditionOp(AttemptsOp):
         self._state: str | None = None
 
     def replay(self, record: Operation) -> None:
-        """Go on with the state that the last poll left."""
+        """Continue with the state of the last poll."""
         self._state = record.payload or self._state
         super().replay(record)
 
@@ -65,7 +65,7 @@ class SdkConditionOp(AttemptsOp):
         return self._poll(encoding.decode(state), step)
 
     def succeed(self, payload: str, value: Any) -> None:
-        """Record the state that a poll returned: it is the result, or another poll is to come."""
+        """Record the state that a poll returned: as the result, or for the next poll."""
         try:
             decision = self._config.wait_strategy(value, self.attempt)
         except Exception as error:
@@ -78,11 +78,11 @@ class SdkConditionOp(AttemptsOp):
             delay = max(1, decision.delay_seconds)
             self.end_attempt(self.update(Action.RETRY, payload, delay_seconds=delay))
         else:
-            # Read anew when it is delivered: the strategy may have changed the value.
+            # Decoded again when it is delivered: the strategy may have changed the value.
             self.end_attempt(self.update(Action.SUCCEED, payload))
 
     def fail(self, error: BaseException) -> None:
-        """Record what a poll, or the strategy, raised."""
+        """Record the error of a poll or of the strategy."""
         if ends_invocation(error) or not isinstance(error, Exception):
             surface(self, error)
         else:

@@ -1,8 +1,8 @@
-"""The context of AWS's SDK on PyWorkflow's engine: the same methods, which block their task alone.
+"""The context of AWS's SDK on PyWorkflow's engine: the same methods, which block only their task.
 
-Each context counts ids in a namespace of its own, whichever code asks it: that of a child, of a
-branch, of a virtual context. And each knows for itself whether it is replaying, as the SDK's do: it
-begins as its creator stands, and is new from the first operation on for which nothing is recorded.
+Each context counts ids in its own namespace, whichever code uses it: that of a child, a branch or a
+virtual context. As with the SDK, each knows by itself whether it is replaying: it starts with the
+state of its creator, and stops replaying at the first operation that has no record.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ U = TypeVar("U")
 
 
 class DurableContext(types.DurableContext):
-    """What a function of AWS's SDK is given as its context; see the SDK for each method."""
+    """The context of a function that was written for AWS's SDK, which documents each method."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class DurableContext(types.DurableContext):
         self.logger = Logger.from_log_info(new_logger, self._log_info(), self.is_replaying)
 
     def _log_info(self, op: Op | None = None, attempt: int | None = None) -> LogInfo:
-        state: Any = self.execution_context  # all that is asked of the SDK's state is the ARN
+        state: Any = self.execution_context  # the logger reads only the ARN of the SDK's state
         if op is None:
             return LogInfo(state, self._parent_id)
         return LogInfo(state, op.scope.operation_id, op.id, op.name, attempt)
@@ -118,7 +118,7 @@ class DurableContext(types.DurableContext):
 
     @contextmanager
     def _replaying_over(self, operation_id: str) -> Iterator[None]:
-        """Follow how far the replay of this context has come, while an operation is done."""
+        """Update whether this context is replaying, before and after an operation."""
         if not self._is_replaying:
             yield
             return
@@ -209,7 +209,7 @@ class DurableContext(types.DurableContext):
         config: WaitForConditionConfig[T],
         name: str | None = None,
     ) -> T:
-        """Poll ``check`` until the strategy says that it is enough; return the last state.
+        """Poll ``check`` until the strategy ends the wait; return the last state.
 
         Raises `WaitForConditionError`.
         """
@@ -256,7 +256,7 @@ class DurableContext(types.DurableContext):
         config: MapConfig[Any] | None = None,
     ) -> Any:
         """Run ``func`` for each of ``inputs`` concurrently; return the SDK's `BatchResult`."""
-        if config is not None:  # else they may be what has no length
+        if config is not None:  # else they may have no length
             config.completion_config._validate_for_total(len(inputs))
         config = config or MapConfig()
         namer = config.item_namer
@@ -323,16 +323,16 @@ class DurableContext(types.DurableContext):
                 execution, lambda: func(child), context_id, config.serdes
             )
 
-    # -- how they are done -----------------------------------------------------------------------
+    # -- how operations run ----------------------------------------------------------------------
 
     def _make(self, kind: Callable[..., Made], *args: Any) -> Made:
-        """Return a new operation of this context, in whatever context the code that asks runs."""
+        """Return a new operation of this context, whichever context the calling code runs in."""
         execution = require_execution("A method of the durable context")
         task = current_task(execution.loop)
         if execution is not self._execution or not isinstance(task, Task):
             raise UsageError(
-                "a method of a durable context was called by code that is not its function's: call "
-                "it from the function that was given the context, or from what that calls"
+                "a method of a durable context was called by code outside its function: call it "
+                "from the function that received the context, or from code that this calls"
             )
         around, task.namespace = task.namespace, self._namespace
         try:
@@ -358,7 +358,7 @@ OriginalContext.register(DurableContext)
 
 
 def _name(name: str | None, func: Callable[..., Any]) -> str | None:
-    """Return the name of an operation: the given one, or that of what a decorator made."""
+    """Return the name of an operation: the given one, or the one that a decorator noted."""
     return name or getattr(func, "_original_name", None) or None
 
 

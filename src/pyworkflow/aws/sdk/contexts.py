@@ -1,7 +1,7 @@
-"""Child contexts as AWS's SDK has them, and virtual ones, which are no operations.
+"""Child contexts as AWS's SDK has them, and virtual ones, which are not operations.
 
-A virtual context is a namespace: what is done in it has ids below its own, and the context around
-as its parent. Its code runs again in each replay.
+A virtual context is a namespace: its operations have ids below its own, and their parent is the
+context around it. Its code runs again on each replay.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class SdkChildOp(ChildOp):
-    """One child context. ``summarize_by`` says what is stored of a result that is too large."""
+    """A child context. ``summarize_by`` makes the summary of a result too large to be stored."""
 
     result_type: SerDesEncoding
 
@@ -54,7 +54,7 @@ class SdkChildOp(ChildOp):
         self._summary = ""
 
     def encode(self, value: Any) -> tuple[str, Any]:
-        """Return what is stored for ``value``, and what the code around receives for it."""
+        """Return the payload to store for ``value``, and the value for the code around."""
         payload, received = super().encode(value)
         is_new = self not in self.execution.journal.reruns
         if is_new and self._summarize_by is not None and not fits(payload, MAX_PAYLOAD_BYTES):
@@ -62,11 +62,11 @@ class SdkChildOp(ChildOp):
         return payload, received
 
     def summarize(self) -> str:
-        """Return what is stored instead of a result that is too large."""
+        """Return the text to store instead of a result that is too large."""
         return self._summary
 
     def fail(self, error: BaseException) -> None:
-        """Record what the code raised."""
+        """Record the error that the code raised."""
         if passes_through(error) or ends_invocation(error):
             surface(self, error)
         elif self in self.execution.journal.reruns:
@@ -75,14 +75,14 @@ class SdkChildOp(ChildOp):
             self.write(Action.FAIL, urgent=True, error=record_of(error))
 
     def deliver(self, record: Operation) -> None:
-        """Give the outcome to the code around."""
+        """Deliver the outcome to the code around."""
         if record.status is Status.SUCCEEDED:
             super().deliver(record)
         else:
             self.future.set_exception(raised_as(record.error, ChildContextError))
 
     def give_recorded(self, payload: str | None) -> None:
-        """Give what a stored result stands for."""
+        """Deliver the value of a stored result."""
         give(self, payload, self.result_type)
 
 
@@ -91,7 +91,7 @@ def run_virtual(
 ) -> Any:
     """Run the code of a virtual context; return its value, encoded and decoded.
 
-    Raises `ChildContextError` for what the code raises.
+    Raises `ChildContextError` if the code raises.
     """
     encoding = SerDesEncoding(serdes, context_id, execution.id)
     try:

@@ -1,10 +1,10 @@
 """AWS's SDK's errors, as they are recorded, raised again, and let through.
 
-What escapes an operation is recorded by its qualified class name and its message, and comes back as
-the operation's error class (`StepError`, `ChildContextError`, …) with a stand-in for the recorded
-one as its cause: the SDK's own functions say how. Three kinds are not recorded. A retryable
-`InvocationError` ends the invocation, and the service invokes again; an `ExecutionError`, and what
-is no `Exception`, passes through the code around unchanged.
+An error that escapes an operation is recorded by its qualified class name and its message. It is
+raised again as the operation's error class (`StepError`, `ChildContextError`, …), whose cause
+stands in for the recorded error; the SDK's own functions do both. Three kinds are not recorded. A
+retryable `InvocationError` ends the invocation, and the service invokes again. An `ExecutionError`,
+and any error that is not an `Exception`, passes through the code around unchanged.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ def raised_as(record: ErrorRecord | None, kind: type[DurableOperationError]) -> 
 
 
 def error_object(error: Exception) -> ErrorObject:
-    """Return what a batch says of a branch that failed: the error that escaped it."""
+    """Return a failed branch's entry in a batch: the error that escaped it."""
     if isinstance(error, DurableOperationError):
         return ErrorObject(error.message, error.error_type, error.data, error.stack_trace)
     return ErrorObject.from_exception(error)
 
 
 def passes_through(error: BaseException) -> bool:
-    """Whether ``error`` is not recorded, but raised in the code around as it is."""
+    """Whether ``error`` is raised in the code around as it is, without being recorded."""
     return isinstance(error, ExecutionError) or not isinstance(error, Exception)
 
 
 def ends_invocation(error: BaseException) -> bool:
-    """Whether the service is to invoke again because of ``error``."""
+    """Whether ``error`` ends the invocation, so that the service invokes again."""
     return isinstance(error, InvocationError) and error.is_retryable()
 
 
 def surface(op: Op, error: BaseException) -> None:
-    """Let ``error`` reach the code that waits for ``op`` unrecorded, or end the invocation."""
+    """Deliver ``error``, unrecorded, to the code that waits for ``op``, or end the invocation."""
     if isinstance(error, InvocationError) and error.is_retryable():
         op.execution.attempts.give_up(error)
     else:

@@ -1,7 +1,7 @@
 """`durable_execution`: a function written for AWS's SDK, run by PyWorkflow's engine.
 
-It is the entry point of a Lambda function, as the SDK's own is, and holds a workflow that all else
-of PyWorkflow takes: the test handler, a worker. What it answers to Lambda is what the SDK answers.
+Like the SDK's own, it is the entry point of a Lambda function, and it answers Lambda as the SDK
+does. It wraps a workflow that the rest of PyWorkflow accepts: the test handler, a worker.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = logging.getLogger("pyworkflow.aws")
 
 
 class WholeInput(InputBinder):
-    """Hands over an input as plain JSON, whatever it is; none is an empty object."""
+    """Passes any input as plain JSON; no input is an empty object."""
 
     takes_context = False
     context_name = ""
@@ -54,12 +54,12 @@ class WholeInput(InputBinder):
     def bind(
         self, payload: str | None, *, was_accepted: bool = False
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the one argument that there is."""
+        """Return the input as the only argument."""
         return [json.loads(payload) if payload and payload.strip() else {}], {}
 
 
 class DurableWorkflow(Workflow[..., Any]):
-    """A function of the SDK's as a workflow: it is given its input, plain JSON, and a context."""
+    """A function for the SDK as a workflow: it receives its input, plain JSON, and a context."""
 
     result_type = JsonEncoding()
     binder = WholeInput()
@@ -93,7 +93,7 @@ class DurableWorkflow(Workflow[..., Any]):
 
 
 class DurableFunction(WorkflowHandler[..., Any]):
-    """A function of the SDK's that Lambda can call."""
+    """A function for the SDK that Lambda can call."""
 
     def __init__(self, function: Function, boto3_client: Any = None) -> None:
         self._durable = DurableWorkflow(function)
@@ -101,11 +101,11 @@ class DurableFunction(WorkflowHandler[..., Any]):
         self._boto3_client = boto3_client
 
     def __call__(self, event: Any, context: Any = None) -> Any:
-        """Answer Lambda, once an invocation."""
+        """Run one invocation and return the answer for Lambda."""
         if current_execution() is not None:
             raise UsageError(
                 f"durable function {self.workflow.name!r} was called by the code of another one. "
-                "Invoke it, context.invoke(...), or give both a plain function to call"
+                "Use context.invoke(...), or move the shared code into a plain function"
             )
         return super().__call__(event, context)
 
@@ -156,9 +156,9 @@ def durable_execution(
     """Make ``func(event, context)`` a durable function; use it bare or with options.
 
     Args:
-        func: a function that was written for AWS's SDK.
+        func: a function written for AWS's SDK.
         boto3_client: a boto3 Lambda client to checkpoint with. Default: PyWorkflow's own client.
-        plugins: the SDK's instrumentation plugins. They are not run, and a warning says so.
+        plugins: the SDK's instrumentation plugins. They are not run; a warning is logged.
     """
     if func is None:
         return functools.partial(durable_execution, boto3_client=boto3_client, plugins=plugins)
@@ -168,9 +168,9 @@ def durable_execution(
 
 
 def install() -> None:
-    """Let ``durable_execution`` of AWS's SDK be PyWorkflow's, for modules imported from now on.
+    """Replace ``durable_execution`` of AWS's SDK by PyWorkflow's, for modules imported from now on.
 
-    A module that imported the name before keeps the SDK's own. Idempotent.
+    A module that has already imported the name keeps the SDK's own. Idempotent.
     """
     sdk.durable_execution = sdk_execution.durable_execution = durable_execution  # type: ignore[assignment]
 
@@ -180,7 +180,7 @@ def _name_of(function: Function) -> str:
 
 
 def _as_function(function: Function) -> Function:
-    """Return ``function`` as one that has a signature and a name of its own."""
+    """Return ``function`` as a plain function, which has a signature and a name."""
     if inspect.isfunction(function):
         return function
 

@@ -48,7 +48,7 @@ _STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One branch; ``given_name`` is the name that the code chose, `None` for the usual one."""
+    """A branch; ``given_name`` is the name that the code chose, `None` for the default."""
 
     code: Callable[[Any], Any]
     name: str
@@ -63,7 +63,7 @@ class SurroundingContext(Protocol):
 
 
 class SdkFanOutOp(SdkChildOp):
-    """One `map` or `parallel`."""
+    """A `map` or `parallel`."""
 
     __slots__ = ("recorded",)
 
@@ -151,7 +151,7 @@ class SdkBranches(Branches[CompletionReason]):
         self._ended[index] = item
 
     def passes_through(self, error: BaseException) -> bool:
-        """Whether ``error`` is not recorded, but raised in the code around as it is."""
+        """Whether ``error`` is raised in the code around as it is, without being recorded."""
         return passes_through(error)
 
     # -- one branch ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Payloads in the encodings of AWS's SDK: its serdes, or those that the code brings along."""
+"""Payloads in the encodings of AWS's SDK: its own serdes, or custom ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SerDesEncoding(Encoding):
-    """What a serdes writes and reads for one operation. Without one it is the SDK's default."""
+    """The encoding of a serdes for one operation; without a serdes, the SDK's default."""
 
     def __init__(self, serdes: SerDes[Any] | None, operation_id: str, execution_id: str) -> None:
         self._serdes = serdes
@@ -34,7 +34,7 @@ class SerDesEncoding(Encoding):
         )
 
     def decode(self, text: str | None) -> Any:
-        """Return the value that ``text`` stands for. Raises `SerDesError`."""
+        """Return the value of ``text``. Raises `SerDesError`."""
         if text is None:
             return None
         return deserialize(self._serdes, text, self._operation_id, self._execution_id)
@@ -44,7 +44,7 @@ class JsonEncoding(Encoding):
     """Plain JSON, as the result of an execution is written."""
 
     def encode(self, value: Any) -> str:
-        """Return ``value`` as JSON; raises `TypeError` for what has none."""
+        """Return ``value`` as JSON; raises `TypeError` if it has no JSON form."""
         return json.dumps(value)
 
     def decode(self, text: str | None) -> Any:
@@ -53,7 +53,7 @@ class JsonEncoding(Encoding):
 
 
 def give(op: Op, payload: str | None, encoding: Encoding) -> None:
-    """Complete ``op`` with a recorded payload, or with what its serdes raises for it."""
+    """Complete ``op`` with a recorded payload, or with the error of its serdes."""
     try:
         value = encoding.decode(payload)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Steps as AWS's SDK has them: a strategy decides upon retries, a serdes upon the payload.
+"""Steps as AWS's SDK has them: a strategy decides on retries, a serdes on the payload.
 
-An error is recorded with a RETRY if the strategy asks for one, else with a FAIL; one of the serdes
-is never retried. A step whose context is over is left as it is recorded.
+An error is recorded with a RETRY if the strategy asks for one, else with a FAIL; an error of the
+serdes is never retried. When its context is over, a step's record stays as it is.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _default_strategy = RetryPresets.default()
 
 
 class SdkStepSettings:
-    """How the runtime runs a body of the SDK's: in a thread, with no limit in time.
+    """How the runtime runs a body of an SDK step: in a thread, without a time limit.
 
-    ``retry`` is not asked: the operation asks the strategy.
+    ``retry`` is not used: the operation asks the strategy.
     """
 
     key = None
@@ -60,10 +60,10 @@ class SdkStepSettings:
 
 
 def carried(code: Callable[[CurrentStep], T]) -> Callable[[], T]:
-    """Return a body that calls ``code`` with the attempt that it is.
+    """Return a body that calls ``code`` with the running attempt.
 
-    It sees the context variables of the code that asks for the step, as with the SDK, which runs
-    both in one thread.
+    It sees the context variables of the code that calls the step, as with the SDK, which runs both
+    in one thread.
     """
     around = contextvars.copy_context()
 
@@ -80,7 +80,7 @@ def carried(code: Callable[[CurrentStep], T]) -> Callable[[], T]:
 
 
 class AttemptsOp(StepOp):
-    """What steps and conditions have in common: attempts in threads, and the SDK's errors."""
+    """The base of steps and conditions: attempts in threads, and the SDK's errors."""
 
     settings: SdkStepSettings
     raises: ClassVar[type[DurableOperationError]]
@@ -89,12 +89,12 @@ class AttemptsOp(StepOp):
 
     def give_up(self, error: BaseException) -> None:
         """Record that the operation has failed with ``error``."""
-        if isinstance(error, SerializationError):  # the engine's: the service takes no such payload
+        if isinstance(error, SerializationError):  # of the engine: the service refuses the payload
             error = SerDesError(str(error))
         self.end_attempt(self.update(Action.FAIL, error=record_of(error)))
 
     def deliver(self, record: Operation) -> None:
-        """Give the value, or raise the SDK's error."""
+        """Deliver the value, or the SDK's error."""
         if record.status is not Status.SUCCEEDED:
             self.future.set_exception(raised_as(record.error, self.raises))
         elif self._value is not None and self._value[0] == record.payload:
@@ -110,7 +110,7 @@ class AttemptsOp(StepOp):
 
 
 class SdkStepOp(AttemptsOp):
-    """One step. ``body`` is called without arguments, in the thread of each attempt."""
+    """A step. ``body`` is called without arguments, in the thread of each attempt."""
 
     raises = StepError
 
@@ -128,7 +128,7 @@ class SdkStepOp(AttemptsOp):
         self._strategy = config.retry_strategy or _default_strategy
 
     def fail(self, error: BaseException) -> None:
-        """Record what the running attempt raised, as the strategy decides."""
+        """Record the error of the running attempt, as the strategy decides."""
         if isinstance(error, SerDesError):
             self.give_up(error)
         elif isinstance(error, RetryableSerDesError) or passes_through(error):
@@ -140,7 +140,7 @@ class SdkStepOp(AttemptsOp):
     def _retry_or_fail(self, error: Exception) -> None:
         try:
             decision = self._strategy(error, self.attempt)
-        except Exception as fault:  # the strategy's own: nothing is recorded of it
+        except Exception as fault:  # the strategy's own error is not recorded
             self._leave_started(fault)
             return
         if decision.should_retry:
@@ -152,7 +152,7 @@ class SdkStepOp(AttemptsOp):
             self.give_up(error)
 
     def _leave_started(self, error: BaseException) -> None:
-        """Record nothing but that the body ran, and let ``error`` out."""
+        """Record only that the body ran, and let ``error`` surface."""
         if self._start is not None and not self._start.sent:
             self.execution.outbox.drop(self._start)
             self.write(Action.START, urgent=True)
