@@ -68,8 +68,7 @@ def default_name(function: Callable[..., Any], decorator: str) -> str:
     """Return the name of ``function``; raise `UsageError` for a lambda, which has none."""
     if function.__name__ == "<lambda>":
         raise UsageError(
-            f"a lambda has no name by which its records could be told apart; give it one: "
-            f'{decorator}(name="...")'
+            f'a lambda has no name to identify its records; give it one: {decorator}(name="...")'
         )
     return function.__name__
 

@@ -42,7 +42,7 @@ class Invocable(Protocol[R_co]):
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> R_co:
-        """Tell type checkers the type of the result."""
+        """Give type checkers the type of the result."""
         ...
 
 

@@ -88,7 +88,7 @@ class StepOptions(msgspec.Struct, frozen=True, dict=True):
 class Step(Described, Generic[P, R_co]):
     """A function with `@step`. Call it like the function."""
 
-    # Beside its `__dict__`, which holds what `take_for` gives: a slot is found sooner.
+    # Beside its `__dict__`, which contains the attributes from `take_for`: a slot is found sooner.
     __slots__ = ("_body", "_function", "_settings")
 
     def __init__(self, function: Callable[P, R_co], settings: StepOptions) -> None:

@@ -243,7 +243,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
             function, check_name(given, f"workflow {function.__qualname__}")
         )
         made._limits = limits_of(function, f"workflow {made.name!r}")
-        made.binder  # noqa: B018 - an unusable signature is told where it is written
+        made.binder  # noqa: B018 - an unusable signature is reported where it is written
         check_signature(function, f"workflow {made.name!r}")
         return made
 

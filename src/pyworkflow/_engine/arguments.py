@@ -38,7 +38,7 @@ class Limits:
     def check(
         self, what: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> None:
-        """Raise `InputError` if arguments break a constraint; defaults are arguments, too.
+        """Raise `InputError` if arguments break a constraint; defaults are arguments as well.
 
         ``function`` is the one that these are for, perhaps bound to an object. Arguments that can't
         be bound to it are left to the call.

@@ -62,7 +62,7 @@ def unconsumed_error(records: Collection[Operation], reached: str) -> NonDetermi
     """Return the error for history that the code did not ask for."""
     lines = [
         f"history has {len(records)} operation(s) that the code no longer performs, though it "
-        f"has come as far as they did ({reached}).",
+        f"has already passed them ({reached}).",
         *(
             f"  recorded:  {_describe(r.type, r.subtype, r.name, r.parent_id)}, {r.status}"
             for r in list(records)[:_SHOWN]

@@ -1,8 +1,8 @@
 """The contexts that are open in one run: its root, and each child context whose code runs.
 
 The code of a child context runs inline, in the task that called it; while it does, the task counts
-from the child's namespace. What the code leaves behind when it returns has no place to be recorded
-any more: its tasks are cancelled, and its operations are handed back to be abandoned.
+from the child's namespace. Work left open when the code returns can no longer be recorded: its
+tasks are cancelled, and its operations are handed back to be abandoned.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def import_source(source: str) -> ModuleType:
     """Import ``FILE.py`` or ``package.module`` and return the module.
 
     Raises `UsageError` if there is no such file or module, or if the file's stem is the name of
-    another module. What the module's own code raises is passed on.
+    another module. Errors of the module's own code are passed on.
     """
     if source.endswith(".py"):
         return _import_file(Path(source).absolute())

@@ -3,8 +3,8 @@
 An operation changes in two ways only. A checkpoint sends an `Update`, whose move must stand in
 `MOVES`; the service itself ends or readies an operation, and that must stand in `OUTSIDE_MOVES`.
 A batch is checked against the state that its own earlier updates leave, and is refused as a whole:
-`apply_batch` returns every new record or raises, and changes nothing. What a service alone knows is
-not set here: `sequence` and `callback_id`.
+`apply_batch` returns every new record or raises, and changes nothing. Fields that only
+a service knows, `sequence` and `callback_id`, are not set here.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def _check_same(update: Update, operation: Operation) -> None:
 def check(update: Update, operation: Operation | None) -> Status:
     """Return to which status ``update`` moves ``operation``.
 
-    ``operation`` is the stored record, `None` when there is none. What spans operations (parents,
-    the same id twice) is the batch's matter. Raises `InvalidUpdateError` if the move is not legal.
+    ``operation`` is the stored record, `None` when there is none. The batch checks rules across
+    operations (parents, the same id twice). Raises `InvalidUpdateError` if the move is not legal.
     """
     if operation is None:
         _check_new(update)

@@ -32,7 +32,7 @@ class CheckpointChain:
     """Sends checkpoints and keeps the chain of tokens.
 
     ``is_revoked`` is true once the service returned no further token: the execution is over, or
-    another process or the service's quota took it. What was sent is durable; drop the rest.
+    another process or the service's quota took it. Sent updates are durable; drop the rest.
     """
 
     def __init__(self, service: History, invocation: Invocation) -> None:

@@ -43,7 +43,7 @@ _inherited: list[object] = []
 def _renew_all() -> None:
     for each in _all:
         each.renew()
-    # Before 3.12 a cached property has a lock, which a thread of the parent may have held.
+    # Before 3.12 a cached property has a lock, which a thread of the parent may have taken.
     for owner in (InputBinder, StepOptions, Workflow, *EntryPoint.__subclasses__()):
         for member in vars(owner).values():
             if isinstance(member, functools.cached_property) and hasattr(member, "lock"):

@@ -1,4 +1,4 @@
-"""One invocation: drive the engine from its history to its next suspension, or its end.
+"""An invocation: drive the engine from its history to its next suspension, or its end.
 
 The only place that awaits the world. The engine says what to do, in turns; steps and checkpoints
 answer with facts; each fact leads to the next turn. Turns run in plain callbacks of the host's
@@ -169,7 +169,7 @@ class Runner:
 
     @property
     def token(self) -> str | None:
-        """The token of the next request; `None` if the service accepts no more."""
+        """The token of the next request; `None` if the service accepts no further one."""
         return self._checkpoints.token
 
     @property

@@ -1,8 +1,8 @@
 """Attributes of an exception that were not recorded: asking for one says why it is missing.
 
-The value was no JSON, or there was no room for it. The exception keeps its class, so the message
-comes from a ``__getattr__`` that its class is given with the first such exception. Python asks that
-only for what is found nowhere else, and it says what Python would say, but for a name of the list
+The value was not JSON, or did not fit. The exception keeps its class, so the message comes
+from a ``__getattr__`` that its class is given with the first such exception. Python asks that only
+for what is found nowhere else, and it says what Python would say, but for a name of the list
 that the exception carries. A class with a ``__getattr__`` of its own, or that can't be changed,
 stays as it is.
 """

@@ -35,7 +35,7 @@ def return_annotation(fn: object) -> object:
 
 
 class Returned:
-    """What a function returns by its annotation, which is evaluated once, when first asked for."""
+    """A function's return annotation, evaluated once, on first use."""
 
     def __init__(self, fn: object) -> None:
         self._fn = fn

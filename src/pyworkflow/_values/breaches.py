@@ -25,12 +25,12 @@ from pyworkflow._values.misfits import MARKS, UNIONS, fields_of, members
 from pyworkflow._values.paths import step_to
 
 _READING = {"Json", "EncodedBytes", "EncodedStr"}
-"""What says how pydantic reads text: a value that was read is not text any more."""
+"""Markers of how pydantic reads text: a value that was read is no longer text."""
 _OTHERS = {
     *("Discriminator", "Tag", "SkipValidation", "FailFast", "WithJsonSchema"),
     *("PlainSerializer", "WrapSerializer", "SerializeAsAny"),
 }
-"""What says nothing about a value that is there."""
+"""Markers that don't constrain an existing value."""
 
 
 class Breach(NamedTuple):
@@ -253,7 +253,7 @@ def _fault(value: Any, meta: msgspec.Meta, *, is_lenient: bool) -> str | None:
             continue
         try:
             is_kept = keeps(value, limit)
-        except Exception:  # it is no value of a type that can have this constraint
+        except Exception:  # the value's type can't have this constraint
             is_kept = is_lenient
         if not is_kept:
             return f"Expected {words} {limit!r}"

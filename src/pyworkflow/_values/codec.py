@@ -1,8 +1,9 @@
 """Values to JSON text and back.
 
 What is stored must come back: a value that JSON would change in silence (NaN, keys that collide as
-text, an offset with seconds) is refused while its author can still see why. What JSON merely spells
-differently, such as a `datetime`, comes back through the annotation, or as plain JSON without one.
+text, an offset with seconds) is refused while its author can still see why. Values that JSON
+only spells differently, such as a `datetime`, come back through the annotation, or as plain JSON
+without one.
 
 That check is done backwards, at C speed. The text is decoded and encoded again: another text means
 that keys collided. A ``null`` in it must have been `None` in the value. Only what looks suspicious
@@ -10,8 +11,8 @@ is walked through (`_values/roundtrip.py`), to find out where and why.
 
 What is about to be recorded must also come back equal through its annotation. Where the type has
 builtins alone, one comparison suffices; any other is compared by structure (`_values/losses.py`).
-What was recorded is not judged again: a replay reads it as it was read when it was recorded, also
-where a validator refuses by now what it accepted then.
+Recorded values are not judged again: a replay reads them as they were read when recorded, even if a
+validator now refuses them.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ __all__ = [
 class Encoding:
     """How values are written and read that are not JSON of an annotation's: the caller says it.
 
-    An operation, or a workflow, has one in the place of its result's type. What it raises is the
-    error of the operation. No text is `None`.
+    An operation, or a workflow, has one in place of its result's type. An error it raises is the
+    operation's error. Without text, the value is `None`.
     """
 
     __hash__ = None  # type: ignore[assignment] # no look-up in a cache of decoders may find one
@@ -107,8 +108,8 @@ def encode(value: object, *, what: object) -> str:
 def decode(text: str | None, annotation: object = Any, *, what: object) -> object:
     """Return the value that recorded JSON text stands for, converted to ``annotation``.
 
-    No text is JSON null. What a constraint or a validator of pydantic refuses today was accepted
-    when it was recorded, so it is read without that.
+    No text is JSON null. Values that a pydantic constraint or validator refuses today were
+    accepted when recorded, so they are read without it.
 
     Raises `SerializationError` with the path to whatever does not fit.
     """
@@ -244,7 +245,7 @@ def _is_equal(value: object, typed: object) -> bool:
 def _is_own_form(value: object) -> bool:
     """Whether the JSON form of ``value`` is msgspec's: code of pydantic's made no part of it.
 
-    Such a form has all that is stored. Whoever receives the form itself lost nothing by it.
+    Such a form has all that is stored, so a reader of the form itself loses nothing.
     """
     try:
         _builtin_json(value)

@@ -3,8 +3,8 @@
 A failed operation raises its own exception class again. The record is not trusted: whoever may
 write to the history could name any class. So nothing is imported by a recorded name; a class is
 found only in modules that were loaded when the process started its work (the same for a live run
-and a replay), it must be an `Exception`, and it is made without its constructor. What does not come
-back with the very same text comes back as the fallback class, which carries the record.
+and a replay), it must be an `Exception`, and it is made without its constructor. An exception
+whose text would differ comes back as the fallback class, which carries the record.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ _to_json = msgspec.json.Encoder().encode
 def record_error(error: BaseException, *, limit_bytes: int = RECORD_BYTES) -> ErrorRecord:
     """Return ``error`` as a record of at most ``limit_bytes`` as JSON, without a mark.
 
-    What is too long loses first the middle of the stack, then the data, then the end of the
-    message. What a replay raises again is recorded by `KnownErrors.record`.
+    A record that is too long loses first the middle of the stack, then the data, then the end of
+    the message. Errors that a replay raises again are recorded by `KnownErrors.record`.
     """
     return _recorded(error, limit_bytes, None)
 
@@ -287,7 +287,7 @@ class KnownErrors:
     def rebuild_for_client(self, record: ErrorRecord, fallback: type[OperationError]) -> Exception:
         """Return the exception with which a whole execution failed: nothing replays it.
 
-        So a class that is known here alone will do, and one that is missing is no problem.
+        So a class known only here will do, and a missing class does no harm.
         """
         data = decoded(record)
         if data is not None and data.lineage:

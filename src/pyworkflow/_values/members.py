@@ -21,7 +21,7 @@ class Fields(msgspec.Struct, frozen=True):
     """The members of a class's instances. ``stored`` maps names in JSON to those of fields.
 
     ``plain`` gets the fields that are compared by ``==``, `None` if there are none, and ``others``
-    are those that are walked through. ``state`` gets all that an instance has, if ``==`` tells
+    are those that are walked through. ``state`` gets all that an instance has, if ``==`` shows
     whether two of them are equal; it is `None` otherwise.
     """
 

@@ -1,8 +1,8 @@
 """Which function turns JSON text into a value of a type, and what JSON form a value has.
 
 msgspec reads all that it knows. pydantic reads what carries constraints of its own, and what
-msgspec can't distinguish. What pydantic refuses today although it accepted it once can be read
-without that: whether a date lies in the future is not asked again on a replay.
+msgspec can't distinguish. Values that pydantic once accepted but refuses today can be read
+without that check: a replay does not ask again whether a date lies in the future.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def lossless(value: object, decoded: object) -> str | None:
 
     Types count: a tuple is not a list, the key 1 is not "1", and 1 is not True. But an int may come
     back as an equal float: only an annotation makes it one, and one that says float allows both.
-    What nests too deep for Python to walk through counts as equal.
+    Values nested too deep for Python to walk through count as equal.
     """
     if type(value) in _PLAIN and type(value) is type(decoded) and value == decoded:
         return None

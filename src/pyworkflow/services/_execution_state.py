@@ -74,7 +74,7 @@ class CallbackDeadlines(msgspec.Struct):
 
 
 class ExecutionState:
-    """One execution's state, and the only code that changes it."""
+    """The state of an execution, and the only code that changes it."""
 
     __slots__ = (
         "_ends",

@@ -237,7 +237,7 @@ class ImmediateMemoryService:
         return execution.id
 
     def expire_callback(self, callback_id: str) -> str:
-        """Let a callback time out now, ahead of its deadline; return the execution's id.
+        """Time out a callback now, ahead of its deadline; return the execution's id.
 
         Raises as above, and `InvalidUpdateError` when it has no timeout.
         """

@@ -191,7 +191,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ServiceError, match="no folder"):
+    with pytest.raises(ServiceError, match="not a folder"):
         Place(tmp_path).open()
 
 
@@ -210,7 +210,7 @@ def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to look at\n" * 40)
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"notes\.txt.*no SQLite file"):
+    with pytest.raises(StorageError, match=r"notes\.txt.*not a SQLite file"):
         Place(path).open()
     assert path.read_bytes() == before
 

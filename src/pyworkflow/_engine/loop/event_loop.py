@@ -122,7 +122,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- turns -----------------------------------------------------------------------------------
 
     def run_ready(self) -> None:
-        """Run handles until the owner brings no more, or until `stopped` is set by one of them."""
+        """Run handles until the owner has none left, or until one of them sets `stopped`."""
         ready = self.ready
         bring_next = self.owner.bring_next
         while not self.stopped and (ready or bring_next()):

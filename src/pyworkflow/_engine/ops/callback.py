@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class CallbackOptions(msgspec.Struct, frozen=True):
-    """The options of a callback. Seconds are whole ones, from 1; `None` is no timeout."""
+    """The options of a callback. Seconds are whole numbers from 1; `None` disables a timeout."""
 
     timeout_seconds: int | None = None
     heartbeat_timeout_seconds: int | None = None
@@ -154,7 +154,7 @@ class CallbackOp(Op):
             return codec.admit(text, result_type, what=f"the result of {self.awaits()}"), None
         except SerializationError as fault:
             if result_type is str or result_type is Any:
-                return text or "", None  # it is no JSON, or no JSON string: the text is the value
+                return text or "", None  # not JSON, or not a JSON string: the text is the value
             return None, misfit(fault, CallbackError)
 
     def _error(self, record: Operation) -> Exception:

@@ -189,7 +189,7 @@ def _found(call: _Call[T], response: Response | OSError) -> T | Coroutine[Any, A
     what = call.what
     if isinstance(response, OSError):
         text = f"{what}: {type(response).__name__}: {response}"
-        if isinstance(response, OversizedResponseError):  # the next one would be, too
+        if isinstance(response, OversizedResponseError):  # the next one would be as well
             raise ServiceUnavailableError(text)
         raise _TryAgain(ServiceUnavailableError(text))
     if not 200 <= response.status < 300:

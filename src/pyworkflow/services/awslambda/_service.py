@@ -3,8 +3,8 @@
 Nothing is kept between two calls: Lambda has the history, the runner has the token. The response to
 a checkpoint contains what changed, our own updates included, on any of its pages. An update that it
 leaves out is read from the execution's state, since the engine orders ends by the times that the
-service recorded. Only an operation that is missing there, too, as everything below a completed
-context is, is computed here, by the table of legal moves.
+service recorded. Only operations that are also missing there, such as everything below a
+completed context, are computed here, by the table of legal moves.
 """
 
 from __future__ import annotations

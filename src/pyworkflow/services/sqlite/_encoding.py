@@ -1,8 +1,8 @@
 """How records lie in the file: msgpack, decoded into this library's own types and nothing else.
 
-A history line holds what an operation's own row no longer tells: the moment, the status, and of
-retries what the attempt left. Names, times and final results are taken from the operation, so a
-payload is kept once. That a step became READY is no event and takes no line.
+A history line keeps the facts that an operation's own row no longer has: the moment, the status,
+and, for retries, the attempt's outcome. Names, times and final results are taken from
+the operation, so a payload is kept once. A step's becoming READY takes no line: it is not an event.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _READY, _PENDING = Status.READY, Status.PENDING
 
 PLACES = 32
-"""How many bits of a key tell the place within the execution."""
+"""Number of bits of a key for the place within the execution."""
 LAST_NUMBER = (1 << 31) - 1
 """The highest number of an execution: keys have 64 bits, with a sign."""
 LAST_LINE = 1 << 31
@@ -67,7 +67,7 @@ class ExecutionRow(NamedTuple):
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One event of an execution; ``place`` is its operation's."""
+    """An event of an execution; ``place`` is its operation's."""
 
     place: Count
     time_ms: Milliseconds

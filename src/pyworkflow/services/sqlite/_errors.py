@@ -49,7 +49,7 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
     sqlite3.SQLITE_CANTOPEN: (
         ServiceUnavailableError,
         "the file, or the -wal and -shm files beside it, can't be opened; check that the path is "
-        "no folder, that its folder may be written to, and how many files the process has open",
+        "not a folder, that its folder may be written to, and how many files the process has open",
     ),
     sqlite3.SQLITE_TOOBIG: (
         ServiceError,
@@ -70,7 +70,7 @@ _MEANINGS: dict[int, tuple[type[ServiceError], str]] = {
     ),
     sqlite3.SQLITE_NOTADB: (
         StorageError,
-        "the file is no SQLite file; choose another path, or restore a backup",
+        "the file is not a SQLite file; choose another path, or restore a backup",
     ),
 }
 _UNKNOWN = (StorageError, "the file can't be used; this should be reported as a bug")

@@ -155,8 +155,8 @@ def check_wal(path: str) -> None:
     _check_wal_is_ours(file, wal)
     if not any(wal.exists() or not shm.exists() for _ in range(2)):
         raise StorageError(
-            f"Expected {str(wal)!r}, which holds the newest changes, beside {shm.name!r}, and it "
-            "is gone; put it back, or give those changes up by removing the -shm file, too"
+            f"Expected {str(wal)!r}, with the newest changes, beside {shm.name!r}, and it "
+            "is gone; put it back, or give those changes up by also removing the -shm file"
         )
 
 

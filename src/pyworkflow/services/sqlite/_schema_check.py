@@ -29,7 +29,7 @@ _PLAIN_COLUMN = re.compile(
     r"(?P<limits>(?:null |not null |default (?:[+-] )?(?:\d[\w.]*|'.*'|null|true|false) )*)",
     re.DOTALL,
 )
-"""What may follow the name; each word is followed by a space."""
+"""The words that may follow the name, each followed by a space."""
 _CODE = frozenset(
     [
         "as",
@@ -64,7 +64,7 @@ class _Table(NamedTuple):
     definitions: frozenset[tuple[str, ...]]
     """Columns and constraints, as their words: a quoted name is one, whatever it looks like."""
     options: tuple[str, ...]
-    """What stands around them: WITHOUT ROWID, STRICT, that it is virtual."""
+    """Properties of the table itself: WITHOUT ROWID, STRICT, virtual."""
 
 
 def difference(connection: sqlite3.Connection, script: tuple[str, ...]) -> str | None:
@@ -73,7 +73,7 @@ def difference(connection: sqlite3.Connection, script: tuple[str, ...]) -> str |
     if found == ours:
         return None
     tables = {each.name for each in ours if each.type == "table"}
-    # Tables first: where one is another thing, its indexes are gone, too.
+    # Tables first: if a table is something else, its indexes are gone as well.
     ours_in_order = sorted(ours, key=lambda each: (each.type != "table", each.name))
     expected = {(each.type, each.name): each for each in ours_in_order}
     present = {(each.type, each.name): each for each in sorted(found)}

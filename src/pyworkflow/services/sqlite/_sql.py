@@ -498,7 +498,7 @@ class SqlConnection:
         self._execute("UPDATE owners SET report = nullif(?, '') WHERE owner = ?", (report, owner))
 
     def forget_process(self, owner: str) -> None:
-        """Let the leases of ``owner`` run out, even while its process is alive."""
+        """Allow the leases of ``owner`` to run out, even while its process is alive."""
         self._execute("UPDATE owners SET started = NULL WHERE owner = ?", (owner,))
 
     def drop_idle_owners(self) -> None:

@@ -75,7 +75,7 @@ class UnitOfWork:
         """Check whether another connection has changed the file."""
         data_version = self.sql.data_version()
         if data_version != self._data_version:
-            self.sql.check_form()  # first: if it raises now, it must raise the next time, too
+            self.sql.check_form()  # first: if it raises now, it must raise again next time
             self._data_version = data_version
             self._unverified = set(self._cached)
             self._started.forget()
