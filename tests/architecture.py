@@ -84,11 +84,8 @@ PRIVATE_ASYNCIO = {"_engine.loop.tasks": "private names lie in one module, under
 
 BANNED_WORDS = frozenset("common helper helpers manager managers util utils misc".split())
 
-CHECKED_PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples")
+CHECKED_PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples", "src")
 """Files, and folders of Markdown and Python files, whose English the word list checks."""
-
-UNCHECKED_PROSE = ("src",)
-"""Folders that still use words of the list. Move one to `CHECKED_PROSE` once it has none."""
 
 _END = r"(?=\s*(?:[.,;:!?)]|\Z))"
 

@@ -1,9 +1,9 @@
-"""One reading of durations for the whole library.
+"""The parser of durations for the whole library.
 
 A duration is a number of seconds, a `timedelta`, or text in which each number carries its unit,
 from days down to seconds. Text without a unit is refused: ``"5"`` means minutes to one reader and
-seconds to another. Services count whole seconds, so what they are told is rounded up: a wait is
-never shorter than what was asked for.
+seconds to another. Services count whole seconds, so durations sent to them are rounded up: a wait
+is never shorter than what was asked for.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ class RetryableError(PyWorkflowError):
     """Raise it in a step: the step is tried again, up to the policy's ``max_attempts``.
 
     ``retry_after`` is this attempt's own delay (a duration: seconds, ``"30s"`` or `timedelta`);
-    without it the policy's delay applies. So it does for one that is no duration (``"5"``), with a
-    note on the error: a malformed delay must not hide what went wrong in the step.
+    without it the policy's delay applies. So it does for one that is not a duration (``"5"``),
+    with a note on the error: a malformed delay must not hide what went wrong in the step.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ChildContextError(OperationError):
 
 
 class CallbackError(OperationError):
-    """Whoever a callback was for sent a failure, or a result that does not fit its type.
+    """A callback was completed with a failure, or with a result that does not fit its type.
 
     ``error_type`` and ``message`` are the sender's words; that class is never looked for here.
     """
@@ -162,7 +162,7 @@ class BatchError(PyWorkflowError):
     """More branches of a ``ctx.parallel`` or ``ctx.map`` failed than its options tolerate.
 
     ``result`` is the `BatchResult`, with what did succeed; it is `None` where the error came out of
-    a child workflow, whose record holds the message alone. The cause is the first branch's error.
+    a child workflow, whose record has the message alone. The cause is the first branch's error.
     """
 
     result: Any = None
@@ -174,7 +174,7 @@ class BatchError(PyWorkflowError):
 
 
 class ConditionTimeoutError(PyWorkflowError):
-    """What ``ctx.wait_for_condition`` waits for did not come true in time, or in so many polls.
+    """The condition of ``ctx.wait_for_condition`` did not come true in time, or in its polls.
 
     ``polls`` is how often it was looked at, ``state`` what the last look gave, as plain JSON
     values. With a state that is too large for the record of an error, neither is kept.
@@ -197,12 +197,12 @@ class SagaError(PyWorkflowError, ExceptionGroup[Exception]):
 
     @property
     def reason(self) -> Exception:
-        """What the block failed with."""
+        """The error that the block failed with."""
         return self.exceptions[0]
 
     @property
     def failures(self) -> tuple[Exception, ...]:
-        """What the compensations failed with that did not succeed, in the order of their run."""
+        """The errors of the compensations that failed, in the order in which they ran."""
         return self.exceptions[1:]
 
 
@@ -234,7 +234,7 @@ class DurationError(UsageError, ValueError):
 
 
 class ExecutionStatusError(UsageError, ValueError):
-    """Executions were asked for by a status that there is none of."""
+    """The given execution status does not exist."""
 
 
 class InputError(UsageError):
@@ -308,14 +308,14 @@ class ServiceBusyError(ServiceUnavailableError):
 class StorageError(ServiceError):
     """The file that keeps the executions can't be used as it is; the message says what to do.
 
-    It can't be written to, is damaged, is no file of ours, or is of a newer version.
+    It can't be written to, is damaged, is not a PyWorkflow file, or is of a newer version.
     """
 
     is_final = True
 
 
 class DamagedExecutionError(StorageError):
-    """What the file holds of one execution can't be read; the message names the row.
+    """A stored row of an execution can't be decoded; the message names the row and the reason.
 
     Others in the file are not concerned. It stays as it is, and goes on once it can be read.
     """

@@ -1,9 +1,9 @@
 """When a failed step is tried again, and after how long.
 
 A policy is data, checked when it is made. It decides from the error and the number of the attempt
-that failed; chance comes in as an argument, so the decision can be repeated. What the author said
-by raising `FatalError` or `RetryableError` outranks the policy's ``on``; ``give_up_on`` outranks
-`RetryableError`; nothing outranks ``max_attempts``.
+that failed; chance comes in as an argument, so the decision can be repeated. The author's choice,
+made by raising `FatalError` or `RetryableError`, outranks the policy's ``on``; ``give_up_on``
+outranks `RetryableError`; nothing outranks ``max_attempts``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Retry:
         if parse_duration(self.delay) > parse_duration(self.max_delay):
             raise UsageError(
                 f"Retry(delay={self.delay!r}) is longer than max_delay={self.max_delay!r}: "
-                "raise max_delay, too."
+                "raise max_delay as well."
             )
         if not isinstance(self.jitter, bool):
             raise UsageError(f"Retry(jitter=…) expects True or False, found {self.jitter!r}.")
@@ -92,8 +92,8 @@ class Retry:
         """Return the whole seconds (at least 1) until the next attempt, `None` for no further one.
 
         ``attempt`` counts from 1 and is the one that has just failed with ``error``. A
-        ``retry_after`` that is no duration is replaced by the policy's own delay, and a note on the
-        error says so.
+        ``retry_after`` that is not a duration is replaced by the policy's own delay, and a note on
+        the error says so.
         """
         if attempt >= self.max_attempts or not self._is_retried(error):
             return None

@@ -1,4 +1,4 @@
-"""The commands and their options. What they do lies in the other modules."""
+"""The commands and their options. The other modules carry them out."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def succeed(
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a callback succeed with a result."""
+    """Complete a callback with a result."""
     value = read_value(result, option="--result")
     executions.complete_callback(db, callback_id, value, as_json=as_json)
 
@@ -267,11 +267,13 @@ def succeed(
 @callbacks.command()
 def fail(
     callback_id: CallbackArgument,
-    error: Annotated[str, typer.Option(help="What the workflow is told.")] = "failed by hand",
+    error: Annotated[
+        str, typer.Option(help="Message that the workflow receives.")
+    ] = "failed by hand",
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a callback fail: the workflow gets a CallbackError."""
+    """Fail a callback: the workflow gets a CallbackError."""
     executions.fail_callback(db, callback_id, error, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""What the command line writes to: results to stdout, all else to stderr.
+"""Output of the command line: results to stdout, everything else to stderr.
 
 Names, errors and payloads come out of a history that anybody may have written, so nothing in them
 is interpreted: no markup, and each character that a terminal could act upon is spelled out. Without
@@ -171,7 +171,7 @@ def open_closed_streams() -> None:
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Let a stream that is not UTF-8 spell out what it has no letters for, instead of failing."""
+    """Make streams that are not UTF-8 escape characters that they lack, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

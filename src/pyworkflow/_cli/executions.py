@@ -113,7 +113,7 @@ def list_executions(db: Path, filters: dict[str, Any], limit: int, *, as_json: b
 
 
 def show_execution(db: Path, wanted: str, *, as_json: bool) -> None:
-    """Print an execution with all its operations; of a damaged one, what its row tells."""
+    """Print an execution with all its operations; for a damaged one, the readable columns."""
     with existing(db) as client:
         try:
             handle = _find(client, wanted)
@@ -201,19 +201,19 @@ def release_execution(db: Path, wanted: str, *, as_json: bool) -> None:
     if as_json:
         print_document(documents.execution_document(summary))
         return
-    # What is lost was logged.
+    # The log has the steps whose outcomes are lost.
     stderr().print(plain(f"{summary.name} is released"))
 
 
 def complete_callback(db: Path, callback_id: str, result: object, *, as_json: bool) -> None:
-    """Let a callback succeed."""
+    """Complete a callback."""
     with existing(db) as client:
         client.complete_callback(callback_id, result)
     _say_sent("the result", callback_id, as_json=as_json)
 
 
 def fail_callback(db: Path, callback_id: str, message: str, *, as_json: bool) -> None:
-    """Let a callback fail."""
+    """Fail a callback."""
     with existing(db) as client:
         client.fail_callback(callback_id, message)
     _say_sent("the failure", callback_id, as_json=as_json)

@@ -1,6 +1,6 @@
-"""Exit codes, and how an error becomes one: whoever can do something about it is told so.
+"""Exit codes, and how an error becomes one that says who can do something about it.
 
-An error that is none of ours is a defect of this program. It keeps its traceback, and has a code of
+An error of a foreign class is a defect of this program. It keeps its traceback, and has a code of
 its own, or a script would take it for a workflow that failed.
 """
 
@@ -13,7 +13,7 @@ from pyworkflow.errors import PyWorkflowError, UsageError
 
 
 class Exit(IntEnum):
-    """What a process ends with."""
+    """The exit codes of the command line."""
 
     OK = 0
     FAILED = 1

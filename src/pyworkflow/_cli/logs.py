@@ -31,7 +31,7 @@ def _is_not_progress(record: logging.LogRecord) -> bool:
 def show_logs(*, worker: bool) -> None:
     """Show warnings, and all that workflows and steps log.
 
-    With ``worker``, what becomes of executions is shown, too; else progress tells it.
+    With ``worker``, the log also shows how executions end; without it, the progress display does.
     """
     handler = _StderrHandler()
     handler.setFormatter(_EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))

@@ -1,4 +1,4 @@
-"""What happens while `run` follows an execution, told on stderr.
+"""The progress of the execution that `run` follows, on stderr.
 
 Each change of an operation is a line that stays. On a terminal, what is open stands below them with
 the time that it has left.
@@ -31,7 +31,7 @@ OPEN_LINES = 10
 
 
 class Progress:
-    """Tells the changes between one look at the operations and the next.
+    """Prints the changes between one look at the operations and the next.
 
     ``completing`` returns the command line that completes the callback of an id. ``with_dates``
     writes the date before each time of day: where time is skipped, a line may be a month away.
@@ -82,7 +82,7 @@ class Progress:
             )
 
     def begin(self, operations: Sequence[Operation]) -> None:
-        """Take note of what has ended before; it is told by its number alone."""
+        """Take note of what has ended before; it is shown by its number alone."""
         ended = [each for each in operations if each.ended and each.type is not _ROOT]
         for operation in ended:
             self._depths[operation.id] = self._depth(operation)
@@ -94,7 +94,7 @@ class Progress:
             self.say(f"a step was running: if its process died, that shows within {seconds}s")
 
     def update(self, operations: Sequence[Operation], summary: ExecutionSummary) -> None:
-        """Tell what has changed since the last look."""
+        """Print the changes since the last look."""
         now_ms = self._clock.now_ms()
         over = is_over(summary)
         shown = [each for each in operations if each.type is not _ROOT and (each.ended or not over)]
@@ -152,5 +152,5 @@ _ROOT = OperationType.EXECUTION
 
 
 def is_running(operation: Operation) -> bool:
-    """Tell whether a process is, or was, at work on it."""
+    """Return whether a process works, or worked, on it."""
     return operation.type is OperationType.STEP and operation.status is Status.STARTED

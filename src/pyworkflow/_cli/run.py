@@ -1,4 +1,4 @@
-"""`run`: start or resume one execution, follow it to its end, and tell how to go on if cut short.
+"""`run`: start or resume one execution, follow it to its end, and say how to go on if cut short.
 
 The worker of this process also serves the other executions of the file's workflows in the database:
 those that the one followed invokes, and those that a dead process left.
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 LOOKS_A_SECOND = 5
 PACE = 20
-"""Of the time between two looks at the operations, at most one part in so many is spent looking."""
+"""At most one part in this many of the time between two looks is spent looking."""
 
 NO_INPUT = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What `run` was asked for; ``target`` as it was written."""
+    """The options of `run`; ``target`` as it was written."""
 
     target: str
     module: ModuleType
@@ -83,7 +83,7 @@ DEFAULT_DB = Path(DEFAULT_PATH)
 
 def run_and_show(options: RunOptions, *, as_json: bool) -> Exit:
     """Run and print what came of it; return the exit code."""
-    # What the user's code prints is no result.
+    # Output of the user's code is not the result.
     with _database(options) as db, contextlib.redirect_stdout(sys.stderr):
         if not db.exists():
             _check_that_it_can_start(options)
@@ -92,7 +92,7 @@ def run_and_show(options: RunOptions, *, as_json: bool) -> Exit:
         summary, operations, signal_number = run_to_end(partial(_follow, options, db))
     if signal_number is not None and not is_over(summary):
         _say_how_to_go_on(options, summary)
-        end_now(128 + signal_number)  # threads of steps that run on must not hold it up
+        end_now(128 + signal_number)  # threads of steps that run on must not delay it
     end_when_nobody_reads()
     _show(summary, operations, as_json=as_json)
     return Exit.OK if summary.status is ExecutionStatus.SUCCEEDED else Exit.FAILED
@@ -190,7 +190,7 @@ def _completing(db: Path, callback_id: str) -> str:
 
 
 async def _watch(handle: AsyncHandle[Any], progress: Progress, asked: asyncio.Future[int]) -> None:
-    """Tell what happens until the execution is over, or a signal comes."""
+    """Print the progress until the execution is over or a signal comes."""
     ending = asyncio.ensure_future(_wait_for_end(handle))
     waiting: set[asyncio.Future[Any]] = {ending, asked}
     try:
@@ -219,7 +219,7 @@ async def _wait_for_end(handle: AsyncHandle[Any]) -> None:
     try:
         await handle.result()
     except Exception:
-        # The workflow's own error is told from its record; any other is what ended the waiting.
+        # The workflow's own error is printed from its record; any other ended the waiting.
         if not is_over(await handle.summary()):
             raise
 

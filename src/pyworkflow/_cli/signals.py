@@ -27,8 +27,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def asked_to_stop() -> Iterator[asyncio.Future[int]]:
     """Provide a future of the first signal's number; a second signal ends the process.
 
-    A thread is told of them, not the loop: a step may block that. Python's own handlers are no way
-    either, for they run on the main thread alone, and the system may hand the second signal to
+    A thread receives them, not the loop, which a step may block. Python's own handlers do not help
+    either: they run on the main thread alone, and the system may hand the second signal to
     another one, which does not wake it.
     """
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ def asked_to_stop() -> Iterator[asyncio.Future[int]]:
         for number in _signals_from(told):
             seen.append(number)
             if len(seen) > 1:
-                # Of two that come together the system may tell the second first.
+                # Of two that come together the system may deliver the second first.
                 end_now(128 + max(seen))
             loop.call_soon_threadsafe(asked.set_result, number)
 

@@ -13,7 +13,7 @@ from pyworkflow.errors import UsageError
 
 
 def read_value(given: str, *, option: str) -> object:
-    """Return the value that an option gives: JSON, ``@FILE`` that holds it, or ``-`` for stdin.
+    """Return the value that an option gives: JSON, ``@FILE`` that has it, or ``-`` for stdin.
 
     Raises `UsageError` that says what is wrong where.
     """
@@ -45,7 +45,7 @@ def _shown(text: bytes | str) -> str:
 
 
 def value_of(payload: str | None) -> object:
-    """Return the value of a recorded payload; what is no JSON, as a callback's answer, is text."""
+    """Return the value of a recorded payload; one that is not JSON, as a callback's may be, is text."""
     if payload is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an operation is called and how it stands, in words that all commands share."""
+"""The names of operations and of their states, in words that all commands share."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _between_attempts(operation: Operation, now_ms: int) -> Text:
 
 
 class _Branches(msgspec.Struct, rename="camel"):
-    """What is shown of the decision that a fan-out records."""
+    """The part of a fan-out's recorded decision that is shown."""
 
     completion_reason: str
     success_count: int
@@ -126,8 +126,8 @@ def _branches(operation: Operation) -> _Branches | None:
 def status_of(operation: Operation) -> Status:
     """Return how an operation stands for its caller.
 
-    A fan-out over its tolerance is recorded as a success, which holds the decision; the code around
-    it gets an error.
+    A fan-out over its tolerance is recorded as a success that contains the decision; the code
+    around it gets an error.
     """
     branches = _branches(operation)
     if branches is None or branches.completion_reason != _TOO_MANY_FAILURES:

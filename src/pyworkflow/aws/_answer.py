@@ -1,4 +1,4 @@
-"""What Lambda is told at the end of an invocation.
+"""The answer to Lambda at the end of an invocation.
 
 ``SUCCEEDED`` and ``FAILED`` end the execution, ``PENDING`` waits for what is pending, an exception
 has the function invoked again. A PENDING with nothing pending is refused, and one that waits for a
@@ -25,7 +25,7 @@ SOON_MS = 60_000
 
 
 def answer(end: End, now_ms: int) -> dict[str, Any]:
-    """Return what tells Lambda of ``end``.
+    """Return the answer that reports ``end`` to Lambda.
 
     Raises `NonDeterminismError` and `OutOfTimeError`: then Lambda invokes the function again.
     """
@@ -49,5 +49,5 @@ def answer(end: End, now_ms: int) -> dict[str, Any]:
 
 
 def must_record(end: End) -> bool:
-    """Whether ``end`` is too large to be told in an answer; an error's record never is."""
+    """Whether ``end`` is too large for an answer; the record of an error never is."""
     return isinstance(end, Succeeded) and not fits_response(end.payload)

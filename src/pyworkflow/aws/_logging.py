@@ -34,7 +34,7 @@ _filter = InvocationFilter()
 
 @contextlib.contextmanager
 def log_fields(fields: Mapping[str, str]) -> Iterator[None]:
-    """Let every record that is logged inside carry ``fields``.
+    """Add ``fields`` to every record that is logged inside.
 
     The filter stays on the root logger's handlers: outside of an invocation it adds nothing.
     """

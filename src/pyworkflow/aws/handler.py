@@ -2,10 +2,11 @@
 
 Inside an execution the decorated workflow is what it was: a child context. Outside it is called by
 Lambda with ``(event, lambda_context)``, once an invocation. It replays the history and goes on,
-until the workflow suspends or ends, and tells Lambda which.
+until the workflow suspends or ends, and reports which to Lambda.
 
-What can't be told is raised, and Lambda invokes again: history and code that disagree (deploy code
-that fits, and the execution goes on), and steps that wait for more time. Nothing recorded is lost.
+Everything else is raised, and Lambda invokes the function again: history and code that disagree
+(deploy code that fits, and the execution goes on), and steps that wait for more time. Nothing
+recorded is lost.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ class WorkflowHandler(EntryPoint[P, R]):
             return take_injected(event)
         if not isinstance(event, Mapping) or not event.keys() >= set(INVOCATION_KEYS):
             raise UsageError(
-                f"{self.workflow.name!r} was called outside of a workflow with an event that is no "
-                f"invocation of a durable function: {_describe(event)} instead of an object with "
+                f"{self.workflow.name!r} was called outside of a workflow with an event that is "
+                f"not an invocation of a durable function: {_describe(event)} instead of an object "
+                f"with "
                 f"{' and '.join(sorted(INVOCATION_KEYS))}. On Lambda: a function is durable only "
                 "if it was created so (--durable-config), and must be invoked by version, alias or "
                 "$LATEST (--function-name NAME:live). In a test, call what "
@@ -180,7 +182,7 @@ def aws_workflow_handler(workflow: Any = None, /, *, log_payloads: bool = False)
     Args:
         workflow: what `@workflow` returned.
         log_payloads: log the input and the result (level INFO, logger ``pyworkflow.aws``). Not by
-            default: they may hold what does not belong into logs.
+            default: they may contain data that does not belong in logs.
 
     Raises:
         UsageError: ``workflow`` has no `@workflow`.

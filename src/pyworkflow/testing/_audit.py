@@ -1,7 +1,7 @@
-"""What workflow code does to the world past its loop: threads, processes and connections.
+"""Side effects of workflow code past its loop: threads, processes and connections.
 
 A step that is called on a thread of the workflow's own is a plain call: nothing records it, and
-each replay makes it again. In production nothing can tell. In a test Python does, by its audit
+each replay makes it again. In production nothing notices. In a test Python does, by its audit
 events, before anything has happened; code that the interpreter or a tool runs on the way, such as
 an import or a logging handler, is let through.
 """
@@ -59,8 +59,8 @@ def _on_event(event: str, _: object = None) -> None:
         return
     if not _is_let_through(sys._getframe(1)):
         raise UsageError(
-            f"workflow code {reason} ({event}). What happens there is not recorded, and each "
-            "replay does it again. Move it into a function with @step, and call that; to run "
+            f"workflow code {reason} ({event}). Its effects are not recorded, and each "
+            "replay repeats them. Move it into a function with @step, and call that; to run "
             "steps side by side, use asyncio.gather, submit(), ctx.map or ctx.parallel"
         )
 

@@ -30,7 +30,7 @@ _UNSET: Any = msgspec.UNSET
 
 
 class Fake:
-    """What runs instead of a step's body. ``seconds`` is the virtual time that it takes."""
+    """A stand-in for the body of a step. ``seconds`` is the virtual time that it takes."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Fakes:
         self._fakes[name] = fake
 
     def fail(self, name: str, times: int, error: BaseException | type[BaseException]) -> None:
-        """Let the next ``times`` attempts of the step ``name`` raise ``error``."""
+        """Make the next ``times`` attempts of the step ``name`` raise ``error``."""
         self._failures.setdefault(name, []).extend([error] * times)
 
     def take(self, name: str) -> Fake | None:

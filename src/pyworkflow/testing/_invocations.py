@@ -27,7 +27,7 @@ class SimulatedCrashError(Exception):
 class CrashingService:
     """A memory service that simulates a crash at certain checkpoints.
 
-    ``crash_after`` and ``crash_before`` hold the numbers of those checkpoints, counted from 1 over
+    ``crash_after`` and ``crash_before`` are the numbers of those checkpoints, counted from 1 over
     the execution as they are sent; one that was crashed before never arrives, and has its number
     all the same. The one that ends the execution is followed by nothing that a crash could
     interrupt.

@@ -141,15 +141,15 @@ class MockDurableContext(PlannedAnswers):
     def fail_step(
         self, name: str, times: int = 1, error: BaseException | type[BaseException] | None = None
     ) -> None:
-        """Let the next ``times`` attempts of the step ``name`` raise ``error``."""
+        """Make the next ``times`` attempts of the step ``name`` raise ``error``."""
         if times < 1:
             raise UsageError(f"fail_step({name!r}) takes a number of times from 1, not {times}")
         self._fakes.fail(name, times, error or RuntimeError(f"injected failure of {name}"))
 
     def crash_after(self, checkpoint: int) -> None:
-        """Let the process 'die' right after that checkpoint of each later execution, from 1.
+        """Make the process 'die' right after that checkpoint of each later execution, from 1.
 
-        An execution that ends with it, or before, goes on undisturbed: ``crashes`` tells.
+        An execution that ends with it, or before, goes on undisturbed; see ``crashes``.
         """
         if checkpoint < 1:
             raise UsageError(
@@ -238,7 +238,7 @@ class MockDurableContext(PlannedAnswers):
             try:
                 await check_replay(Replay(workflow, history, known_errors, strictness), end)
             except ReplayHazardError as hazard:
-                # What was seen first is the cause, and says more.
+                # The first finding is the cause, and says more.
                 raise strictness.hazard or hazard from cause
             if strictness.hazard is not None:
                 raise strictness.hazard from cause
@@ -246,7 +246,7 @@ class MockDurableContext(PlannedAnswers):
 
 
 class _Seen:
-    """What a mock saw of one execution."""
+    """The observations of a mock about one execution."""
 
     def __init__(
         self, service: ImmediateMemoryService | None = None, *, is_strict: bool = False

@@ -1,8 +1,9 @@
 """The world outside of one execution in memory: who completes its callbacks, and whom it invokes.
 
-It stands between the runner and the memory service. What is planned for a callback is counted from
-the moment at which the callback exists, and happens at its own time: whenever something is written
-or time has jumped, all that was due by then is done first, each at the time at which it was due.
+It stands between the runner and the memory service. The time of an event planned for a callback
+counts from the moment at which the callback exists. The event happens at its own time: whenever
+something is written or time has jumped, all that was due by then is done first, each at the time at
+which it was due.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ COMPLETE, FAIL, EXPIRE, HEARTBEAT = "complete", "fail", "expire", "heartbeat"
 _OF_WAIT = " create callback id"
 
 _ANSWERED = {OperationType.CALLBACK, OperationType.CHAINED_INVOKE}
-"""What somebody outside ends; both begin with a START, and send nothing else."""
+"""Operations that end from outside; both begin with a START, and send nothing else."""
 
 
 class CallbackPlan(msgspec.Struct, frozen=True):
-    """What somebody outside will do to a callback, so long after it exists."""
+    """A planned end of a callback, and how long after its creation it comes."""
 
     kind: str
     after_ms: int
@@ -53,7 +54,7 @@ class CallbackPlan(msgspec.Struct, frozen=True):
 
 
 class InvokePlan(msgspec.Struct, frozen=True):
-    """What answers an invoke, and after how long: one of them, the others are not set."""
+    """The answer to an invoke, and its delay: one kind of answer is set, the others are not."""
 
     milliseconds: int
     payload: str | None = None
@@ -169,7 +170,7 @@ class OutsideWorld:
 
     def _carry_out(self, callback_id: str, plan: CallbackPlan) -> None:
         service = self.service
-        # It may be over by its own timeout: then the sender comes too late, and is told so.
+        # It may be over by its own timeout: then the sender comes too late, and gets an error.
         with contextlib.suppress(CallbackAlreadyCompletedError):
             if plan.kind == COMPLETE:
                 service.complete_callback(callback_id, plan.payload)

@@ -1,4 +1,4 @@
-"""What a test plans for the world outside: the ends of callbacks, the answers to invokes."""
+"""Plans of a test for the world outside: the ends of callbacks, the answers to invokes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PlannedAnswers:
     def complete_callback(
         self, name_or_id: str, result: Any = None, *, after: Duration = 0
     ) -> None:
-        """Let the sender complete a callback with ``result``, as JSON; bytes are sent as they are.
+        """Make the sender complete a callback with ``result``, as JSON; bytes are sent as they are.
 
         Raises `UsageError` if the callback's end is planned already, or if bytes are not UTF-8.
         """
@@ -67,7 +67,7 @@ class PlannedAnswers:
         error_type: str | None = None,
         after: Duration = 0,
     ) -> None:
-        """Let the sender fail a callback, with a message or an exception.
+        """Make the sender fail a callback, with a message or an exception.
 
         ``error_type`` is what the sender calls it; default: the name of the exception's class.
         """
@@ -75,11 +75,11 @@ class PlannedAnswers:
         self._plan(name_or_id, CallbackPlan(FAIL, _milliseconds(after), error=record))
 
     def expire_callback(self, name_or_id: str, *, after: Duration = 0) -> None:
-        """Let a callback time out, sooner than its own timeout would; it must have one."""
+        """Make a callback time out, sooner than its own timeout would; it must have one."""
         self._plan(name_or_id, CallbackPlan(EXPIRE, _milliseconds(after)))
 
     def heartbeat_callback(self, name_or_id: str, *, after: Duration = 0) -> None:
-        """Let the sender say that it is still at work; may be planned several times."""
+        """Make the sender report that it is still at work; may be planned several times."""
         self._plan(name_or_id, CallbackPlan(HEARTBEAT, _milliseconds(after)))
 
     def mock_invoke(

@@ -1,4 +1,4 @@
-"""What the engine can't see, a test can: values and code that a replay would not reproduce.
+"""Values and code that a replay would not reproduce: a test sees them, the engine can't.
 
 Four things are looked at. A step's result that comes back from JSON as something else. An argument
 that a step's body changed: on a replay the body does not run, so the change is missing. And, since
@@ -129,10 +129,10 @@ _encode = msgspec.json.Encoder(enc_hook=codec.plain_form, order="sorted").encode
 
 
 def _text_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """Return arguments as JSON, the order of sets aside; a mark stands for one that is no value."""
+    """Return arguments as JSON, the order of sets aside; a mark stands for any other object."""
     try:
         return _encode([args, kwargs])
-    except Exception:  # whatever an argument's own code raises: it is no value then
+    except Exception:  # whatever an argument's own code raises: it is not a value then
         return _encode([[_raw(each) for each in args], {k: _raw(v) for k, v in kwargs.items()}])
 
 

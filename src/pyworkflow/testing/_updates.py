@@ -31,7 +31,7 @@ def end(execution_id: str, action: Action = SUCCEED, **fields: Any) -> Update:
     return Update(id=execution_id, type=OperationType.EXECUTION, action=action, **fields)
 
 
-# What comes before (accepted), and a batch that must be refused after it.
+# A batch that is accepted, and one that must be refused after it.
 REFUSED: dict[str, tuple[tuple[Update, ...], tuple[Update, ...]]] = {
     "START on STARTED": ((step("a"),), (step("a"),)),
     "START on PENDING": ((step("a", RETRY, delay_seconds=9, error=ERROR),), (step("a"),)),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Replay:
-    """One replay of a complete history, with nothing launched and nothing written."""
+    """A replay of a complete history, with nothing launched and nothing written."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ async def check_replay(replay: Replay, recorded: End) -> None:
     )
 
 
-# A message may hold the text of an object. Where that lies differs, and decides nothing.
+# A message may contain the repr of an object. Its address differs, and means nothing.
 _addresses = re.compile(r" at 0x[0-9A-Fa-f]+").sub
 
 

@@ -64,7 +64,7 @@ class LeasedExecution:
 
 
 class Driver:
-    """One execution as a runner drives it: the newest token is kept."""
+    """An execution as a runner drives it: the newest token is kept."""
 
     def __init__(self, subject: ServiceUnderTest) -> None:
         self.service = subject.service
@@ -94,7 +94,7 @@ class Driver:
         """Commit and return what changed, by id, in the order of the answer."""
         changes = (await self.send(*updates)).operations
         by_id = {operation.id: operation for operation in changes}
-        assert len(by_id) == len(changes), "each changed operation is told once"
+        assert len(by_id) == len(changes), "each changed operation is reported once"
         return by_id
 
     # -- as workers do -------------------------------------------------------------------------

@@ -129,7 +129,7 @@ class ExecutionConformance:
 
     @scenario
     async def test_an_unknown_callback_is_a_clear_error(self, driver: Driver) -> None:
-        """Invented ids and ids of other operations are told apart from callbacks."""
+        """Invented ids and ids of other operations are distinguished from callbacks."""
         await driver.begin()
         await driver.commit(step("a"))
         service = driver.service
@@ -145,7 +145,7 @@ class ExecutionConformance:
 
     @scenario
     async def test_a_chained_invoke_ends_from_outside(self, driver: Driver) -> None:
-        """Its input is no result; it ends once, in any of four ways."""
+        """Its input is not a result; it ends once, in any of four ways."""
         await driver.begin()
         names = [Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.STOPPED]
         started = await driver.commit(
@@ -219,7 +219,7 @@ class ExecutionConformance:
 
     @scenario
     async def test_stop_ends_an_execution(self, driver: Driver) -> None:
-        """What is due still happens, callbacks close, and a second stop changes nothing."""
+        """Due events still happen, callbacks close, and a second stop changes nothing."""
         callback_id = await self._open(driver)
         await driver.commit(wait("w", wait_seconds=1), wait("v", wait_seconds=9))
         driver.advance(2_000)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class HistoryConformance:
-    """What a run needs. ``page_size`` is passed to the factory."""
+    """The needs of a run. ``page_size`` is passed to the factory."""
 
     page_size = 5
 
@@ -164,7 +164,7 @@ class HistoryConformance:
 
     @scenario
     async def test_a_retry_goes_from_pending_to_ready_to_started(self, driver: Driver) -> None:
-        """It becomes READY when due, which is no end, and only a READY that was read may start."""
+        """It becomes READY when due, which is not an end; only a READY that was read may start."""
         await driver.begin()
         started = (await driver.commit(step("a")))["a"]
         pending = (await driver.commit(step("a", RETRY, delay_seconds=2, error=ERROR)))["a"]
@@ -284,7 +284,7 @@ class HistoryConformance:
 
     @scenario
     async def test_a_wait_ends_when_it_is_due(self, driver: Driver) -> None:
-        """Not when somebody looks; and the answer to any commit tells it."""
+        """Not when somebody looks; and the answer to any commit shows it."""
         await driver.begin()
         started = (await driver.commit(wait("w", wait_seconds=10)))["w"]
         assert (started.status, started.scheduled_end_ms) == (

@@ -23,7 +23,7 @@ def ids_of(invocations: Sequence[Invocation]) -> list[str]:
 
 
 class QueueConformance:
-    """What workers need. ``keeps_leases`` is false where no one can tell if a process lives."""
+    """The needs of workers. ``keeps_leases`` is false where nobody knows if a process lives."""
 
     page_size: int
     keeps_leases = True
@@ -171,7 +171,7 @@ class QueueConformance:
     async def test_a_lease_that_is_kept_outlasts_its_time(self, driver: Driver) -> None:
         """Until its owner retires; the execution shows who keeps it."""
         if not self.keeps_leases:
-            pytest.skip("no one can tell whether this process lives")
+            pytest.skip("nobody knows whether this process lives")
         service = driver.service
         await service.start("greet", "1")
         (invocation,) = await service.claim_due("me", ["greet"], 1, keep=True)
@@ -347,7 +347,7 @@ class QueueConformance:
         """Of each other workflow, the one that is due the longest and that nobody has."""
         service = driver.service
         assert list(await service.unserved([])) == []
-        held = await driver.start_leased("me", "held")
+        mine = await driver.start_leased("me", "mine")
         oldest = await service.start("other", "1")
         driver.advance(1)
         await service.start("other", "2")
@@ -359,7 +359,7 @@ class QueueConformance:
         assert [(each.id, each.workflow_name) for each in found] == [(oldest, "other")]
         assert len(await service.unserved([])) == 2
         assert list(await service.unserved(["other", "greet"])) == []
-        assert held.execution_id not in {each.id for each in await service.unserved([])}
+        assert mine.execution_id not in {each.id for each in await service.unserved([])}
 
     @scenario
     async def test_news_is_what_the_owner_has_not_read(self, driver: Driver) -> None:
@@ -410,7 +410,7 @@ class QueueConformance:
         await heard()
         opened = (await holder.commit(callback("k"), step("a")))["k"]
         await holder.commit(step("a", RETRY, delay_seconds=5, error=ERROR))
-        assert not await heard(), "a checkpoint is no news"
+        assert not await heard(), "a checkpoint is not news"
         await service.complete_callback(opened.callback_id or "", None)
         assert await heard(), "after a change from outside"
         await holder.commit()
