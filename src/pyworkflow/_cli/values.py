@@ -45,7 +45,7 @@ def _shown(text: bytes | str) -> str:
 
 
 def value_of(payload: str | None) -> object:
-    """Return the value of a recorded payload; one that is not JSON, as a callback's may be, is text."""
+    """Return the value of a recorded payload; text that is not JSON, as a callback's, stays."""
     if payload is None:
         return None
     try:
