@@ -134,7 +134,7 @@ def test_ctrl_c_ends_the_script_and_no_failure_is_recorded(
     source = f"{HEAD}{BODIES[body]}{WORKFLOW}{WAYS[way]}\nprint('went on')"
     end = interrupted(tmp_path, source)
     assert end.returncode == -signal.SIGINT
-    assert end.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "KeyboardInterrupt" in end.stderr.splitlines()
     assert "went on" not in end.stdout
     assert "Fatal" not in end.stderr
     if way != "mock":
@@ -192,7 +192,7 @@ def test_ctrl_c_ends_the_script_if_another_thread_takes_the_signal(
         check=False,
     )
     assert (end.returncode, end.stdout) == (-signal.SIGINT, "")
-    assert end.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "KeyboardInterrupt" in end.stderr.splitlines()
 
 
 @pytest.mark.parametrize("body", ["on the loop", "on the loop, blocking it", "inline"])

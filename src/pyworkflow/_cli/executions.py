@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -240,8 +240,10 @@ def back_up(db: Path, destination: Path, *, as_json: bool) -> None:
     """Copy the database and print where to; a terminal sees how far it is."""
     console = stderr()
     columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with existing(db) as client, bar:
+    bar = Progress(*columns, console=console, transient=True)
+    # Even a disabled one ends with an empty line in some releases of rich.
+    shown = bar if console.is_terminal else nullcontext()
+    with existing(db) as client, shown:
         task = bar.add_task("")
         client.backup(
             destination, on_progress=lambda done, all_: bar.update(task, completed=done, total=all_)
