@@ -32,5 +32,5 @@ class Observer(Protocol):
         kwargs: Mapping[str, Any],
         record: Operation,
     ) -> None:
-        """A step was issued and its recorded result delivered, in one: see `recall`."""
+        """A step was issued and its recorded result delivered, in one: see `replay_fast_path`."""
         ...
