@@ -69,6 +69,13 @@ def test_what_names_none_is_refused(url: str) -> None:
         services.open(url, now_ms)
 
 
+@pytest.mark.parametrize("path", ["a\0b.db", "\ud800.db"])
+def test_a_path_that_names_no_file_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Expected the path of a file as UTF-8 .*found '.*'; "):
+        services.open(services.sqlite_url(tmp_path / path), now_ms)
+    assert not os.listdir(tmp_path)
+
+
 def test_the_url_of_a_path() -> None:
     assert services.sqlite_url("a/b.db") == "sqlite:a/b.db"
     assert services.sqlite_url(Path("/a/b.db")) == "sqlite:/a/b.db"

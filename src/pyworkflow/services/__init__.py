@@ -80,7 +80,7 @@ def open(  # noqa: A001 - as in codecs.open: the module says what is opened
             memory, none).
 
     Raises:
-        UsageError: the URL names no service.
+        UsageError: the URL names no service, or no file.
         StorageError: the file can't be used.
         ServiceUnavailableError: the file is locked.
     """

@@ -90,6 +90,16 @@ def test_nothing_is_replaced(tmp_path: Path, name: str) -> None:
     play(tmp_path / "x.db", scene)
 
 
+@pytest.mark.parametrize("name", ["a\0b.db", "\ud800.db"])
+def test_a_destination_that_names_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    async def scene(here: Place) -> None:
+        with pytest.raises(UsageError, match="Expected the path of a file as UTF-8"):
+            await here.open().backup(str(tmp_path / name))
+        assert left_in(tmp_path) == []
+
+    play(tmp_path / "x.db", scene)
+
+
 def test_a_name_that_is_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     async def scene(here: Place) -> None:
         service = here.open()

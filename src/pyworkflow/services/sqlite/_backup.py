@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pyworkflow.errors import StorageError, UsageError
-from pyworkflow.services.sqlite._errors import error_of
+from pyworkflow.services.sqlite._errors import check_path, error_of
 from pyworkflow.services.sqlite._forks import Section
 from pyworkflow.services.sqlite._schema import check_form
 
@@ -47,9 +47,11 @@ def back_up(
 ) -> None:
     """Copy the file at ``path`` to ``destination``, which must not exist.
 
-    Raises `UsageError` if ``destination`` exists or its folder does not; `ServiceError` if the file
-    can't be read or the copy can't be written; `StoppedError` after ``stop`` was set.
+    Raises `UsageError` if ``destination`` exists, names no file or its folder does not exist;
+    `ServiceError` if the file can't be read or the copy can't be written; `StoppedError` after
+    ``stop`` was set.
     """
+    check_path(destination)
     section = Section(path, patience_seconds=0)
     with section.lock:
         source = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True, timeout=30)

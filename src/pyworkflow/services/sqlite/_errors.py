@@ -24,7 +24,22 @@ from pyworkflow.errors import (
     ServiceError,
     ServiceUnavailableError,
     StorageError,
+    UsageError,
 )
+
+
+def check_path(path: str) -> None:
+    """Raise `UsageError` for a name under which SQLite opens no file."""
+    try:
+        is_name = b"\0" not in path.encode()
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise UsageError(
+            f"Expected the path of a file as UTF-8 text without a zero byte, found {path!r}; "
+            "rename it"
+        )
+
 
 _SAFE = "what was acknowledged is kept, and this was not written"
 

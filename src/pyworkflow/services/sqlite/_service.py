@@ -27,7 +27,7 @@ from pyworkflow.services.port import LIST_LIMIT, PAGE_LIMIT, Capability
 from pyworkflow.services.sqlite import _encoding, _validation
 from pyworkflow.services.sqlite._backup import back_up
 from pyworkflow.services.sqlite._commands import Commands
-from pyworkflow.services.sqlite._errors import error_of
+from pyworkflow.services.sqlite._errors import check_path, error_of
 from pyworkflow.services.sqlite._forks import Section, check_usable
 from pyworkflow.services.sqlite._leases import Leases
 from pyworkflow.services.sqlite._reader import Reader, decoded
@@ -102,10 +102,11 @@ class SqliteService:
         the wait for other processes that use the file. ``max_payload_bytes`` limits inputs, results
         and callback results; the default and maximum is SQLite's limit (1 GB).
 
-        Blocks while it reads the disk. Raises `StorageError` when the file can't be used,
-        `ServiceUnavailableError` when it is locked.
+        Blocks while it reads the disk. Raises `UsageError` when ``path`` names no file,
+        `StorageError` when the file can't be used, `ServiceUnavailableError` when it is locked.
         """
         path = os.fspath(path)
+        check_path(path)
         synchronous = _SYNCHRONOUS.get(durability)
         if synchronous is None:
             raise UsageError(f"durability must be 'full' or 'normal', not {durability!r}")
