@@ -649,3 +649,16 @@ def test_a_report_is_text_or_an_exception() -> None:
 def test_a_report_of_anything_else_is_refused(error: Any, kind: Any) -> None:
     with pytest.raises(UsageError, match=r"not as .* and "):
         record_report(error, kind)
+
+
+def test_a_stack_without_frames_ends_with_what_led_to_the_error() -> None:
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        cause = error
+    later = ValueError("no frames")
+    later.__cause__ = cause
+    text = "\n".join(record_error(later).stack_trace)
+    assert text.endswith(
+        "KeyError: 'k'\n\nThe above exception was the direct cause of the following exception:"
+    )

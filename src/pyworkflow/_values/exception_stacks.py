@@ -69,7 +69,9 @@ def _chain(error: BaseException, own: str | None) -> str:
     context = None if whole.__suppress_context__ else whole.__context__
     before, link = (whole.__cause__, _CAUSE) if whole.__cause__ else (context, _CONTEXT)
     own = "".join(whole.stack.format()) if own is None else own
-    return own if before is None else "".join([*before.format(), link, _HEADER, own])
+    if before is None:
+        return own
+    return "".join([*before.format(), link, _HEADER if own else "", own])
 
 
 def _drop_ours(whole: traceback.TracebackException) -> None:
